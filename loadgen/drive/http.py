@@ -1,0 +1,149 @@
+"""HTTP/1.1 as far as a load generator needs it: the bytes of a request, and the head of a reply (RFC 9112).
+
+Pure functions. The framing of the body is in `reply.py`, the sockets are in `sockets.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from loadgen import __version__
+from loadgen.errors import UsageError
+
+HEAD_LIMIT = 65536
+"""A reply whose head is longer than this is malformed."""
+
+
+class MalformedReply(Exception):
+    """Bytes that are not the protocol. It ends in the record as status ``malformed`` with this text as ``err``."""
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where requests go. ``unix`` is the path of a Unix socket (then host and port only fill the Host header)."""
+
+    host: str
+    port: int
+    tls: bool = False
+    prefix: str = ""
+    unix: str | None = None
+
+    @property
+    def authority(self) -> str:
+        """The Host header's value."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """The endpoint of a URL. A trailing ``/v1`` is dropped, since backends name their whole path.
+
+    Raises UsageError for a URL that is not http, https or unix.
+    """
+    if url.startswith("unix:"):
+        return Endpoint(host="localhost", port=80, unix=url.removeprefix("unix:").removeprefix("//"))
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"endpoint {url!r} is no URL: {error}; write it as http://HOST:PORT") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"endpoint {url!r} is no http or https URL; write it as http://HOST:PORT")
+    if parts.username or parts.password:
+        raise UsageError("an endpoint's URL holds a user or password; give keys by name with api_key_env instead")
+    tls = parts.scheme == "https"
+    prefix = parts.path.rstrip("/").removesuffix("/v1")
+    return Endpoint(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, prefix=prefix)
+
+
+def request_head(endpoint: Endpoint, path: str, headers: Mapping[str, str], user_agent: str = "") -> bytes:
+    """The constant part of every request to a path: request line and headers, without content-length and the end.
+
+    Raises UsageError for a header that would break the request into two.
+    """
+    lines = [
+        f"POST {endpoint.prefix}{path} HTTP/1.1",
+        f"host: {endpoint.authority}",
+        "content-type: application/json",
+        "accept: text/event-stream, application/json",
+        "accept-encoding: identity",
+        f"user-agent: {user_agent or 'loadgen/' + __version__}",
+    ]
+    for name, value in headers.items():
+        if not name.isascii() or any(c in name + value for c in "\r\n\0") or ":" in name:
+            raise UsageError(f"header {name!r} holds a line end or a colon and cannot be sent")
+        lines.append(f"{name.lower()}: {value}")
+    return ("\r\n".join(lines) + "\r\n").encode("latin-1", "replace")
+
+
+def request_bytes(head: bytes, request_id: str, body: bytes) -> bytes:
+    """One request, ready to be sent. ``request_id`` goes into ``x-request-id``, so that server logs can be joined."""
+    return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (head, request_id.encode(), len(body), body)
+
+
+class Head:
+    """Status and framing of a reply. ``length`` is None for a body that is chunked or ends with the connection."""
+
+    __slots__ = ("chunked", "gzip", "is_html", "keep_alive", "length", "retry_after", "size", "status")
+
+    def __init__(self, status: int, size: int, fields: Mapping[bytes, bytes], http10: bool) -> None:
+        self.status = status
+        self.size = size
+        self.chunked = b"chunked" in fields.get(b"transfer-encoding", b"").lower()
+        self.length = _length(fields.get(b"content-length")) if not self.chunked else None
+        if status in (204, 304):
+            self.length = 0
+        self.gzip = b"gzip" in fields.get(b"content-encoding", b"").lower()
+        self.is_html = b"html" in fields.get(b"content-type", b"").lower()
+        connection = fields.get(b"connection", b"").lower()
+        self.keep_alive = b"close" not in connection and (not http10 or b"keep-alive" in connection)
+        self.retry_after = fields.get(b"retry-after", b"").decode("latin-1")
+
+
+def parse_head(data: bytes) -> Head | None:
+    """The head at the start of ``data``, or None while it is not whole. 1xx heads are passed over.
+
+    Raises MalformedReply for anything that is no HTTP/1.x reply.
+    """
+    skipped = 0
+    while True:
+        end = data.find(b"\r\n\r\n", skipped)
+        if end < 0:
+            _check_start(data[skipped : skipped + 8])
+            if len(data) - skipped > HEAD_LIMIT:
+                raise MalformedReply(f"the reply's head is longer than {HEAD_LIMIT} bytes")
+            return None
+        head = _parse(data[skipped:end], end + 4)
+        if head.status >= 200:
+            return head
+        skipped = end + 4
+
+
+def _check_start(start: bytes) -> None:
+    if not b"HTTP/1.".startswith(start[:7]):
+        raise MalformedReply(f"the server does not speak HTTP/1.1: its reply starts with {start!r}")
+
+
+def _parse(block: bytes, size: int) -> Head:
+    _check_start(block[:8])
+    first, *lines = block.split(b"\r\n")
+    parts = first.split(b" ", 2)
+    if len(parts) < 2 or len(parts[1]) != 3 or not parts[1].isdigit():
+        raise MalformedReply(f"the status line {first[:60]!r} has no status")
+    fields = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise MalformedReply(f"the header line {line[:60]!r} has no colon")
+        fields[name.strip().lower()] = value.strip()
+    return Head(int(parts[1]), size, fields, http10=first.startswith(b"HTTP/1.0"))
+
+
+def _length(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise MalformedReply(f"content-length {value[:20]!r} is no number")
+    return int(value)
