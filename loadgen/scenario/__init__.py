@@ -1,0 +1,1 @@
+"""The scenario language: a YAML file becomes a validated, frozen `Scenario` and its cells."""

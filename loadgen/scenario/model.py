@@ -1,0 +1,257 @@
+"""The words of a scenario and their types: the only module that makes pydantic models of it.
+
+In: plain data, after profiles, ``extends``, ``--set`` and environment references were resolved (``load.py``).
+Out: frozen `Scenario` objects. Only what can be said of one value alone is checked here; rules between values
+(closed or open loop, engine or endpoint) are in ``rules.py``, because a matrix may supply one of the two.
+The names of fields are the names in the file; units are suffixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Strict,
+    StringConstraints,
+    Tag,
+)
+
+from loadgen.scenario.words import base_url, env_text, measure_text, objective_text, share
+
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
+TARGET = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,39}$"  # folders of a run carry these names, so no leading dot
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+Scalar = str | int | float | bool | None
+Text = Annotated[str, StringConstraints(min_length=1)]
+EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Objective = Annotated[str, AfterValidator(objective_text)]
+Measure = Annotated[str, AfterValidator(measure_text)]
+Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in YAML; strict types would want a tuple
+Pieces = Annotated[tuple[Annotated[tuple[NotNegative, NotNegative], Strict(False)], ...], Strict(False)]
+Share = Annotated[float, BeforeValidator(share), Field(gt=0, lt=1)]
+
+
+class Words(BaseModel):
+    """Every mapping of a scenario: unknown keys are refused, nothing is converted in silence, nothing changes later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MadeModel(Words):
+    """A model whose weights are made on this machine from a config.json; reports say so."""
+
+    config: Text = Field(description="config.json of an architecture, relative to the scenario file")
+    weights: Literal["random"] = Field(default="random", description="how the weights are made")
+    seed: int = Field(default=0, ge=0, description="seed of the weights")
+
+
+def _model_form(value: Any) -> str:
+    return "(made)" if isinstance(value, Mapping | MadeModel) else "(id)"
+
+
+class Target(Words):
+    """What is measured: an engine that loadgen launches, or an endpoint that exists."""
+
+    engine: Text | None = Field(default=None, description="a recipe in launchers/, or the path of one (./mine.yaml)")
+    endpoint: Annotated[str, AfterValidator(base_url)] | None = Field(
+        default=None,
+        description="a server that exists; then nothing is launched and engine only says how to talk to it",
+    )
+    backend: Text | None = Field(default=None, description="wire protocol; default: the recipe's, else openai_chat")
+    model: Annotated[Annotated[Text, Tag("(id)")] | Annotated[MadeModel, Tag("(made)")], Discriminator(_model_form)] = (
+        Field(description="id or path of the model (./ and ../ are relative to the scenario file), or {config: ...}")
+    )
+    tokenizer: Text | None = Field(default=None, description="id or path; default: the model's")
+    served_name: Text | None = Field(
+        default=None, description="name sent in requests; default: the recipe's, else the model"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="words of the recipe, such as dtype")
+    args: Texts = Field(default=(), description="flags added to the command as they are")
+    env: dict[EnvName, Annotated[str, BeforeValidator(env_text)]] = Field(
+        default_factory=dict, description="added to the server's environment; secrets as ${env:NAME}"
+    )
+    python: Text | None = Field(
+        default=None, description="interpreter of the environment that the engine is installed in"
+    )
+    image: Text | None = Field(default=None, description="container image")
+    devices: Annotated[tuple[int | str, ...], Strict(False)] | None = Field(
+        default=None, description="GPUs by index or UUID; default: all"
+    )
+    cpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)] | None = Field(
+        default=None, description="cores that the server is kept to; default: all"
+    )
+    api_key_env: EnvName | None = Field(default=None, description="name of the environment variable that holds the key")
+    headers: dict[str, str] = Field(default_factory=dict, description="added to every request")
+    request: dict[str, Any] = Field(default_factory=dict, description="fields added to the body of every request")
+    exact: dict[str, Any] | None = Field(
+        default=None,
+        description='fields that make a reply exactly N tokens long ("{n}" becomes N); default: the recipe\'s',
+    )
+
+
+class Output(Words):
+    """How long replies are; one of the two."""
+
+    exact: Count | None = Field(default=None, description="every reply has this many tokens, by the engine's own way")
+    max: Count | None = Field(default=None, description="the model stops by itself, or at this many tokens")
+
+
+class Workload(Words):
+    """What is asked. Keys that are not listed here are settings of the source of prompts, which checks them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompts: Text = Field(description="the source: a file in loadgen/workloads, such as natural or synthetic")
+    template: Literal["server", "client"] = Field(default="server", description="who renders the model's chat template")
+    output: Output = Field(default=Output(), description="{exact: N} or {max: N}")
+    stream: bool = Field(default=True, description="false: whole replies, and no time to first token")
+    sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0}, description="sent with every request")
+    save_text: bool = Field(default=False, description="keep the text of replies in the records")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that belong to the source of prompts."""
+        return dict(self.model_extra or {})
+
+
+ArrivalKind = Literal["constant", "poisson", "gamma", "burst", "piecewise", "timestamps"]
+
+
+class Load(Words):
+    """When requests are sent, for how long, and what ends them. Exactly one of concurrency (closed loop), rate_rps,
+    burst, rates and timestamps (open loop) is set in a cell."""
+
+    concurrency: Count | None = Field(default=None, description="closed loop: requests held in flight")
+    rate_rps: Positive | None = Field(default=None, description="open loop: requests a second")
+    arrival: ArrivalKind | None = Field(default=None, description="open loop: shape of the arrivals; default: poisson")
+    burstiness: NotNegative = Field(default=1.0, description="gamma: coefficient of variation of the gaps")
+    rates: Pieces | None = Field(default=None, description="piecewise: [from second, requests a second]")
+    burst: Count | None = Field(default=None, description="this many requests at once, at the start")
+    timestamps: Text | None = Field(default=None, description="file to replay: one offset in seconds a line")
+    ramp_s: NotNegative = Field(default=0.0, description="closed loop: slots start evenly over this time")
+    warmup_s: NotNegative | Literal["auto"] = Field(default=5.0, description="sent before the window and not measured")
+    window_s: Positive | None = Field(default=None, description="length of the measured window; or requests")
+    requests: Count | None = Field(default=None, description="number of measured requests; or window_s")
+    drain_s: NotNegative = Field(
+        default=30.0, description="after the window: how long requests in flight may take to end"
+    )
+    max_in_flight: Count | None = Field(
+        default=None, description="open loop: above it a request is dropped and counted"
+    )
+    max_rps: Positive | None = Field(default=None, description="courtesy cap for endpoints that are not ours")
+    timeout_s: Positive = Field(default=600.0, description="a whole request")
+    stall_timeout_s: Positive = Field(default=60.0, description="no byte for this long")
+    connect_timeout_s: Positive = Field(default=10.0, description="making a connection")
+    max_event_bytes: Count = Field(default=10_485_760, description="longest event of a stream that is read")
+    workers: Count | Literal["auto"] = Field(default="auto", description="processes that drive the load")
+    driver: Literal["loadgen", "httpx", "openai", "tgi"] = Field(default="loadgen", description="client that sends")
+
+    @property
+    def closed(self) -> bool:
+        """True for a closed loop: the next request of a slot waits for the reply to the one before."""
+        return self.concurrency is not None
+
+    @property
+    def kind(self) -> ArrivalKind | None:
+        """The kind of arrival of an open loop, None for a closed one."""
+        if self.closed:
+            return None
+        for word, kind in ARRIVAL_WORDS.items():
+            if getattr(self, word) is not None:
+                return self.arrival or kind
+        return self.arrival
+
+
+ARRIVAL_WORDS: dict[str, ArrivalKind] = {
+    "rate_rps": "poisson",
+    "burst": "burst",
+    "rates": "piecewise",
+    "timestamps": "timestamps",
+}
+"""What makes a loop open, and the kind of arrival that it means unless `Load.arrival` says another."""
+
+
+class Matrix(Words):
+    """The cells of a scenario, as in GitHub's workflows. Every other key is an axis: a dotted path into the scenario
+    (or its last component, where that is unique) with its values."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[tuple[Scalar, ...], Strict(False)]] = Field(init=False)
+
+    include: Annotated[tuple[dict[str, Any], ...], Strict(False)] = Field(
+        default=(), description="cells added or completed"
+    )
+    exclude: Annotated[tuple[dict[str, Scalar], ...], Strict(False)] = Field(default=(), description="cells left out")
+
+    @property
+    def axes(self) -> dict[str, tuple[Scalar, ...]]:
+        """Values by axis, as they are written."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Comparison(Words):
+    """Which targets are held against which, and how."""
+
+    baseline: str | None = Field(default=None, description="default: the first target")
+    candidates: Texts | None = Field(default=None, description="default: all others")
+    scope: Literal["restart", "instance"] = Field(
+        default="restart", description="restart the servers between repeats, or not"
+    )
+    metric: Measure = Field(default="output_tok_s", description="decides the verdict; output_tok_s, p50 ttft ...")
+    margin: dict[Measure, Share] = Field(
+        default_factory=dict, description="by metric: smaller differences do not matter"
+    )
+    until: Share | None = Field(default=None, description="repeat until the interval is this narrow, such as 1%")
+    factor: Texts = Field(default=("model",), description="what is meant to differ")
+
+
+class When(Words):
+    """What a machine must have for a profile to be chosen."""
+
+    gpus: int = Field(default=0, ge=0, description="at least this many GPUs")
+    gpu_memory_gb: NotNegative = Field(default=0.0, description="each with at least this much memory")
+    gpu_name: str | None = Field(default=None, description="with this in their name")
+
+
+class Scenario(Words):
+    """A whole scenario. With a matrix it is the pattern of its cells (see ``matrix.expand``)."""
+
+    schema_: Literal["loadgen/v1"] = Field(default="loadgen/v1", alias="schema", description="version of this language")
+    name: Annotated[str, StringConstraints(pattern=NAME)] = Field(
+        default="scenario", description="default: the file's name"
+    )
+    description: str = Field(default="", description="what is measured, and why")
+    seed: int = Field(default=1, ge=0, description="of every random number")
+    targets: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=TARGET)], Target], Field(min_length=1, description="by name")
+    ]
+    workload: Workload
+    load: Load
+    matrix: Matrix = Matrix()
+    repeats: Count = Field(default=6, description="of every cell; an interval needs 3")
+    comparison: Comparison | None = Field(default=None, description="of the targets, in every cell")
+    objectives: Annotated[tuple[Objective, ...], Strict(False)] = Field(
+        default=(), description="such as p99 ttft < 0.5 s"
+    )
+
+    _references: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)
+
+    def contrasts(self) -> list[tuple[str, str]]:
+        """Pairs of (baseline, candidate) that are compared; empty without a comparison."""
+        if self.comparison is None:
+            return []
+        baseline = self.comparison.baseline or next(iter(self.targets))
+        candidates = self.comparison.candidates or [name for name in self.targets if name != baseline]
+        return [(baseline, candidate) for candidate in candidates]
