@@ -39,10 +39,11 @@ class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How to compare.
 
-    ``primary`` is the measure that verdicts and Holm's family are about; ``secondary`` ones get ratio and interval without
-    a verdict. ``margins`` override the defaults of ``metrics.py``, by measure or by metric. ``axis`` is the numeric axis
-    along which crossings are looked for, None for no search; cells that differ in other axes are searched apart.
-    ``scope`` says what lies between two repeats: a restart of the server, or nothing (one instance of it).
+    ``primary`` is the measure that verdicts and Holm's family are about; ``secondary`` ones get ratio and interval
+    without a verdict. ``margins`` override the defaults of ``metrics.py``, by measure or by metric. ``axis`` is the
+    numeric axis along which crossings are looked for, None for no search; cells that differ in other axes are
+    searched apart. ``scope`` says what lies between two repeats: a restart of the server, or nothing (one instance
+    of it).
     """
 
     primary: str = "output_tok_s"
@@ -103,7 +104,7 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crossings(msgspec.Struct, frozen=True, kw_only=True):
-    """The crossings of one measure along ``axis`` from ``first`` to ``last``; ``group`` holds the other axes' values."""
+    """Crossings of one measure along ``axis`` from ``first`` to ``last``; ``group`` holds the other axes' values."""
 
     measure: str
     axis: str

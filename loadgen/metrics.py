@@ -21,11 +21,12 @@ carries a token arrives at ``t_first`` and the last one at ``t_last``; the reply
 **Tokens** are counted by the server's usage, else by token ids, else by a tokenizer; never by counting chunks and
 never by what was asked for.
 
-**Rates** carry their name, because "tokens/s" is four different numbers. Of one request: ``decode_tok_s`` = 1 / tpot
-(speed while decoding) and ``request_tok_s`` = out_tok / e2e (prefill included; what the Qwen2 speed tables print). Of
-the window: ``output_tok_s`` counts the output tokens that *arrived* in the window, wherever their request began or ended,
-and ``total_tok_s`` adds the prompt tokens of the requests whose first token arrived in it. Both are ratios of sums,
-never means of ratios: a mean of per-request rates gives short replies the weight of long ones.
+**Rates** carry their name, because "tokens/s" is four different numbers. Of one request: ``decode_tok_s`` = 1 /
+tpot (speed while decoding) and ``request_tok_s`` = out_tok / e2e (prefill included; what the Qwen2 speed tables
+print). Of the window: ``output_tok_s`` counts the output tokens that *arrived* in the window, wherever their
+request began or ended, and ``total_tok_s`` adds the prompt tokens of the requests whose first token arrived in it.
+Both are ratios of sums, never means of ratios: a mean of per-request rates gives short replies the weight of long
+ones.
 
 **Failures.** Latency and throughput come from ok requests alone; ``error_rate`` stands beside them, and goodput counts
 every failure as a miss.

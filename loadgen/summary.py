@@ -86,12 +86,12 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """How well the client itself did: what says whether the rest can be trusted.
 
-    ``late_s`` is the send lateness (closed loop: since the end of the slot's previous reply); ``late_p99_s`` its p99 by
-    nearest rank whatever the sample, the single latest send left out of samples under 100; ``late_limit_s`` the limit
-    it is held against. ``lag_s`` is how long received bytes waited for the client at worst, per request.
-    ``offered_rps`` and ``achieved_rps`` are requests a second that the schedule wanted and that were sent in the window; both None
-    where there is no schedule. ``coalesced_share`` is merged reads per chunk; ``tok_per_chunk`` output tokens per
-    chunk; ``clocks`` counts requests by who stamped them.
+    ``late_s`` is the send lateness (closed loop: since the end of the slot's previous reply); ``late_p99_s`` its
+    p99 by nearest rank whatever the sample, the single latest send left out of samples under 100; ``late_limit_s``
+    the limit it is held against. ``lag_s`` is how long received bytes waited for the client at worst, per request.
+    ``offered_rps`` and ``achieved_rps`` are requests a second that the schedule wanted and that were sent in the
+    window; both None where there is no schedule. ``coalesced_share`` is merged reads per chunk; ``tok_per_chunk``
+    output tokens per chunk; ``clocks`` counts requests by who stamped them.
     """
 
     late_s: Distribution
