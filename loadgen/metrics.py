@@ -35,6 +35,7 @@ every failure as a miss.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
@@ -51,7 +52,10 @@ STATISTICS = ("mean", "sd", "min", "max", *PERCENTILES)
 """What can be asked of a distribution."""
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
+Lengths = tuple[Literal["in_tok", "out_tok"], ...]
+
+
+class Metric(msgspec.Struct, frozen=True):
     """One row of the table. ``better`` is None where neither more nor less is better.
 
     ``per`` is what one value belongs to: a request or a chunk (a summary then holds a distribution) or the window (a
@@ -63,11 +67,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     label: str
     unit: str
-    definition: str
     better: Literal["higher", "lower"] | None
     per: Literal["request", "chunk", "window"]
     margin: float
-    lengths: tuple[Literal["in_tok", "out_tok"], ...] = ()
+    lengths: Lengths
+    definition: str
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -86,141 +90,48 @@ class Measure(msgspec.Struct, frozen=True):
         return label if self.statistic is None else f"{self.statistic} {label}"
 
 
-def _of_request(name: str, label: str, definition: str, lengths: tuple[Literal["in_tok", "out_tok"], ...]) -> Metric:
-    return Metric(
-        name=name,
-        label=label,
-        unit="s",
-        definition=definition,
-        better="lower",
-        per="request",
-        margin=0.03,
-        lengths=lengths,
-    )
+_IN: Lengths = ("in_tok",)
+_OUT: Lengths = ("out_tok",)
+_BOTH: Lengths = ("in_tok", "out_tok")
 
-
-_BOTH: tuple[Literal["in_tok", "out_tok"], ...] = ("in_tok", "out_tok")
-
+# fmt: off
 _TABLE = (
-    _of_request(
-        "ttft_s",
-        "TTFT",
-        "From the send of a request to the first event of its reply that carries a token.",
-        ("in_tok",),
-    ),
-    _of_request(
-        "ttft_from_schedule_s",
-        "TTFT from schedule",
-        "TTFT plus the wait between the scheduled and the actual send: what a user waited.",
-        ("in_tok",),
-    ),
-    _of_request("tpot_s", "TPOT", "(e2e - TTFT) / (output tokens - 1) of one reply; blank under two tokens.", ()),
-    _of_request("e2e_s", "e2e", "From the send of a request to the last event that carries a token.", _BOTH),
-    Metric(
-        name="chunk_gap_s",
-        label="chunk gap",
-        unit="s",
-        definition="Time between two successive token-bearing chunks of a reply; a chunk may hold several tokens.",
-        better="lower",
-        per="chunk",
-        margin=0.03,
-    ),
-    _of_request("stall_s", "stall", "The longest gap between two chunks of one reply.", ("out_tok",)),
-    Metric(
-        name="decode_tok_s",
-        label="decode tok/s",
-        unit="tok/s",
-        definition="1 / TPOT of one request: its speed while decoding.",
-        better="higher",
-        per="request",
-        margin=0.03,
-    ),
-    Metric(
-        name="request_tok_s",
-        label="request tok/s",
-        unit="tok/s",
-        definition="Output tokens / e2e of one request, prefill included.",
-        better="higher",
-        per="request",
-        margin=0.03,
-        lengths=_BOTH,
-    ),
-    _of_request("conn_s", "connect", "Time to open the connection; never part of TTFT.", ()),
-    Metric(
-        name="in_tok",
-        label="input tok",
-        unit="tok",
-        definition="Prompt tokens of a request as the server counted them.",
-        better=None,
-        per="request",
-        margin=0.01,
-    ),
-    Metric(
-        name="out_tok",
-        label="output tok",
-        unit="tok",
-        definition="Output tokens of a reply, by the server's usage, else by token ids, else by a tokenizer.",
-        better=None,
-        per="request",
-        margin=0.01,
-    ),
-    Metric(
-        name="request_rps",
-        label="requests/s",
-        unit="req/s",
-        definition="Ok requests that ended inside the window / its length (QPS).",
-        better="higher",
-        per="window",
-        margin=0.02,
-        lengths=_BOTH,
-    ),
-    Metric(
-        name="output_tok_s",
-        label="output tok/s",
-        unit="tok/s",
-        definition="Output tokens of ok requests that arrived inside the window / its length.",
-        better="higher",
-        per="window",
-        margin=0.02,
-    ),
-    Metric(
-        name="total_tok_s",
-        label="total tok/s",
-        unit="tok/s",
-        definition="output_tok_s plus the prompt tokens of requests whose first token arrived in it / its length.",
-        better="higher",
-        per="window",
-        margin=0.02,
-    ),
-    Metric(
-        name="goodput_rps",
-        label="goodput req/s",
-        unit="req/s",
-        definition="Requests that ended ok inside the window within every limit of the objectives / its length.",
-        better="higher",
-        per="window",
-        margin=0.02,
-        lengths=_BOTH,
-    ),
-    Metric(
-        name="error_rate",
-        label="error rate",
-        unit="",
-        definition="Share of the measured requests that did not end ok; dropped and cancelled ones count.",
-        better="lower",
-        per="window",
-        margin=0.02,
-    ),
-    Metric(
-        name="in_flight",
-        label="in flight",
-        unit="",
-        definition="Mean number of requests sent and not yet ended, over the window.",
-        better=None,
-        per="window",
-        margin=0.02,
-    ),
+    Metric("ttft_s", "TTFT", "s", "lower", "request", 0.03, _IN,
+           "From the send of a request to the first event of its reply that carries a token."),
+    Metric("ttft_from_schedule_s", "TTFT from schedule", "s", "lower", "request", 0.03, _IN,
+           "TTFT plus the wait between the scheduled and the actual send: what a user waited."),
+    Metric("tpot_s", "TPOT", "s", "lower", "request", 0.03, (),
+           "(e2e - TTFT) / (output tokens - 1) of one reply; blank under two tokens."),
+    Metric("e2e_s", "e2e", "s", "lower", "request", 0.03, _BOTH,
+           "From the send of a request to the last event that carries a token."),
+    Metric("chunk_gap_s", "chunk gap", "s", "lower", "chunk", 0.03, (),
+           "Time between two successive token-bearing chunks of a reply; a chunk may hold several tokens."),
+    Metric("stall_s", "stall", "s", "lower", "request", 0.03, _OUT,
+           "The longest gap between two chunks of one reply."),
+    Metric("decode_tok_s", "decode tok/s", "tok/s", "higher", "request", 0.03, (),
+           "1 / TPOT of one request: its speed while decoding."),
+    Metric("request_tok_s", "request tok/s", "tok/s", "higher", "request", 0.03, _BOTH,
+           "Output tokens / e2e of one request, prefill included."),
+    Metric("conn_s", "connect", "s", "lower", "request", 0.03, (),
+           "Time to open the connection; never part of TTFT."),
+    Metric("in_tok", "input tok", "tok", None, "request", 0.01, (),
+           "Prompt tokens of a request as the server counted them."),
+    Metric("out_tok", "output tok", "tok", None, "request", 0.01, (),
+           "Output tokens of a reply, by the server's usage, else by token ids, else by a tokenizer."),
+    Metric("request_rps", "requests/s", "req/s", "higher", "window", 0.02, _BOTH,
+           "Ok requests that ended inside the window / its length (QPS)."),
+    Metric("output_tok_s", "output tok/s", "tok/s", "higher", "window", 0.02, (),
+           "Output tokens of ok requests that arrived inside the window / its length."),
+    Metric("total_tok_s", "total tok/s", "tok/s", "higher", "window", 0.02, (),
+           "output_tok_s plus the prompt tokens of requests whose first token arrived in the window / its length."),
+    Metric("goodput_rps", "goodput req/s", "req/s", "higher", "window", 0.02, _BOTH,
+           "Requests that ended ok inside the window within every limit of the objectives / its length."),
+    Metric("error_rate", "error rate", "", "lower", "window", 0.02, (),
+           "Share of the measured requests that did not end ok, those dropped or cut off by the client included."),
+    Metric("in_flight", "in flight", "", None, "window", 0.02, (),
+           "Mean number of requests sent and not yet ended, over the window."),
 )
+# fmt: on
 
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _TABLE})
 """Every metric by name."""
@@ -274,27 +185,29 @@ def late(record: Record) -> float | None:
     return None if record.t_send is None else record.t_send - record.t_sched
 
 
-def ttft_from_schedule(record: Record) -> float | None:
-    """Seconds from the scheduled send to the first token; None where there is no TTFT."""
-    wait = late(record)
-    return None if record.ttft_s is None or wait is None else record.ttft_s + wait
-
-
-def chunk_gaps(record: Record) -> list[float]:
-    """Seconds between successive chunks of the reply; empty under two chunks."""
-    return [(after - before) / 1e6 for before, after in zip(record.chunk_us, record.chunk_us[1:], strict=False)]
-
-
 def stall(record: Record) -> float | None:
-    """The longest gap between chunks in seconds; None under two chunks."""
-    return max(chunk_gaps(record), default=None)
+    """The longest gap between two chunks in seconds; None under two chunks."""
+    gaps = (after - before for before, after in itertools.pairwise(record.chunk_us))
+    longest = max(gaps, default=None)
+    return None if longest is None else longest / 1e6
 
 
-def decode_tok_s(record: Record) -> float | None:
-    """1 / TPOT; None where there is no TPOT or it is zero (all tokens came at once)."""
-    return 1 / record.tpot_s if record.tpot_s else None
+def value(record: Record, metric: str) -> float | None:
+    """The value of one request in a metric that is per request; None where it has none.
 
-
-def request_tok_s(record: Record) -> float | None:
-    """Output tokens / e2e; None where either is unknown."""
-    return record.out_tok / record.e2e_s if record.out_tok is not None and record.e2e_s else None
+    Raises KeyError for metrics of the chunk or the window.
+    """
+    match metric:
+        case "ttft_s" | "tpot_s" | "e2e_s" | "conn_s" | "in_tok" | "out_tok":
+            held = getattr(record, metric)
+            return None if held is None else float(held)
+        case "ttft_from_schedule_s":
+            wait = late(record)
+            return None if record.ttft_s is None or wait is None else record.ttft_s + wait
+        case "stall_s":
+            return stall(record)
+        case "decode_tok_s":  # a TPOT of zero (all tokens came at once) is no speed
+            return 1 / record.tpot_s if record.tpot_s else None
+        case "request_tok_s":
+            return record.out_tok / record.e2e_s if record.out_tok is not None and record.e2e_s else None
+    raise KeyError(metric)

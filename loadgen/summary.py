@@ -60,7 +60,8 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 
     ``intervals`` are 95 % intervals of the percentiles inside this one repeat, for display: they know nothing of the
     noise between repeats. ``certified`` maps a percentile to the value that it does not exceed with 99 % confidence.
-    ``n_eff`` is the number of independent samples that the values are worth at p99, where correlation is allowed for.
+    ``n_eff`` maps a percentile to the number of independent samples that the sample is worth there. All three are empty
+    for metrics whose values have no order in time to tell correlation from.
     """
 
     n: int
@@ -75,7 +76,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     p99_9: float | None = msgspec.field(default=None, name="p99.9")
     intervals: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     certified: dict[str, float] = msgspec.field(default_factory=dict)
-    n_eff: float | None = None
+    n_eff: dict[str, float] = msgspec.field(default_factory=dict)
 
     def get(self, statistic: str) -> float | None:
         """The value of ``mean``, ``p99``, ``p99.9`` ...; raises AttributeError for what is no statistic."""
@@ -91,7 +92,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     the limit it is held against. ``lag_s`` is how long received bytes waited for the client at worst, per request.
     ``offered_rps`` and ``achieved_rps`` are requests a second that the schedule wanted and that were sent in the
     window; both None where there is no schedule. ``coalesced_share`` is merged reads per chunk; ``tok_per_chunk``
-    output tokens per chunk; ``clocks`` counts requests by who stamped them.
+    output tokens per chunk; ``clocks`` counts requests by who stamped them. ``warmup_change`` is the relative change
+    of the output rate between the last two 5 s before the window; None where warm-up was shorter than 10 s.
     """
 
     late_s: Distribution
@@ -104,6 +106,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     clocks: dict[str, int]
     coalesced_share: float | None
     tok_per_chunk: float | None
+    warmup_change: float | None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
