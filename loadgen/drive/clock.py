@@ -10,6 +10,7 @@ so their difference is constant until somebody *sets* the time; it is sampled ev
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -98,10 +99,8 @@ class Timer:
     def clear(self) -> None:
         """Takes note of a firing."""
         self._armed = 0
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.fd, 8)
-        except BlockingIOError:
-            pass
 
     def close(self) -> None:
         """Gives the descriptor back."""

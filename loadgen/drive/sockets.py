@@ -30,6 +30,7 @@ class Connection:
 
     __slots__ = (
         "_out",
+        "_reached",
         "_tls_in",
         "_tls_out",
         "conn_s",
@@ -57,17 +58,22 @@ class Connection:
         self.opened = now_ns()
         self.conn_s: float | None = None
         self.connected = False
+        self._reached = False
         self.idle_since = 0
         self.used = False
 
-    def finish_connecting(self) -> bool:
-        """Goes on with the connection (and the TLS handshake) as far as it can. True once it is usable.
+    def advance(self) -> bool:
+        """Goes on with connecting (TCP, then the TLS handshake) as far as it can. True once the connection is usable.
 
-        Raises OSError (ssl.SSLError is one) with the reason when it is not to be had.
+        Call it whenever the socket is ready. Raises OSError (ssl.SSLError is one) when it is not to be had.
         """
-        failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if failed:
-            raise OSError(failed, os.strerror(failed))
+        if not self._reached:
+            failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failed:
+                raise OSError(failed, os.strerror(failed))
+            self._reached = True
+        elif self.tls is not None:
+            self._receive_handshake()
         if self.tls is not None:
             try:
                 self.tls.do_handshake()
@@ -98,16 +104,6 @@ class Connection:
             self._out = self._out[sent:]
         return True
 
-    def receive_handshake(self) -> None:
-        """Reads bytes of a handshake. Raises OSError when the peer has closed."""
-        try:
-            data = self.sock.recv(LARGE_READ)
-        except (BlockingIOError, InterruptedError):
-            return
-        if not data:
-            raise OSError(errno.ECONNRESET, "the server closed the connection during the TLS handshake")
-        self._tls_in.write(data)
-
     def decrypt(self, data: bytes) -> bytes:
         """The plain bytes of what came in. An end that the peer announced (close_notify) reads as b''."""
         assert self.tls is not None
@@ -126,6 +122,16 @@ class Connection:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
 
+    def _receive_handshake(self) -> None:
+        """Takes bytes of a handshake. Raises OSError when the peer has closed."""
+        try:
+            data = self.sock.recv(LARGE_READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        if not data:
+            raise OSError(errno.ECONNRESET, "the server closed the connection during the TLS handshake")
+        self._tls_in.write(data)
+
     def _flush_tls(self) -> None:
         self._out += self._tls_out.read()
         self.flush()
@@ -134,13 +140,21 @@ class Connection:
 class Pool:
     """Opens connections to one endpoint and keeps the idle ones, the one used last first.
 
-    ``watch(connection)`` is called with each new connection, to register it with the poll.
+    ``watch(connection)`` is called with each new connection and ``close(connection)`` with each that is stale, so that
+    their owner can register them with its poll and take them out again.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float, watch: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout_s: float,
+        watch: Callable[[Connection], None],
+        close: Callable[[Connection], None],
+    ) -> None:
         self.endpoint = endpoint
         self.timeout_ns = int(timeout_s * 1e9)
         self.watch = watch
+        self.close = close
         self.idle: list[Connection] = []
         self.opening = 0
         self.address: tuple[int, Any] | None = None
@@ -168,7 +182,7 @@ class Pool:
         raise reason or OSError(f"{self.endpoint.host} has no address")
 
     def open(self) -> Connection:
-        """Starts to connect; the connection is usable once its `finish_connecting` says so. Raises OSError."""
+        """Starts to connect; the connection is usable once its `advance` says so. Raises OSError."""
         if self.address is None:
             self.resolve()
         assert self.address is not None
@@ -195,7 +209,7 @@ class Pool:
             connection = self.idle.pop()
             if now - connection.idle_since < IDLE_LIMIT_NS:
                 return connection
-            connection.close()
+            self.close(connection)
         return None
 
     def give(self, connection: Connection, now: int) -> None:
@@ -207,7 +221,7 @@ class Pool:
         """The peer closed an idle connection."""
         if connection in self.idle:
             self.idle.remove(connection)
-        connection.close()
+        self.close(connection)
 
     def _wrap(self) -> tuple[ssl.SSLObject | None, Any]:
         if self._tls is None:

@@ -1,0 +1,262 @@
+"""One repeat of one worker: what is due is sent, what has come is read, and the rest waits until there is time.
+
+Where a time is read, and what it means:
+
+* A request is due at an absolute time. A timer wakes the loop a little early and it spins through the rest;
+  ``t_send`` is read right before the bytes go to the kernel (`traffic.py`). Its body was built earlier (`prepare.py`).
+* A reply's bytes are stamped by the kernel when they reach this host (`clock.py`). A busy loop therefore makes no
+  latency look longer, except where it lets pieces pile up in the kernel: merged pieces keep only the newest stamp.
+* Pieces are understood, and records written, when nothing is ready to be read or sent (`understand.py`).
+* In a closed loop a slot is free from the arrival of its reply's last byte, not from when this program noticed, so
+  the client's own delay shows up as the lateness of the next send instead of vanishing.
+
+One thread, one poll, and nothing on the way that can wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from loadgen.drive.clock import RealtimeOffset, Timer, cpu_s, now_ns
+from loadgen.drive.outcome import CountTokens, Exchange, to_record
+from loadgen.drive.prepare import Prepared
+from loadgen.drive.schedule import Schedule, make_schedule
+from loadgen.drive.tally import Tally, Tick
+from loadgen.drive.traffic import Traffic
+from loadgen.drive.understand import Backlog
+from loadgen.record import Phase, to_line
+
+NEVER = 1 << 62
+_CHECK_NS = 100_000_000
+_PAUSE_NS = 100_000_000
+"""After a failure a slot of a closed loop sends again no sooner than this after its last send."""
+_SPIN_NS = 60_000
+"""The timer fires this much early, and the loop polls without waiting for the rest: waking takes about as long."""
+
+
+class Loop:
+    """Runs one job. ``write`` takes finished lines of records, ``report`` takes a `Tick` a second."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        count_tokens: CountTokens | None,
+        write: Callable[[bytes], Any],
+        report: Callable[[Tick], Any],
+    ) -> None:
+        self.job = prepared.job
+        self.shape = prepared.job.shape
+        self.prepared = prepared
+        self.count_tokens = count_tokens
+        self.write = write
+        self.report = report
+        self.offset = RealtimeOffset()
+        self.backlog = Backlog(self.offset, self._record, self._broken, self._over)
+        self.traffic = Traffic(prepared, self.backlog, self._ended)
+        self.timer = Timer()
+        if self.timer.fd >= 0:
+            self.traffic.also_watch(self.timer.fd, self.timer.clear)
+        self.lines: list[bytes] = []
+        self.tally = Tally(self.job.worker, 0)
+        self.stopping = False
+        self.measured = 0
+        self.cpu_marks: tuple[int, float, int, float] | None = None
+
+    def warm(self, connections: int) -> None:
+        """Makes connections and request bodies ready ahead of the start. Raises OSError if none can be had."""
+        self.traffic.warm(connections)
+        while self.prepared.look_ahead(min(connections + 1, 256)):
+            pass
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Calls ``ready()`` while it runs when ``fd`` can be read."""
+        self.traffic.also_watch(fd, ready)
+
+    def unwatch(self, fd: int) -> None:
+        """Watches ``fd`` no longer."""
+        self.traffic.forget(fd)
+
+    def run(self, start: int) -> None:
+        """Runs the schedule from ``start`` (monotonic ns) until everything has ended and is written."""
+        self._begin(start)
+        while not (self.stopping and not self.traffic.active and not self.backlog):
+            self._step()
+        self._flush()
+        self.report(self._tick())
+        self.close()
+
+    def close(self) -> None:
+        """Gives every descriptor back."""
+        self.timer.close()
+        self.traffic.close()
+
+    def stop(self, at_once: bool) -> None:
+        """Sends nothing more; with ``at_once`` what is in flight is cancelled, else it has ``drain_s`` to end."""
+        self._begin_drain(now_ns())
+        if at_once:
+            self.drain_until = self.next_check = 0
+
+    def measure_from_now(self, at: int) -> None:
+        """The warm-up is over at ``at`` (monotonic ns): for a warm-up whose end the parent decides."""
+        self.measure_from = at
+        if self.shape.window_s is not None:
+            self.stop_at = at + int(self.shape.window_s * 1e9)
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, start: int) -> None:
+        self.start = start
+        self.schedule: Schedule = make_schedule(self.job, start)
+        self.tally = Tally(self.job.worker, start)
+        self.measure_from = self.stop_at = NEVER
+        if self.shape.warmup_s is not None:
+            self.measure_from_now(start + int(self.shape.warmup_s * 1e9))
+        self.quota = self._share(self.shape.requests)
+        self.cap = self._share(self.shape.max_in_flight)
+        self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
+        self.not_before = self.next_check = 0
+        self.drain_until = NEVER
+        self.ahead = max(8, min(self._share(self.shape.concurrency) or 64, 256))
+
+    def _step(self) -> None:
+        now = now_ns()
+        due = self._due(now)
+        while due is not None and due <= now:
+            self._send_one(now)
+            now = now_ns()
+            due = self._due(now)
+        if now >= self.next_check:
+            self._check(now)
+        wait = self._wait(now, due)
+        busy = self.backlog or (wait > 0 and self.prepared.look_ahead(self.ahead))
+        ready = self.traffic.step(0.0 if busy else wait)
+        if self.backlog and (not ready or self.backlog.full):
+            self.backlog.slice()
+
+    def _due(self, now: int) -> int | None:
+        """When something is to be sent next (or sending to be stopped); None when that depends on a reply."""
+        if self.stopping:
+            return None
+        due = self.schedule.peek()
+        if self.quota is not None and self.measured >= self.quota:
+            due = NEVER
+        elif due is None:
+            if self.shape.arrival is None:
+                return None
+            due = NEVER
+        if due < self.stop_at and due < NEVER:
+            return max(due, self.not_before)
+        if now < self.stop_at < NEVER and self.quota is None and self.shape.arrival is None:
+            return self.stop_at
+        self._begin_drain(now)
+        return None
+
+    def _wait(self, now: int, due: int | None) -> float:
+        """Seconds to wait in the poll, at most until the next check; 0 in the last stretch before a send."""
+        until_check = max(self.next_check - now, 0)
+        if due is None:
+            return until_check / 1e9
+        ahead = due - _SPIN_NS - now
+        if ahead <= 0:
+            return 0.0
+        if self.timer.fd >= 0:
+            self.timer.arm(due - _SPIN_NS)
+        else:
+            ahead = max(ahead - 2_000_000, 0)  # without a timer: the poll's time-out has whole milliseconds
+        return min(ahead, until_check) / 1e9
+
+    def _check(self, now: int) -> None:
+        """Ten times a second: the end of the window, timeouts, the clock, the tick, the end of the drain."""
+        self.next_check = now + _CHECK_NS
+        if now >= self.stop_at:
+            self._begin_drain(now)
+        for exchange in list(self.traffic.active):
+            self._check_exchange(exchange, now)
+        if now >= self.tally.due:
+            self.offset.sample()
+            self._flush()
+            self.report(self._tick())
+
+    def _tick(self) -> Tick:
+        self.tally.loop_ns, self.traffic.loop_ns = self.traffic.loop_ns, 0
+        return self.tally.tick(len(self.traffic.active), self.backlog.pieces)
+
+    def _check_exchange(self, exchange: Exchange, now: int) -> None:
+        shape = self.shape
+        sent = exchange.t_send
+        if now > self.drain_until:
+            self.traffic.fail(exchange, "cancelled", "the run was stopped, or load.drain_s was over, before its end")
+        elif not sent:
+            if now - exchange.t_due > shape.connect_timeout_s * 1e9:
+                why = f"no connection within load.connect_timeout_s = {shape.connect_timeout_s:g} s"
+                self.traffic.fail(exchange, "connect_error", why)
+        elif now - sent > shape.timeout_s * 1e9:
+            self.traffic.fail(exchange, "timeout", f"not complete after load.timeout_s = {shape.timeout_s:g} s")
+        elif now - exchange.last_read > shape.stall_timeout_s * 1e9:
+            self.traffic.fail(exchange, "stalled", f"no byte for load.stall_timeout_s = {shape.stall_timeout_s:g} s")
+
+    def _begin_drain(self, now: int) -> None:
+        if not self.stopping:
+            self.stopping = True
+            self.drain_until = now + int(self.shape.drain_s * 1e9)
+            self._mark_cpu(now)
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    def _send_one(self, now: int) -> None:
+        send = self.schedule.take()
+        phase = self._phase(now)
+        prompt, data = self.prepared.request(send.session)
+        exchange = Exchange(send, prompt, phase)
+        if self.cap is not None and len(self.traffic.active) >= self.cap:
+            exchange.failed = "dropped"
+            exchange.why = f"load.max_in_flight = {self.shape.max_in_flight} requests were in flight"
+            exchange.ended = True
+            self.tally.dropped += 1
+            self.backlog.add(exchange)
+            return
+        self.not_before = now + self.pace_ns
+        self.traffic.dispatch(exchange, data, now)
+        self.tally.count_sent(now - send.due)
+
+    def _phase(self, now: int) -> Phase:
+        if now < self.measure_from:
+            return "warmup"
+        self.measured += 1
+        if self.cpu_marks is None:
+            self._mark_cpu(now)
+        return self.job.phase
+
+    def _ended(self, exchange: Exchange, at: int) -> None:
+        failed = exchange.failed is not None or exchange.reply is None or exchange.reply.head.status != 200
+        if failed:  # a closed loop would hammer a server that refuses at once
+            at = max(at, exchange.t_due + _PAUSE_NS)
+        self.schedule.ended(exchange.send.slot, at)
+
+    def _record(self, exchange: Exchange) -> None:
+        record = to_record(exchange, self.job, self.start, self.count_tokens)
+        self.tally.count_record(record)
+        self.lines.append(to_line(record))
+        if len(self.lines) >= 32 or not self.backlog:
+            self._flush()
+
+    def _broken(self, exchange: Exchange, why: str) -> None:
+        self.traffic.broken(exchange, why)
+
+    def _over(self, exchange: Exchange, at: int) -> None:
+        self.traffic.over(exchange, at)
+
+    def _flush(self) -> None:
+        if self.lines:
+            self.write(b"".join(self.lines))
+            self.lines.clear()
+
+    def _mark_cpu(self, now: int) -> None:
+        """Remembers time and CPU at the first measured send, and at the last moment of the window."""
+        first = self.cpu_marks[:2] if self.cpu_marks else (now, cpu_s())
+        self.cpu_marks = (*first, now, cpu_s())
+
+    def _share(self, total: int | None) -> int | None:
+        """This worker's part of a count that is split over all workers."""
+        return None if total is None else len(range(self.job.worker, total, self.job.workers))

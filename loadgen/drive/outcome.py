@@ -1,0 +1,202 @@
+"""An exchange that has ended becomes a record: how it ended, when its tokens came, how many there were.
+
+This is the seam behind which a driver can be replaced: whatever client moved the bytes, it leaves an `Exchange` (times,
+how it ended) and a reply (the token-bearing arrivals and the server's own counts). Statuses are those of record.py;
+the definitions of the times are those of metrics.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from loadgen.drive.http import MalformedReply
+from loadgen.drive.job import Job
+from loadgen.drive.reply import Reply
+from loadgen.record import Phase, Prompt, Record
+
+_TEXT_LIMIT = 300
+"""Longest error text that is kept; a server's error body can be a page."""
+
+
+class Exchange:
+    """One request on its way. Times are monotonic ns, 0 while they have not come.
+
+    ``pieces`` are (bytes, control messages, when it was read), waiting to be understood; ``queued`` says that the
+    exchange stands in that queue. ``failed`` is the status that the driver itself saw (timeout, reset ...), None while
+    nothing failed, and ``why`` its text. ``kernel`` is True while every arrival was stamped by the kernel. ``closed``:
+    the server closed the connection; ``ended``: no more can come. ``left`` is what is missing of a known length.
+    """
+
+    __slots__ = (
+        "closed",
+        "conn_s",
+        "ended",
+        "failed",
+        "head",
+        "kernel",
+        "lag_ns",
+        "last_read",
+        "left",
+        "phase",
+        "pieces",
+        "prompt",
+        "queued",
+        "reply",
+        "send",
+        "t_due",
+        "t_end",
+        "t_send",
+        "why",
+    )
+
+    def __init__(self, send: Any, prompt: Prompt, phase: Phase) -> None:
+        self.send = send
+        self.prompt = prompt
+        self.phase = phase
+        self.pieces: list[tuple[bytes, Any, int]] = []
+        self.reply: Reply | None = None
+        self.head = b""
+        self.left: int | None = None
+        self.failed: str | None = None
+        self.why: str | None = None
+        self.conn_s: float | None = None
+        self.kernel = True
+        self.lag_ns = 0
+        self.t_due = 0
+        self.t_send = 0
+        self.last_read = 0
+        self.t_end = 0
+        self.closed = False
+        self.ended = False
+        self.queued = False
+
+
+CountTokens = Callable[[str], int]
+
+
+def judge(exchange: Exchange) -> tuple[str, str | None]:
+    """(status, error text) of an ended exchange: a failure that the driver saw, else what the reply itself says."""
+    reply = exchange.reply
+    if exchange.failed is not None:
+        return exchange.failed, exchange.why
+    if reply is None:
+        return "malformed", "the reply has no head"
+    status = reply.head.status
+    if status != 200:
+        after = f" (Retry-After: {reply.head.retry_after})" if reply.head.retry_after else ""
+        return ("rate_limited" if status == 429 else "http_error"), f"{status}{after}: {reply.excerpt()}"
+    if reply.head.is_html:
+        return "malformed", f"the server answered 200 with HTML instead of a stream of events: {reply.excerpt()}"
+    if reply.error is not None:
+        return "error_event", reply.error
+    if not reply.complete:
+        return "truncated", "the connection was closed before the reply was complete"
+    if (reply.stream and not (reply.done or reply.finish)) or (reply.backend.NEEDS_DONE and not reply.done):
+        return "truncated", "the stream ended without a finish reason or end marker"
+    if not reply.chunk_ns and reply.stream:
+        return "empty", "the reply is complete and has no token"
+    if not reply.stream and not (reply.text() or (reply.usage and reply.usage.out_tok)):
+        return "empty", "the reply is complete and has no token"
+    return "ok", None
+
+
+def to_record(exchange: Exchange, job: Job, start: int, count_tokens: CountTokens | None = None) -> Record:
+    """The record of an ended exchange. ``start`` is the start of the repeat (monotonic ns).
+
+    ``count_tokens`` counts the tokens of a text where the server says nothing; None without a tokenizer.
+    """
+    if exchange.reply is not None and exchange.failed is None:
+        try:
+            exchange.reply.close()
+        except MalformedReply as error:
+            exchange.failed, exchange.why = "malformed", str(error)
+    status, why = judge(exchange)
+    prompt = exchange.prompt
+    record = Record(
+        run=job.labels.run,
+        cell=job.labels.cell,
+        target=job.labels.target,
+        rep=job.labels.rep,
+        attempt=job.labels.attempt,
+        server=job.labels.server,
+        endpoint=job.labels.endpoint,
+        driver=job.driver,
+        worker=job.worker,
+        seq=exchange.send.session,
+        session=exchange.send.session,
+        source=prompt.source,
+        phase=exchange.phase,
+        t_sched=_since(exchange.send.due, start),
+        status=status,
+        err=_one_line(why),
+        ask_tok=prompt.ask_tok,
+        in_tok_client=prompt.in_tok_client,
+        prompt_sha=prompt.sha(),
+        conn_s=exchange.conn_s,
+    )
+    if exchange.t_send:
+        record.t_send = _since(exchange.t_send, start)
+    if exchange.t_end:
+        record.t_end = _since(exchange.t_end, start)
+    if exchange.reply is not None:
+        _add_reply(record, exchange, exchange.reply, start)
+        _add_tokens(record, exchange.reply, count_tokens)
+        if job.save_text:
+            record.text = exchange.reply.text()
+    _add_rates(record)
+    return record
+
+
+def _add_reply(record: Record, exchange: Exchange, reply: Reply, start: int) -> None:
+    record.http = reply.head.status
+    record.finish = reply.finish
+    record.server_times = reply.server_times
+    record.out_sha = reply.text_sha()
+    record.clock = "kernel" if exchange.kernel else "user"
+    record.lag_us_max = exchange.lag_ns // 1000
+    record.coalesced = reply.coalesced
+    if reply.chunk_ns:
+        sent = exchange.t_send
+        record.chunk_us = [(at - sent + 500) // 1000 for at in reply.chunk_ns]
+        record.t_first = _since(reply.chunk_ns[0], start)
+        record.t_last = _since(reply.chunk_ns[-1], start)
+        record.ttft_s = (reply.chunk_ns[0] - sent) / 1e9
+        record.e2e_s = (reply.chunk_ns[-1] - sent) / 1e9
+    elif not reply.stream and record.status == "ok":
+        record.t_last = record.t_end
+        record.e2e_s = (exchange.t_end - exchange.t_send) / 1e9
+
+
+def _add_tokens(record: Record, reply: Reply, count_tokens: CountTokens | None) -> None:
+    """Tokens by the server's usage, else by the ids that it sent, else by the tokenizer; never by counting chunks."""
+    by_ids = sum(reply.chunk_tok) if reply.chunk_tok and all(reply.chunk_tok) else None
+    if by_ids is not None and any(n != 1 for n in reply.chunk_tok) and reply.stream:
+        record.chunk_tok = reply.chunk_tok
+    usage = reply.usage
+    if usage is not None:
+        record.in_tok = usage.in_tok
+        record.cached_tok = usage.cached_tok
+    if usage is not None and usage.out_tok is not None:
+        record.out_tok, record.tok_source = usage.out_tok, "usage"
+    elif by_ids is not None:
+        record.out_tok, record.tok_source = by_ids, "ids"
+    elif count_tokens is not None and (text := reply.text()):
+        record.out_tok, record.tok_source = count_tokens(text), "tokenizer"
+
+
+def _add_rates(record: Record) -> None:
+    if record.ttft_s is not None and record.e2e_s is not None and (record.out_tok or 0) >= 2:
+        assert record.out_tok is not None
+        record.tpot_s = (record.e2e_s - record.ttft_s) / (record.out_tok - 1)
+
+
+def _since(at: int, start: int) -> float:
+    return (at - start) / 1e9
+
+
+def _one_line(text: str | None) -> str | None:
+    """Without line ends and control characters: this text reaches terminals."""
+    if text is None:
+        return None
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:_TEXT_LIMIT]

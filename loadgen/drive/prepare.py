@@ -1,0 +1,75 @@
+"""What a worker makes ready before anything is timed: prompts, request bodies, counters. Off the sending path.
+
+In: a `Job`. Out: for each session the bytes of its request, built ahead while the loop has nothing else to do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from loadgen import backends, workloads
+from loadgen.backends import Backend
+from loadgen.drive.http import Endpoint, parse_endpoint, request_bytes, request_head
+from loadgen.drive.job import Job
+from loadgen.drive.outcome import CountTokens
+from loadgen.record import Prompt
+
+
+class Prepared:
+    """A job's constant parts, and `request` for its sessions.
+
+    Raises UsageError for a workload, backend, endpoint or header that cannot be used.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.backend: Backend = backends.load(job.backend)
+        self.endpoint: Endpoint = parse_endpoint(job.endpoint)
+        self._head = request_head(self.endpoint, self.backend.PATH, job.headers)
+        context = msgspec.convert(job.context, workloads.Context)
+        self._source = workloads.load(job.workload).open(job.settings, context)
+        self._encode = msgspec.json.Encoder().encode
+        self._ahead: deque[tuple[int, Prompt, bytes]] = deque()
+        self._next = job.worker
+
+    def request(self, session: int) -> tuple[Prompt, bytes]:
+        """The prompt of a session and the bytes of its request."""
+        while self._ahead and self._ahead[0][0] < session:
+            self._ahead.popleft()
+        if self._ahead and self._ahead[0][0] == session:
+            _, prompt, data = self._ahead.popleft()
+            return prompt, data
+        self._next = session + self.job.workers
+        return self._build(session)
+
+    def look_ahead(self, depth: int) -> bool:
+        """Builds the next request if fewer than ``depth`` are ready. True if it did something."""
+        if len(self._ahead) >= depth:
+            return False
+        session = self._next
+        self._next += self.job.workers
+        self._ahead.append((session, *self._build(session)))
+        return True
+
+    def fields(self, session: int) -> tuple[Prompt, dict[str, Any]]:
+        """The prompt of a session and its request as JSON fields, for drivers that bring their own client."""
+        prompt = self._source.session(session)[0]
+        return prompt, self.backend.body(prompt, self.job.options)
+
+    def _build(self, session: int) -> tuple[Prompt, bytes]:
+        prompt, fields = self.fields(session)
+        labels = self.job.labels
+        request_id = f"{labels.run}-{labels.cell}-{labels.target}-{labels.rep}-{labels.attempt}-{session}"
+        return prompt, request_bytes(self._head, request_id, self._encode(fields))
+
+
+def token_counter(folder: str | None) -> CountTokens | None:
+    """Counts tokens with the tokenizer in a local folder; None without one."""
+    if folder is None:
+        return None
+    from loadgen.workloads import template
+
+    return template.count_tokens(folder)

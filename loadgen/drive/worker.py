@@ -1,0 +1,190 @@
+"""A worker process: ``python -m loadgen.drive.worker``. It talks in lines of JSON and ends when its input does.
+
+In (standard input)::
+
+    {"job": {...}}                        make it ready: connections, prompts, counters
+    {"start": 123456789}                  run it from this moment (monotonic ns, the same clock for all workers)
+    {"measure": 123456789}                the warm-up is over (only for jobs with warmup_s null)
+    {"stop": "drain" | "now"}             send nothing more; with "now" what is in flight is cancelled
+
+Out (standard output)::
+
+    {"ready": {"digest": ...}}            after a job
+    {"tick": {...}}                       every second
+    {"done": {...}}                       after a repeat: the audit
+    {"failed": {"kind": ..., "text": ...}} a job that cannot be run
+
+One process runs many jobs, one after the other. It is started in its own session, so that a Ctrl-C reaches the parent
+alone, which then says how to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import resource
+import sys
+from typing import Any
+
+import msgspec
+
+from loadgen.drive.job import Job
+from loadgen.drive.loop import Loop
+from loadgen.drive.prepare import Prepared, token_counter
+from loadgen.drive.schedule import digest
+from loadgen.drive.tally import Audit, say
+from loadgen.errors import LoadgenError
+
+_WARM_LIMIT = 4096
+
+
+class Control:
+    """The parent's messages, from a descriptor that is read without waiting while a repeat runs."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.closed = False
+        self._data = b""
+
+    def next(self) -> dict[str, Any] | None:
+        """The next message, waiting for it; None at the end of the input."""
+        while b"\n" not in self._data and not self.closed:
+            self._read()
+        return self.take()
+
+    def take(self) -> dict[str, Any] | None:
+        """A message that is already here, or None."""
+        line, newline, rest = self._data.partition(b"\n")
+        if not newline:
+            return None
+        self._data = rest
+        message: dict[str, Any] = msgspec.json.decode(line)
+        return message
+
+    def poll(self) -> None:
+        """Reads what is here; call it when the descriptor is readable."""
+        self._read()
+
+    def _read(self) -> None:
+        data = os.read(self.fd, 1 << 20)
+        self.closed = not data
+        self._data += data
+
+
+def main() -> None:
+    """Runs jobs until the input ends."""
+    _raise_file_limit()
+    control = Control(sys.stdin.fileno())
+    out = sys.stdout.fileno()
+    while (message := control.next()) is not None:
+        if "job" not in message:
+            continue
+        try:
+            _run(msgspec.convert(message["job"], Job), control, out)
+        except LoadgenError as error:
+            os.write(out, say("failed", {"kind": type(error).__name__, "text": str(error)}))
+        except OSError as error:
+            os.write(out, say("failed", {"kind": "TargetError", "text": f"{error.strerror or error}"}))
+
+
+def _run(job: Job, control: Control, out: int) -> None:
+    prepared = Prepared(job)
+    fd = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        loop = _loop_of(job)(
+            prepared,
+            token_counter(job.tokenizer),
+            lambda lines: _write_all(fd, lines),
+            lambda tick: _write_all(out, say("tick", tick)),
+        )
+        loop.warm(_connections(job))
+        mine = digest(job.shape, job.seed, job.worker, job.workers)
+        os.write(out, say("ready", {"digest": mine}))
+        message = control.next()
+        while message is not None and "start" not in message:
+            if "stop" in message:
+                os.write(out, say("done", _audit(loop, job, mine)))
+                return
+            message = control.next()
+        if message is None:
+            return
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # a collection in the middle would stop the loop for milliseconds; the loop makes no cycles
+        loop.watch(control.fd, lambda: _obey(loop, control))
+        loop.run(message["start"])
+        os.write(out, say("done", _audit(loop, job, mine)))
+    finally:
+        gc.enable()
+        os.close(fd)
+
+
+def _loop_of(job: Job) -> Any:
+    """The driver by its file's name: the default is `loop.Loop`, others bring their own client."""
+    if job.driver == "loadgen":
+        return Loop
+    return importlib.import_module(f"loadgen.drive.clients.{job.driver}").Loop
+
+
+def _obey(loop: Loop, control: Control) -> None:
+    control.poll()
+    while (message := control.take()) is not None:
+        if "stop" in message:
+            loop.stop(at_once=message["stop"] == "now")
+        elif "measure" in message:
+            loop.measure_from_now(message["measure"])
+    if control.closed:  # the parent is gone: nobody will ever stop this run
+        loop.stop(at_once=True)
+        loop.unwatch(control.fd)
+
+
+def _connections(job: Job) -> int:
+    """How many connections to open ahead: the slots of a closed loop, a second's worth of an open one."""
+    shape = job.shape
+    if shape.arrival is None:
+        wanted = shape.concurrency or 1
+    elif shape.arrival.kind == "burst":
+        wanted = shape.arrival.count
+    else:
+        wanted = int(max([shape.arrival.rate_rps, *(rate for _, rate in shape.arrival.rates)])) + 1
+    return max(1, min(-(-wanted // job.workers), _WARM_LIMIT))
+
+
+def _audit(loop: Loop, job: Job, mine: int) -> Audit:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    share = None
+    if loop.cpu_marks is not None:
+        t0, c0, t1, c1 = loop.cpu_marks
+        share = (c1 - c0) / ((t1 - t0) / 1e9) if t1 > t0 else None
+    tally = loop.tally
+    return Audit(
+        worker=job.worker,
+        digest=mine,
+        sent=tally.sent_total,
+        dropped=tally.dropped,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        cpu_share=share,
+        rss_mib=usage.ru_maxrss / 1024,
+        clock_steps=loop.offset.steps,
+        kernel_clock=loop.traffic.kernel_clock,
+        loop_us_max=tally.loop_ns_worst // 1000,
+        connections=loop.traffic.opened,
+    )
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Writes all of it. One write is whole lines, so what a kill leaves behind is whole lines, too."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The folder of results: who writes what where, so that a kill at any moment loses nothing that was measured.
+
+::
+
+    STORE/runs/<YYYY-MM-DD>/<run_id>/
+        run.json        what the run is and how it stands; rewritten as a whole (temporary file, fsync, rename)
+        plan.json       cells, order, seeds, digests; written once
+        scenario.yaml   byte copy
+        servers/<server_id>/
+        cells/<cell_id>/<target>/rep-001/attempt-1/
+            requests-<host>-w0.jsonl   ticks.jsonl   latency.hlog   summary.json
+        report.json  report.md
+
+A repeat is whole when its ``summary.json`` is there, because that is renamed into place last. Folders are 0700 and
+files 0600: prompts and replies are nobody else's business. Everything but the request lines can be rebuilt from them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadgen.errors import StoreError, UsageError
+
+SCHEMA = 1
+
+
+def store_root(given: Path | None) -> Path:
+    """Where results go: what was given, else ``$LOADGEN_HOME``, else ``./loadgen-results``."""
+    return given or Path(os.environ.get("LOADGEN_HOME") or "loadgen-results")
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot, so that a pid of before a restart is not taken for one of now; '' if unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+class Run:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run. Raises StoreError with the path if it is not there or is none."""
+        return read_json(self.folder / name)
+
+    def write(self, name: str, value: Any) -> None:
+        """Writes a JSON file of the run, whole or not at all."""
+        write_json(self.folder / name, value)
+
+    def repeat(self, cell: str, target: str, rep: int) -> Repeat:
+        """The place of one repeat (counted from 1)."""
+        return Repeat(self.folder / "cells" / cell / target / f"rep-{rep:03d}")
+
+    def server_folder(self, server: str) -> Path:
+        """The folder of a server, made if it is not there."""
+        return make_folder(self.folder / "servers" / server)
+
+    def repeats(self) -> Iterator[Repeat]:
+        """Every repeat that was begun."""
+        for path in sorted(self.folder.glob("cells/*/*/rep-*")):
+            yield Repeat(path)
+
+
+class Repeat:
+    """The attempts at one repeat. The newest one that is whole counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def rep(self) -> int:
+        return int(self.folder.name.removeprefix("rep-"))
+
+    @property
+    def target(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def cell(self) -> str:
+        return self.folder.parent.parent.name
+
+    def attempts(self) -> list[Path]:
+        """The folders of the attempts, oldest first."""
+        return sorted(self.folder.glob("attempt-*"), key=lambda path: int(path.name.removeprefix("attempt-")))
+
+    def whole(self) -> Path | None:
+        """The newest attempt that was finished, None if there is none."""
+        return next((path for path in reversed(self.attempts()) if (path / "summary.json").exists()), None)
+
+    def new_attempt(self) -> tuple[int, Path]:
+        """The number and folder of a new attempt. Raises StoreError if it cannot be made."""
+        attempts = self.attempts()
+        number = int(attempts[-1].name.removeprefix("attempt-")) + 1 if attempts else 1
+        return number, make_folder(self.folder / f"attempt-{number}")
+
+
+def requests_path(attempt: Path, worker: int) -> Path:
+    """Where a worker of this host writes its request lines."""
+    host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
+    return attempt / f"requests-{host}-w{worker}.jsonl"
+
+
+def request_files(attempt: Path) -> list[Path]:
+    """The request lines of an attempt, one file a worker, compressed or not."""
+    return sorted([*attempt.glob("requests-*.jsonl"), *attempt.glob("requests-*.jsonl.gz")])
+
+
+def create_run(root: Path, name: str) -> Run:
+    """A new, empty run folder. Raises StoreError if it cannot be made."""
+    now = time.gmtime()
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", now)
+    run_id = f"{stamp}-{name}-{secrets.token_hex(3)}"
+    return Run(make_folder(root / "runs" / time.strftime("%Y-%m-%d", now) / run_id))
+
+
+def find_run(root: Path, which: str) -> Run:
+    """The run of an id, of the start or the end of one, or of a path; ``last`` is the newest.
+
+    Raises UsageError if there is none, or more than one.
+    """
+    if (Path(which) / "run.json").exists():
+        return Run(Path(which))
+    found = [path.parent for path in sorted(root.glob("runs/*/*/run.json"), key=lambda path: path.parent.name)]
+    if which != "last":
+        found = [path for path in found if path.name.startswith(which) or path.name.endswith(which)]
+    if not found:
+        raise UsageError(f"no run {which!r} in {root}; `ls {root}/runs/*` shows those that are there.")
+    if which != "last" and len(found) > 1:
+        names = ", ".join(path.name for path in found[:5])
+        raise UsageError(f"{which!r} fits {len(found)} runs in {root}: {names}; write more of the name.")
+    return Run(found[-1])
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder, and those above it, for the owner alone. Raises StoreError."""
+    try:
+        for folder in [*reversed(path.parents), path]:
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {path}: {error.strerror}; choose another with --store.") from error
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all: temporary file, fsync, rename. Raises StoreError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=1) + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises StoreError with the path."""
+    try:
+        value: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{path} is no JSON: {error}") from error
+    return value
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Appends one line of JSON to a file. Raises StoreError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(fd, msgspec.json.encode(value) + b"\n")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
