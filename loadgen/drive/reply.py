@@ -32,8 +32,8 @@ class Reply:
     """What is known of one reply so far. Feed it with `feed`; read the fields when the exchange has ended.
 
     ``chunk_ns`` holds the arrival of each token-bearing event and ``chunk_tok`` its tokens (0 where the server did not
-    say how many); ``coalesced`` counts pieces that held several HTTP chunks, of which only the last has a stamp of its
-    own. ``complete`` is True once the framing says that the body has ended.
+    say how many); ``coalesced`` counts pieces that held several HTTP chunks with tokens, of which only the last has a
+    stamp of its own. ``complete`` is True once the framing says that the body has ended.
     """
 
     def __init__(self, head: Head, backend: Backend, stream: bool, max_event_bytes: int) -> None:
@@ -166,7 +166,9 @@ class Reply:
                 self._left -= len(body)
                 if self._left == 0:
                     self._state = "crlf"
+                before = len(self.chunk_ns)
                 self._payload(body, at)
+                chunks += len(self.chunk_ns) > before
                 continue
             newline = piece.find(b"\n", position)
             stop = end if newline < 0 else newline + 1
@@ -178,13 +180,13 @@ class Reply:
                 break
             line = bytes(self._framing).rstrip(b"\r\n")
             self._framing.clear()
-            chunks += self._framing_line(line)
+            self._framing_line(line)
         self.coalesced += chunks > 1
         if self.complete and position < end:
             self.surplus = True
 
-    def _framing_line(self, line: bytes) -> int:
-        """Takes a line between chunk data; 1 if a data chunk begins with it."""
+    def _framing_line(self, line: bytes) -> None:
+        """Takes a line between chunk data: a size, the line end after data, a trailer field."""
         if self._state == "crlf":
             if line:
                 raise MalformedReply(f"chunk data is not followed by a line end but by {line[:20]!r}")
@@ -197,8 +199,6 @@ class Reply:
                 raise MalformedReply(f"chunk size {line[:20]!r} is no hexadecimal number")
             self._left = int(size, 16)
             self._state = "data" if self._left else "trailer"
-            return int(self._left > 0)
-        return 0
 
     def _payload(self, data: bytes, at: int) -> None:
         if self._inflate is not None:
