@@ -122,7 +122,7 @@ _TABLE = (
            "Ok requests that ended inside the window / its length (QPS)."),
     Metric("output_tok_s", "output tok/s", "tok/s", "higher", "window", 0.02, (),
            "Output tokens of ok requests that arrived inside the window / its length."),
-    Metric("total_tok_s", "total tok/s", "tok/s", "higher", "window", 0.02, (),
+    Metric("total_tok_s", "total tok/s", "tok/s", "higher", "window", 0.02, _BOTH,
            "output_tok_s plus the prompt tokens of requests whose first token arrived in the window / its length."),
     Metric("goodput_rps", "goodput req/s", "req/s", "higher", "window", 0.02, _BOTH,
            "Requests that ended ok inside the window within every limit of the objectives / its length."),

@@ -19,9 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Sample: TypeAlias = "Sequence[float] | NDArray[np.float64]"
+"""The values of one repeat."""
 
 LEVEL = 0.95
 """Confidence of every interval, each by itself, not jointly."""
@@ -77,7 +84,7 @@ def rank(n: int, p: float) -> int:
     return min(max(math.ceil(round(p * n, 9)), 1), n)
 
 
-def nearest_rank(ordered: Sequence[float], p: float) -> float:
+def nearest_rank(ordered: Sample, p: float) -> float:
     """The value x_(ceil(p n)) of an ordered, non-empty sample."""
     return float(ordered[rank(len(ordered), p) - 1])
 
@@ -112,7 +119,7 @@ def autocorrelation_time(exceeds: Any) -> float:
     return float(taus[enough[0]] if len(enough) else taus[-1])
 
 
-def order_interval(ordered: Sequence[float], p: float, n_eff: float) -> tuple[float, float] | None:
+def order_interval(ordered: Sample, p: float, n_eff: float) -> tuple[float, float] | None:
     """The 95 % interval of a percentile: the order statistics at ceil(n (p -+ 1.96 sqrt(p (1 - p) / n_eff))).
 
     None where a rank falls outside the sample.
@@ -147,7 +154,7 @@ def certified_rank(n: int, p: float, certainty: float = CERTAINTY) -> int | None
     return low
 
 
-def certified_tail(ordered: Sequence[float], p: float, n_eff: float, certainty: float = CERTAINTY) -> float | None:
+def certified_tail(ordered: Sample, p: float, n_eff: float, certainty: float = CERTAINTY) -> float | None:
     """X of "the percentile is at most X with 99 % confidence"; None where the sample is too small for one.
 
     Correlated requests are worth only ``n_eff``: the rank is taken for that many, which makes X larger.

@@ -1,0 +1,107 @@
+"""Many values -> a `Distribution`. Exact: percentiles are nearest rank of raw values, never of a histogram's buckets.
+
+Two forms of a sample: one float per request in the order of time (so that correlation between neighbours can be told),
+and counts of whole microseconds for the gaps between chunks, of which a run has more than fit as floats. A count per
+microsecond is no bucket: stamps are whole microseconds, so nothing is rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadgen.metrics import PERCENTILES
+from loadgen.statistics import autocorrelation_time, certified_tail, floor_of, nearest_rank, order_interval, rank
+from loadgen.summary import Distribution
+
+Floats = NDArray[np.float64]
+
+
+def distribution(values: Floats) -> Distribution:
+    """The distribution of a sample without its order in time; NaN stands for "no value" and is left out."""
+    ordered = np.sort(values[~np.isnan(values)])
+    return _of_ordered(ordered, {})
+
+
+def distribution_in_time(values: Floats) -> Distribution:
+    """The distribution of a sample in the order of time: with intervals and certified tails. NaN is left out."""
+    series = values[~np.isnan(values)]
+    ordered = np.sort(series)
+    intervals: dict[str, tuple[float, float]] = {}
+    certified: dict[str, float] = {}
+    n_eff: dict[str, float] = {}
+    for name, p in PERCENTILES.items():
+        if len(ordered) < floor_of(p):
+            continue
+        n_eff[name] = len(ordered) / autocorrelation_time(series > nearest_rank(ordered, p))
+        interval = order_interval(ordered, p, n_eff[name])
+        if interval is not None:
+            intervals[name] = interval
+        tail = certified_tail(ordered, p, n_eff[name]) if name != "p50" else None
+        if tail is not None:
+            certified[name] = tail
+    return _of_ordered(ordered, {"intervals": intervals, "certified": certified, "n_eff": n_eff})
+
+
+def _of_ordered(ordered: Floats, more: dict[str, Any]) -> Distribution:
+    n = len(ordered)
+    if n == 0:
+        return Distribution(n=0)
+    percentiles: dict[str, Any] = {
+        name.replace(".", "_"): nearest_rank(ordered, p) for name, p in PERCENTILES.items() if n >= floor_of(p)
+    }
+    return Distribution(
+        n=n,
+        mean=float(ordered.mean()),
+        sd=float(ordered.std(ddof=1)) if n > 1 else None,
+        min=float(ordered[0]),
+        max=float(ordered[-1]),
+        **percentiles,
+        **more,
+    )
+
+
+class Microseconds:
+    """Counts of whole microseconds, exact. Its size is bounded: values above a second are rare and kept as they are."""
+
+    _DIRECT = 1 << 20
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self._DIRECT, dtype=np.int64)
+        self._above: list[NDArray[np.int64]] = []
+
+    def add(self, values: NDArray[np.int64]) -> None:
+        """Count non-negative values."""
+        direct = values < self._DIRECT
+        counts = np.bincount(values[direct])
+        self._counts[: len(counts)] += counts
+        if not direct.all():
+            self._above.append(values[~direct])
+
+    def distribution(self) -> Distribution:
+        """The distribution in seconds."""
+        small = np.flatnonzero(self._counts)
+        large, large_counts = np.unique(np.concatenate([np.empty(0, np.int64), *self._above]), return_counts=True)
+        values, counts = np.concatenate([small, large]), np.concatenate([self._counts[small], large_counts])
+        n = int(counts.sum())
+        if n == 0:
+            return Distribution(n=0)
+        mean = float((values * counts).sum()) / n
+        squares = float((counts * (values - mean) ** 2).sum())
+        reached = np.cumsum(counts)
+        percentiles: dict[str, Any] = {
+            name.replace(".", "_"): float(values[np.searchsorted(reached, rank(n, p))]) / 1e6
+            for name, p in PERCENTILES.items()
+            if n >= floor_of(p)
+        }
+        return Distribution(
+            n=n,
+            mean=mean / 1e6,
+            sd=math.sqrt(squares / (n - 1)) / 1e6 if n > 1 else None,
+            min=float(values[0]) / 1e6,
+            max=float(values[-1]) / 1e6,
+            **percentiles,
+        )

@@ -1,0 +1,140 @@
+"""records -> `Summary`: what one repeat of one target came to, with everything that weakens it.
+
+In: the records of a repeat in any order, the window, and what the records do not say (`Context`). Out: the heart of
+``summary.json``. It is pure: the same records give the same summary, so a stored one can always be made again. The
+definitions are in ``metrics.py``, the rules of the percentiles in ``statistics.py``, the limits in ``audit.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from loadgen.audit import audited_p99, doubts, invalid, late_limit
+from loadgen.record import Record
+from loadgen.summary import Audit, Context, Summary, Window
+
+if TYPE_CHECKING:
+    from loadgen.collect import Collector
+
+
+def summarise(records: Iterable[Record], window: Window, context: Context | None = None) -> Summary:
+    """The summary of one repeat. Memory grows by about 100 bytes a record, whatever the length of the replies.
+
+    A repeat without an ok request has None for its rates and empty distributions, and the state "failed".
+    """
+    from loadgen.collect import Collector
+
+    context = context or Context()
+    collected = Collector(window, context)
+    for record in records:
+        collected.add(record)
+    collected.close()
+    summary = Summary(
+        state="ok",
+        window=window,
+        **_counts(collected),
+        **_rates(collected),
+        **_distributions(collected),
+        audit=_audit(collected),
+    )
+    against = invalid(summary)
+    return msgspec.structs.replace(
+        summary,
+        state="failed" if summary.ok == 0 else "invalid" if against else "ok",
+        doubts=(*context.doubts, *doubts(summary, context)),
+        invalid=against,
+    )
+
+
+def _counts(of: Collector) -> dict[str, Any]:
+    import numpy as np
+
+    requests, ok = of.status.total(), of.status["ok"]
+    out_tok, in_tok = of.column("out_tok"), of.column("in_tok")
+    return {
+        "requests": requests,
+        "sent": len(of.late),
+        "ok": ok,
+        "failed": requests - ok,
+        "status": dict(of.status),
+        "warmup_status": dict(of.warmup_status),
+        "finish": dict(of.finish),
+        "tok_source": dict(of.tok_source),
+        "errors": {status: texts for status, texts in of.errors.items() if texts},
+        "in_tok_sum": None if np.isnan(in_tok).all() else int(np.nansum(in_tok)),
+        "out_tok_sum": None if np.isnan(out_tok).all() else int(np.nansum(out_tok)),
+        "failed_tok": of.failed_tok,
+        "wrong_length": None if of.context.exact_tok is None else of.wrong_length,
+        "prompts": len(np.unique(np.frombuffer(of.prompts, np.uint64))) if of.prompts else None,
+        "cached_share": of.cached_tok / of.cached_of if of.cached_of else None,
+    }
+
+
+def _rates(of: Collector) -> dict[str, Any]:
+    requests, length = of.status.total(), of.window.length_s
+    rates: dict[str, Any] = dict.fromkeys(("request_rps", "output_tok_s", "total_tok_s", "goodput_rps"))
+    rates["error_rate"] = (requests - of.status["ok"]) / requests if requests else None
+    rates["in_flight"] = of.in_flight_s / length if requests and length > 0 else None
+    if of.ok_any_phase == 0 or length <= 0:
+        return rates
+    rates["request_rps"] = of.completions / length
+    # A reply whose tokens nobody counted would pass for an empty one: then there is no token rate at all.
+    if not of.unknown_tokens:
+        rates["output_tok_s"] = of.arrivals.tokens[0] / length
+        if not of.unknown_prompts:
+            rates["total_tok_s"] = (of.arrivals.tokens[0] + of.prompt_tok) / length
+    streamed_only = {"ttft_s", "ttft_from_schedule_s", "tpot_s", "stall_s", "decode_tok_s"}
+    if of.context.limits and (of.context.stream or not streamed_only & set(of.context.limits)):
+        rates["goodput_rps"] = of.good / length
+    return rates
+
+
+def _distributions(of: Collector) -> dict[str, Any]:
+    import numpy as np
+
+    from loadgen.sample import distribution, distribution_in_time
+
+    ttft, tpot, e2e = of.column("ttft"), of.column("tpot"), of.column("e2e")
+    with np.errstate(divide="ignore", invalid="ignore"):  # a speed over no time is no speed
+        decode, request = 1 / tpot, of.column("out_tok") / e2e
+    return {
+        "ttft_s": distribution_in_time(ttft),
+        "ttft_from_schedule_s": distribution_in_time(ttft + of.column("late")),
+        "tpot_s": distribution_in_time(tpot),
+        "e2e_s": distribution_in_time(e2e),
+        "chunk_gap_s": of.arrivals.gaps.distribution(),
+        "stall_s": distribution_in_time(of.column("stall")),
+        "decode_tok_s": distribution(np.where(np.isfinite(decode), decode, np.nan)),
+        "request_tok_s": distribution(np.where(np.isfinite(request), request, np.nan)),
+        "conn_s": distribution(of.column("conn")),
+        "in_tok": distribution(of.column("in_tok")),
+        "out_tok": distribution(of.column("out_tok")),
+    }
+
+
+def _audit(of: Collector) -> Audit:
+    import numpy as np
+
+    from loadgen.sample import distribution
+
+    late = np.sort(np.frombuffer(of.late))
+    ttft = of.column("ttft")
+    open_loop, length = of.context.concurrency is None, of.window.length_s
+    offered = of.scheduled if of.context.scheduled is None else of.context.scheduled
+    before, last = of.arrivals.tokens[1:]
+    return Audit(
+        late_s=distribution(late),
+        late_p99_s=audited_p99(late),
+        late_limit_s=late_limit(ttft[~np.isnan(ttft)]),
+        lag_s=distribution(np.frombuffer(of.lag)),
+        offered_rps=offered / length if open_loop and length > 0 else None,
+        achieved_rps=of.sent_in_time / length if open_loop and length > 0 else None,
+        worker_cpu=of.context.worker_cpu,
+        clocks=dict(of.clocks),
+        coalesced_share=of.coalesced / of.chunks if of.chunks else None,
+        tok_per_chunk=of.chunked_tok / of.chunks if of.chunks and of.context.stream else None,
+        warmup_change=abs(last - before) / before if of.window.w0 >= 10 and before > 0 else None,
+    )
