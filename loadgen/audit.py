@@ -67,8 +67,8 @@ def _invalid(summary: Summary) -> Iterator[Doubt]:
         if share > CPU_LIMIT:
             yield Doubt(
                 "cpu",
-                f"Worker {worker} used {_percent(share)} of a core, the limit is {_percent(CPU_LIMIT)}: its stamps may be "
-                "its own delay. Use more workers or a lower load.",
+                f"Worker {worker} used {_percent(share)} of a core, the limit is {_percent(CPU_LIMIT)}: what it stamps "
+                "may be its own delay. Use more workers or a lower load.",
             )
     offered, achieved = audit.offered_rps, audit.achieved_rps
     if offered and achieved is not None and achieved < SENT_LIMIT * offered:

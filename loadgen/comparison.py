@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     without a verdict. ``margins`` override the defaults of ``metrics.py``, by measure or by metric. ``axis`` is the
     numeric axis along which crossings are looked for, None for no search; cells that differ in other axes are
     searched apart. ``scope`` says what lies between two repeats: a restart of the server, or nothing (one instance
-    of it).
+    of it). ``sequential`` is True where repeats were added until the interval was narrow enough.
     """
 
     primary: str = "output_tok_s"
@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     margins: dict[str, float] = msgspec.field(default_factory=dict)
     axis: str | None = None
     scope: Literal["restart", "instance"] = "restart"
+    sequential: bool = False
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):

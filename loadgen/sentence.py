@@ -1,0 +1,87 @@
+"""A comparison in words: one sentence per measure and cell, one per measure and axis. Pure text, no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from loadgen.comparison import Compared, ComparedCell, Crossing
+from loadgen.metrics import METRICS, measure
+from loadgen.statistics import Ratio, Verdict
+
+
+def cell_name(axes: Mapping[str, int | float | str]) -> str:
+    """`` at concurrency 16, rate_rps 4``; empty for a scenario without a matrix."""
+    return " at " + ", ".join(f"{axis_name(axis)} {value}" for axis, value in axes.items()) if axes else ""
+
+
+def axis_name(axis: str) -> str:
+    """``concurrency`` of ``load.concurrency``."""
+    return axis.rpartition(".")[2]
+
+
+def sentence(cell: ComparedCell, compared: Compared) -> str:
+    """``moe serves 1.43 times the output tok/s of dense at concurrency 16 [1.39, 1.47]: faster``."""
+    where, ratio = cell_name(cell.axes), compared.ratio
+    if compared.verdict is Verdict.INVALID:
+        return f"{compared.label}{where} is invalid: {compared.why}"
+    if compared.verdict is Verdict.NOT_COMPARABLE:
+        return f"{cell.candidate} and {cell.baseline} are not comparable in {compared.label}{where}: {compared.why}"
+    if ratio is None:
+        return f"{cell.candidate} against {cell.baseline} in {compared.label}{where}: no ratio, {compared.why}"
+    throughput = METRICS[measure(compared.measure).metric].per == "window" and compared.better == "higher"
+    does = "serves" if throughput else "has"
+    claim = (
+        f"{cell.candidate} {does} {_number(ratio.value, ratio)} times the {compared.label} of {cell.baseline}{where} "
+        f"{interval(ratio)}"
+    )
+    return claim if compared.verdict is None else f"{claim}: {compared.verdict}{_needed(compared)}"
+
+
+def interval(ratio: Ratio) -> str:
+    """``[1.39, 1.47]``, or the reason in parentheses why there is none."""
+    if ratio.low is None or ratio.high is None:
+        return f"({ratio.why})"
+    return f"[{_number(ratio.low, ratio)}, {_number(ratio.high, ratio)}]"
+
+
+def crossing_sentence(
+    names: tuple[str, str], label: str, axis: str, span: tuple[float, float], found: Sequence[Crossing]
+) -> str:
+    """All crossings of one measure; ``names`` is (baseline, candidate), ``span`` the first and last value measured."""
+    baseline, candidate = names
+    sure = [crossing for crossing in found if crossing.decided]
+    unsure = [crossing for crossing in found if not crossing.decided]
+    told = [
+        f"{candidate} {crossing.direction} {baseline} in {label} between {axis_name(axis)} {crossing.low:g} and "
+        f"{crossing.high:g}{_at(crossing)}"
+        for crossing in sure
+    ]
+    if not sure:
+        told = [f"no crossing of {candidate} and {baseline} in {label} in {axis_name(axis)} {span[0]:g}..{span[1]:g}"]
+    if unsure:
+        places = ", ".join(f"between {crossing.low:g} and {crossing.high:g}" for crossing in unsure)
+        told.append(f"the sign of the difference also changes {places}, where an interval still includes equality")
+    return "; ".join(told)
+
+
+def _at(crossing: Crossing) -> str:
+    if crossing.at is None:
+        return ""
+    if crossing.interval is None:
+        return f", at about {crossing.at:.3g}"
+    return f", at {crossing.at:.3g} [{crossing.interval[0]:.3g}, {crossing.interval[1]:.3g}]"
+
+
+def _needed(compared: Compared) -> str:
+    if compared.repeats_needed is None or compared.ratio is None:
+        return ""
+    if compared.repeats_needed >= 4 * compared.ratio.n:
+        return f" ({compared.repeats_needed} repeats or more would be needed)"
+    return f" (about {compared.repeats_needed} repeats would settle it)"
+
+
+def _number(value: float, ratio: Ratio) -> str:
+    """Two decimals; three where the interval is narrower than those would show; two digits below 0.1."""
+    if value < 0.1:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if ratio.half_width is not None and ratio.half_width < 0.01 else f"{value:.2f}"
