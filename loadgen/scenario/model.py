@@ -1,6 +1,6 @@
 """The words of a scenario and their types: the only module that makes pydantic models of it.
 
-In: plain data, after profiles, ``extends``, ``--set`` and environment references were resolved (``load.py``).
+In: plain data, after profiles, ``extends``, ``--set`` and environment references were resolved (``loading.py``).
 Out: frozen `Scenario` objects. Only what can be said of one value alone is checked here; rules between values
 (closed or open loop, engine or endpoint) are in ``rules.py``, because a matrix may supply one of the two.
 The names of fields are the names in the file; units are suffixes.
@@ -22,6 +22,7 @@ from pydantic import (
     Strict,
     StringConstraints,
     Tag,
+    WithJsonSchema,
 )
 
 from loadgen.scenario.words import base_url, env_text, measure_text, objective_text, share
@@ -30,6 +31,7 @@ NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 TARGET = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,39}$"  # folders of a run carry these names, so no leading dot
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
+References = Mapping[tuple[str | int, ...], str]
 Scalar = str | int | float | bool | None
 Text = Annotated[str, StringConstraints(min_length=1)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
@@ -40,7 +42,13 @@ Objective = Annotated[str, AfterValidator(objective_text)]
 Measure = Annotated[str, AfterValidator(measure_text)]
 Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in YAML; strict types would want a tuple
 Pieces = Annotated[tuple[Annotated[tuple[NotNegative, NotNegative], Strict(False)], ...], Strict(False)]
-Share = Annotated[float, BeforeValidator(share), Field(gt=0, lt=1)]
+Share = Annotated[
+    float,
+    BeforeValidator(share),
+    Field(gt=0, lt=1),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "string"}]}),
+]
+Variable = Annotated[str, BeforeValidator(env_text), WithJsonSchema({"type": ["string", "integer"]})]
 
 
 class Words(BaseModel):
@@ -79,7 +87,7 @@ class Target(Words):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="words of the recipe, such as dtype")
     args: Texts = Field(default=(), description="flags added to the command as they are")
-    env: dict[EnvName, Annotated[str, BeforeValidator(env_text)]] = Field(
+    env: dict[EnvName, Variable] = Field(
         default_factory=dict, description="added to the server's environment; secrets as ${env:NAME}"
     )
     python: Text | None = Field(
@@ -246,7 +254,22 @@ class Scenario(Words):
         default=(), description="such as p99 ttft < 0.5 s"
     )
 
-    _references: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)
+    _references: References = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def build(cls, data: Mapping[str, Any], references: References) -> Scenario:
+        """The scenario of plain data, which remembers by path the texts that referred to the environment.
+
+        Raises pydantic's ValidationError.
+        """
+        scenario = cls.model_validate(data)
+        scenario._references = dict(references)
+        return scenario
+
+    @property
+    def references(self) -> References:
+        """By path: values as they were written, with ``${env:NAME}``, before the environment's values replaced it."""
+        return self._references
 
     def contrasts(self) -> list[tuple[str, str]]:
         """Pairs of (baseline, candidate) that are compared; empty without a comparison."""

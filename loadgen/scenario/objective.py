@@ -1,69 +1,53 @@
-"""Objectives and measures as people write them: ``p99 ttft < 0.5 s``, ``error rate < 1 %``, ``output_tok_s > 100``.
+"""Objectives as people write them: ``p99 ttft < 0.5 s``, ``error rate < 1 %``, ``output_tok_s > 100``.
 
-In: the text of a scenario's ``objectives``, or of ``comparison.metric``. Out: an `Objective` or a `Measure` with the
-metric's own name and the limit in the metric's base unit. What the metrics mean stands in ``metrics.py``; whether an
-objective was met is judged in ``compare.py``.
+In: the text of a scenario's ``objectives``, or of ``comparison.metric``. Out: an `Objective`, or a measure by its own
+name, with the limit in the metric's base unit. What the metrics mean stands in ``metrics.py``; whether an objective
+was met is judged in ``compare.py``.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from loadgen.metrics import METRICS
+from loadgen.errors import UsageError
+from loadgen.metrics import METRICS, STATISTICS, Measure, measure
 
-STATISTICS = ("p50", "p90", "p95", "p99", "p99.9", "mean", "min", "max")
-"""The statistics that a summary holds of a metric with many values."""
-
-SPOKEN = {
-    "ttft": "ttft_s",
-    "time_to_first_token": "ttft_s",
-    "ttft_from_schedule": "ttft_from_schedule_s",
-    "tpot": "tpot_s",
-    "itl": "chunk_gap_s",
-    "e2e": "e2e_s",
-    "latency": "e2e_s",
-    "chunk_gap": "chunk_gap_s",
-    "stall": "stall_s",
-    "conn": "conn_s",
-    "errors": "error_rate",
-    "qps": "request_rps",
-    "rps": "request_rps",
-}
-"""Common speech for a metric, by the metric's own name."""
-
-SCALES = {
-    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
-    "ratio": {"%": 0.01},
-    "tok/s": {"tok/s": 1.0, "tokens/s": 1.0},
-    "rps": {"rps": 1.0, "req/s": 1.0, "qps": 1.0},
-    "tok": {"tok": 1.0, "tokens": 1.0},
-}
-"""Units that may be written, by what a metric measures, with their size in its base unit. No unit is the base unit."""
-
-_OBJECTIVE = re.compile(
-    r"\s*(?P<measure>[^<>=≤≥]+?)\s*(?P<op><=|>=|<|>|≤|≥)\s*(?P<value>[-+.\deE]+)\s*(?P<unit>\S*)\s*"
+SPOKEN: Mapping[str, str] = MappingProxyType(
+    {
+        "errors": "error_rate",
+        "latency": "e2e_s",
+        "time_to_first_token": "ttft_s",
+        "qps": "request_rps",
+        "rps": "request_rps",
+    }
 )
+"""Common speech for a metric, by the metric's own name; names without their unit are known to ``metrics.py``."""
 
+SCALES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6},
+        "tok/s": {"tok/s": 1.0, "tokens/s": 1.0},
+        "req/s": {"rps": 1.0, "req/s": 1.0, "qps": 1.0},
+        "tok": {"tok": 1.0, "tokens": 1.0},
+        "share": {"%": 0.01},
+        "": {},
+    }
+)
+"""Units that may be written, by a metric's base unit, with their size in it. No unit is the base unit."""
 
-@dataclass(frozen=True)
-class Measure:
-    """One number of a repeat: a metric, and which statistic of it; ``statistic`` is None for a metric of the window."""
-
-    statistic: str | None
-    metric: str
-
-    def __str__(self) -> str:
-        return f"{self.statistic} {self.metric}" if self.statistic else self.metric
+_OBJECTIVE = re.compile(r"(?P<words>[^<>=≤≥]+?)\s*(?P<op><=|>=|<|>|≤|≥)\s*(?P<number>[-+.\deE]+)\s*(?P<unit>\S*)")
 
 
 @dataclass(frozen=True)
 class Objective:
     """A limit that a cell must keep.
 
-    ``op`` is one of ``<``, ``<=``, ``>``, ``>=``; ``value`` is in the metric's base unit (seconds, tokens a second,
-    requests a second, or a share between 0 and 1); ``text`` is what the user wrote.
+    ``statistic`` is None for a metric that is one number per window. ``op`` is one of ``<``, ``<=``, ``>``, ``>=``;
+    ``value`` is in the metric's base unit (seconds, tokens a second, requests a second, or a share between 0 and 1);
+    ``text`` is what the user wrote.
     """
 
     statistic: str | None
@@ -78,58 +62,37 @@ def parse_objective(text: str) -> Objective:
     match = _OBJECTIVE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no objective; write it like 'p99 ttft < 0.5 s' or 'error_rate < 1 %'")
-    measure = parse_measure(match["measure"])
+    what = parse_measure(match["words"])
+    asked = match["words"].split()[0].lower()
+    if what.statistic is not None and asked not in STATISTICS:
+        raise ValueError(f"{what.metric} has many values in a window; say which is meant: 'p99 {match['words']} ...'")
     op = {"≤": "<=", "≥": ">="}.get(match["op"], match["op"])
-    value = _limit(match["value"], match["unit"], measure.metric)
-    return Objective(measure.statistic, measure.metric, op, value, text.strip())
+    value = _limit(match["number"], match["unit"], what.metric)
+    return Objective(what.statistic, what.metric, op, value, text.strip())
 
 
 def parse_measure(text: str) -> Measure:
-    """The measure that a text names: ``p50 ttft`` or ``output_tok_s``. Raises ValueError with a sentence."""
-    first, _, rest = text.strip().partition(" ")
-    if first.lower() in STATISTICS:
-        statistic, metric = first.lower(), metric_name(rest)
-    elif rest and re.fullmatch(r"p[\d.]+", first):
-        raise ValueError(f"{first!r} is not measured; there are {', '.join(STATISTICS)}")
-    else:
-        statistic, metric = None, metric_name(text)
-    many = METRICS[metric].per == "request"
-    if many and statistic is None:
-        raise ValueError(f"{metric} has a value for each request; say which one is meant, for example 'p99 {metric}'")
-    if not many and statistic is not None:
-        raise ValueError(f"{metric} is one number for the whole window; write it without {statistic!r}")
-    return Measure(statistic, metric)
-
-
-def metric_name(text: str) -> str:
-    """The metric's own name for what a person calls it. Raises ValueError with the nearest name."""
-    word = re.sub(r"[\s-]+", "_", text.strip().lower())
-    name = SPOKEN.get(word, word)
-    if name in METRICS:
-        return name
-    known = sorted([*METRICS, *SPOKEN])
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
-    raise ValueError(f"no metric is called {text.strip()!r}; did you mean {near!r}? There are: {', '.join(METRICS)}")
-
-
-def kind_of(metric: str) -> str:
-    """What a metric measures, as a key of `SCALES`; the suffix of its name is its unit."""
-    for suffix, kind in (("_tok_s", "tok/s"), ("_rps", "rps"), ("_tok", "tok"), ("_s", "s")):
-        if metric.endswith(suffix):
-            return kind
-    return "ratio"
+    """The measure that a text names, such as ``p50 ttft`` or ``output_tok_s``. Raises ValueError with a sentence."""
+    words = text.lower().split()
+    statistic = words[:1] if words and (words[0] in STATISTICS or re.fullmatch(r"p[\d.]+", words[0])) else []
+    name = "_".join(words[len(statistic) :])
+    try:
+        return measure(" ".join([*statistic, SPOKEN.get(name, name)]))
+    except UsageError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
 
 
 def _limit(number: str, unit: str, metric: str) -> float:
+    kind = "share" if metric.endswith(("_rate", "goodput")) else METRICS[metric].unit
+    scales = SCALES[kind]
     try:
-        value = float(number)
+        value = float(number) * (scales[unit.lower()] if unit else 1.0)
     except ValueError:
         raise ValueError(f"{number!r} is no number") from None
-    kind = kind_of(metric)
-    scales = SCALES[kind]
-    if unit and unit.lower() not in scales:
-        raise ValueError(f"{metric} is not measured in {unit!r}; its units are {', '.join(scales)}")
-    value *= scales[unit.lower()] if unit else 1.0
-    if kind == "ratio" and not 0 <= value <= 1:
-        raise ValueError(f"{metric} is a share between 0 and 1 and never {number}{unit}; write '1 %' for a hundredth")
+    except KeyError:
+        raise ValueError(
+            f"{metric} is not measured in {unit!r} but in {', '.join(scales) or 'plain numbers'}"
+        ) from None
+    if kind == "share" and not 0 <= value <= 1:
+        raise ValueError(f"{metric} is a share between 0 and 1, never {number}{unit}; a hundredth is written '1 %'")
     return value

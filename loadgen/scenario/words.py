@@ -1,7 +1,7 @@
 """Values of a scenario that have a grammar of their own: addresses, shares, objectives, environment values.
 
-Pure functions from what is written to what is meant. Each raises ValueError with the rest of a sentence, which the
-reader of scenarios puts behind file, line and path.
+Pure functions from what is written to what is meant. Each raises ValueError with a sentence, which the reader of
+scenarios puts behind file, line and path; a ``{}`` in it becomes the value as the user wrote it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def base_url(text: str) -> str:
             raise ValueError("write a socket as unix:///absolute/path.sock")
         return text
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("is no address; write it like http://127.0.0.1:8000")
+        raise ValueError("{} is no address; write it like http://127.0.0.1:8000")
     if url.username is not None or url.password is not None:
-        raise ValueError("holds credentials; name the key by api_key_env instead")
+        raise ValueError("holds credentials, which do not stand in a scenario; name the key by api_key_env instead")
     if url.query or url.fragment:
-        raise ValueError("has a query or a fragment; write the root of the server alone")
+        raise ValueError("{} has a query or a fragment; write the root of the server alone")
     try:
         _ = url.port
     except ValueError:
-        raise ValueError("has a port outside 0 to 65535") from None
+        raise ValueError("{} has a port outside 0 to 65535") from None
     return re.sub(r"(/v1)?/*$", "", text.rstrip("/"))
 
 

@@ -1,0 +1,130 @@
+"""Rules between the values of a cell: what must be there, and what does not go together.
+
+In: the scenario of one cell (after the matrix has put its values in). Out: pairs of a path and a sentence. They are
+kept out of the models because the scenario that a file states is only the pattern of its cells: it may leave the
+concurrency to the matrix.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from loadgen.scenario.model import ARRIVAL_WORDS, Load, MadeModel, Scenario, Target
+from loadgen.scenario.objective import parse_measure, parse_objective
+from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
+from loadgen.scenario.tree import Path
+
+Broken = Iterator[tuple[Path, str]]
+
+RATE_ARRIVALS = ("constant", "poisson", "gamma")
+
+STREAM_METRICS = ("ttft_s", "ttft_from_schedule_s", "tpot_s", "chunk_gap_s", "stall_s", "decode_tok_s")
+"""Metrics that a reply which comes as a whole does not have."""
+
+
+def broken_rules(scenario: Scenario) -> Broken:
+    """Every rule that a cell breaks, with the path of the value that is to be changed."""
+    for name, target in scenario.targets.items():
+        yield from _target(("targets", name), target)
+    yield from _output(scenario)
+    yield from _load(scenario.load)
+    yield from _comparison(scenario)
+    yield from _stream(scenario)
+
+
+def _target(path: Path, target: Target) -> Broken:
+    if target.engine is None and target.endpoint is None:
+        yield path, "needs an engine to launch, or the endpoint of a server that exists"
+    if target.python is not None and target.image is not None:
+        yield (*path, "image"), "has a python as well; an engine runs in an environment or in a container, not in both"
+    if target.endpoint is None:
+        return
+    for word in LAUNCH_WORDS:
+        if getattr(target, word):
+            yield (*path, word), f"means nothing beside endpoint: no server is launched; remove {word} or endpoint"
+    if isinstance(target.model, MadeModel) and target.served_name is None:
+        yield (*path, "model"), "is made for an engine that is launched; a server that exists is asked for it by name"
+
+
+def _output(scenario: Scenario) -> Broken:
+    output = scenario.workload.output
+    if (output.exact is None) == (output.max is None):
+        count = "neither" if output.exact is None else "both; set one of them to null"
+        yield ("workload", "output"), f"needs exactly one of exact and max, and has {count}"
+
+
+def _load(load: Load) -> Broken:
+    shapes = [word for word in ("concurrency", *ARRIVAL_WORDS) if getattr(load, word) is not None]
+    if len(shapes) != 1:
+        all_words = ", ".join(["concurrency", *ARRIVAL_WORDS])
+        found = f"{' and '.join(shapes)}; set all but one to null" if shapes else "none"
+        yield ("load",), f"needs exactly one of {all_words}, and has {found}"
+        return
+    shape = shapes[0]
+    yield from _arrival(load, shape)
+    yield from _length(load, shape)
+    if load.rates is not None:
+        starts = [start for start, _ in load.rates]
+        if starts[:1] != [0] or any(a >= b for a, b in itertools.pairwise(starts)):
+            yield ("load", "rates"), "must start at second 0 and go on in rising seconds: [[0, 5], [60, 20]]"
+        if not any(rate > 0 for _, rate in load.rates):
+            yield ("load", "rates"), "never sends a request: every rate is 0"
+
+
+def _arrival(load: Load, shape: str) -> Broken:
+    path: Path = ("load", "arrival")
+    fitting = {"concurrency": (), "rate_rps": RATE_ARRIVALS}.get(shape, (ARRIVAL_WORDS.get(shape),))
+    if load.arrival is not None and load.arrival not in fitting:
+        reason = f"{load.arrival} does not go with {shape}"
+        yield path, f"{reason}, which takes {', '.join(map(str, fitting)) or 'none (a closed loop has no arrivals)'}"
+    if load.burstiness != 1.0 and load.kind != "gamma":
+        yield ("load", "burstiness"), "belongs to arrival: gamma alone"
+    if load.ramp_s and not load.closed:
+        yield ("load", "ramp_s"), "belongs to a closed loop (concurrency); in an open loop use rates"
+    if load.max_in_flight is not None and load.closed:
+        yield ("load", "max_in_flight"), "belongs to an open loop; in a closed loop concurrency is what is in flight"
+
+
+def _length(load: Load, shape: str) -> Broken:
+    given = [word for word in ("window_s", "requests") if getattr(load, word) is not None]
+    if shape == "burst":
+        for word in given:
+            yield ("load", word), f"does not go with burst, whose {load.burst} requests are what is measured"
+    elif len(given) == 2:
+        yield ("load", "requests"), "does not go with window_s; a window ends by time or by count (set one to null)"
+    elif not given and shape != "timestamps":
+        yield ("load",), "needs the length of the measured window: window_s (seconds) or requests (a number)"
+
+
+def _comparison(scenario: Scenario) -> Broken:
+    comparison, names = scenario.comparison, list(scenario.targets)
+    if comparison is None:
+        return
+    if len(names) < 2:
+        yield ("comparison",), f"needs two targets, and there is only {names[0]!r}; add one or remove comparison"
+        return
+    path: Path = ("comparison", "baseline")
+    if comparison.baseline is not None and comparison.baseline not in names:
+        yield path, f"there is no target {comparison.baseline!r}{did_you_mean(comparison.baseline, names)}"
+    for i, candidate in enumerate(comparison.candidates or ()):
+        here: Path = ("comparison", "candidates", i)
+        if candidate not in names:
+            yield here, f"there is no target {candidate!r}{did_you_mean(candidate, names)}"
+        elif candidate == (comparison.baseline or names[0]):
+            yield here, f"{candidate!r} is the baseline, and nothing is compared with itself"
+    if comparison.candidates == ():
+        yield ("comparison", "candidates"), "is empty; name the targets, or leave it out for all but the baseline"
+
+
+def _stream(scenario: Scenario) -> Broken:
+    if scenario.workload.stream:
+        return
+    used: list[tuple[Path, str]] = [
+        (("objectives", i), parse_objective(text).metric) for i, text in enumerate(scenario.objectives)
+    ]
+    if scenario.comparison is not None:
+        used.append((("comparison", "metric"), parse_measure(scenario.comparison.metric).metric))
+    for path, metric in used:
+        if metric in STREAM_METRICS:
+            yield path, f"{metric} is undefined with workload.stream: false, where replies come whole"
