@@ -1,0 +1,95 @@
+"""Servers that outlived their run (killed with -9, say): found by their server.json, named, ended on request.
+
+A record names a leftover if the machine has not been booted since, the process that started it is gone, and something
+of it lives: a recorded process, one that carries its cookie, or a container with its label.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadgen.launch import containers, server_json
+from loadgen.launch.command import Container
+from loadgen.launch.processes import ProcessId, Tree, boot_id
+from loadgen.launch.proof import Estate, StopProof, stop_and_prove
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A server without its run. ``processes`` and ``containers`` are what lives of it."""
+
+    folder: Path
+    run: str
+    target: str
+    engine: str
+    port: int
+    processes: tuple[ProcessId, ...]
+    containers: tuple[str, ...]
+    record: dict[str, Any] = dataclasses.field(repr=False)
+
+    def sentence(self) -> str:
+        """What it is and where, for the user."""
+        parts = []
+        if self.processes:
+            parts.append("processes " + ", ".join(str(process.pid) for process in self.processes))
+        if self.containers:
+            parts.append("containers " + ", ".join(self.containers))
+        return (
+            f"run {self.run} was killed and left {self.engine} (target {self.target}) on port {self.port}: "
+            f"{' and '.join(parts)}; its log is {self.folder / 'server.log'}."
+        )
+
+
+def leftovers(store: Path) -> list[Leftover]:
+    """The servers of this store that outlived their run, oldest first. Files that are no records are passed over."""
+    found = (_leftover(path) for path in sorted(store.glob(f"runs/*/*/servers/*/{server_json.FILE}")))
+    return [leftover for leftover in found if leftover is not None]
+
+
+def kill_leftover(leftover: Leftover) -> StopProof:
+    """End it as its own run would have, and note that in its record."""
+    tree = _tree(leftover.record)
+    stop = [[str(word) for word in words] for words in leftover.record["stop"]]
+    grace_s = float(leftover.record["grace_s"])
+    proof = stop_and_prove(Estate(tree, _container(leftover.record), stop, leftover.port, grace_s))
+    state = "stopped" if proof.ok else "left"
+    ended = {"state": state, "ended": server_json.now(), "proof": dataclasses.asdict(proof) | {"ok": proof.ok}}
+    server_json.write(leftover.folder / server_json.FILE, leftover.record | ended)
+    return proof
+
+
+def _leftover(path: Path) -> Leftover | None:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            kept["schema"] != server_json.SCHEMA
+            or kept["state"] in ("stopped", "failed")
+            or kept["boot_id"] != boot_id()
+        ):
+            return None
+        if ProcessId.from_json(kept["owner"]).alive():
+            return None
+        tree, container = _tree(kept), _container(kept)
+        tree.refresh(thorough=True)
+        processes = tuple(tree.alive())
+        ids = tuple(containers.living(container)) if container else ()
+        if not processes and not ids:
+            return None
+        return Leftover(
+            path.parent, kept["run"], kept["target"], kept["engine"], int(kept["port"]), processes, ids, kept
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _tree(kept: dict[str, Any]) -> Tree:
+    leader = None if kept["pid"] is None else ProcessId.from_json(kept)
+    return Tree(leader, kept["cookie"], [ProcessId.from_json(entry) for entry in kept["processes"]])
+
+
+def _container(kept: dict[str, Any]) -> Container | None:
+    return None if kept["container"] is None else Container(**kept["container"])

@@ -1,0 +1,92 @@
+"""GPU memory before a start and after a stop, as NVML tells it: the proof that an engine gave back what it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SLACK_BYTES = 500 * 10**6
+"""A GPU counts as given back within this much of what it held before: drivers keep a little for later."""
+
+
+@dataclass(frozen=True)
+class MemoryProof:
+    """``held`` is, for each GPU index that has not given its memory back, how many bytes it holds above what it held
+    before; ``pids`` are the processes that NVML names there; ``took_s`` is how long was waited."""
+
+    held: Mapping[int, int]
+    pids: tuple[int, ...]
+    took_s: float
+
+    @property
+    def ok(self) -> bool:
+        """True if every GPU is back."""
+        return not self.held
+
+
+def used(devices: tuple[int, ...] = ()) -> dict[int, int] | None:
+    """Bytes in use on each GPU, by NVML's index; all GPUs if ``devices`` is empty. None where there is no NVML."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        return {index: int(nvml.nvmlDeviceGetMemoryInfo(handle).used) for index, handle in _handles(nvml, devices)}
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+
+
+def memory_proof(before: Mapping[int, int] | None, *, timeout_s: float = 60.0) -> MemoryProof | None:
+    """Wait until every GPU holds no more than ``before`` (by more than `SLACK_BYTES`), at most ``timeout_s``.
+
+    None where there is nothing to prove: no NVML, or no reading from before.
+    """
+    if not before:
+        return None
+    start = time.monotonic()
+    while True:
+        now = used(tuple(before))
+        if now is None:
+            return None
+        held = {index: now[index] - before[index] for index in before if now[index] - before[index] > SLACK_BYTES}
+        took = time.monotonic() - start
+        if not held or took >= timeout_s:
+            return MemoryProof(held, _holders(tuple(held)) if held else (), took)
+        time.sleep(0.25)
+
+
+def _nvml() -> Any:
+    """The started NVML module, or None where the package or the driver is missing."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def _handles(nvml: Any, devices: tuple[int, ...]) -> list[tuple[int, Any]]:
+    return [(index, nvml.nvmlDeviceGetHandleByIndex(index)) for index in devices or range(nvml.nvmlDeviceGetCount())]
+
+
+def _holders(devices: tuple[int, ...]) -> tuple[int, ...]:
+    nvml = _nvml()
+    if nvml is None:
+        return ()
+    try:
+        found = {
+            int(process.pid)
+            for _, handle in _handles(nvml, devices)
+            for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        }
+        return tuple(sorted(found))
+    except nvml.NVMLError:
+        return ()
+    finally:
+        nvml.nvmlShutdown()

@@ -1,0 +1,96 @@
+"""Models before the launch: made from a config where a scenario says so, and missed in a sentence where absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from loadgen.errors import LaunchError
+from loadgen.launch.command import is_local
+from loadgen.launch.environment import inherited
+
+LONGEST_MAKE_S = 900.0
+
+
+def make_model(config: Path, out_root: Path, python: str, seed: int, launchers: Path) -> Path:
+    """The folder of a model made from ``config`` with random weights and a tokenizer trained on the shipped prompts.
+
+    Made by ``launchers/make_model.py`` under ``python``, which needs the packages of the extra ``hf``; a folder made
+    from the same inputs is used again. Raises LaunchError, with the program's own words, if it cannot be made.
+    """
+    prompts = Path(str(files("loadgen.workloads") / "natural.jsonl"))
+    program = launchers / "make_model.py"
+    try:
+        parts = [config.read_bytes(), prompts.read_bytes(), program.read_bytes(), str(seed).encode()]
+    except OSError as error:
+        raise LaunchError(f"no model can be made from {config}: {error.strerror}: {error.filename}.") from error
+    key = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
+    out = out_root.absolute() / f"{config.stem}-{key}"
+    out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words = [python, str(program), "--config", str(config), "--prompts", str(prompts)]
+    words += ["--out", str(out), "--seed", str(seed)]
+    try:
+        done = subprocess.run(
+            words,
+            env=inherited(os.environ),
+            cwd=out.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LONGEST_MAKE_S,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise LaunchError(f"no model can be made from {config}: there is no python {python!r}.") from error
+    except subprocess.TimeoutExpired as error:
+        raise LaunchError(f"making a model from {config} took longer than {LONGEST_MAKE_S:.0f} s.") from error
+    if done.returncode != 0 or not (out / "config.json").exists():
+        said = "\n".join(f"  {line}" for line in done.stdout.decode(errors="replace").strip().splitlines()[-20:])
+        raise LaunchError(
+            f"no model could be made from {config} (exit code {done.returncode}); {program.name} said:\n{said}"
+        )
+    return out
+
+
+def missing_model_sentence(
+    model: str, environ: Mapping[str, str] | None = None, *, folder: Path = Path()
+) -> str | None:
+    """Why this model cannot be served, before anything is started; None if nothing speaks against it.
+
+    A path must exist and be a model (a folder with config.json, or a file). A hub's id must be in the local cache if
+    ``environ`` (ours with the target's ``env``) says that the hub is not to be asked; otherwise the engine fetches it.
+    """
+    environ = os.environ if environ is None else environ
+    if is_local(model):
+        path = Path(model).expanduser() if model.startswith("~") else folder / model
+        if not path.exists():
+            return f"the model {model} does not exist ({path.absolute()}); give a folder that does, or a hub's id."
+        if path.is_dir() and not any((path / name).exists() for name in ("config.json", "model.bin", "params.json")):
+            return f"the folder {path} is no model: it has no config.json; give the folder that holds the weights."
+        return None
+    if not _offline(environ):
+        return None
+    cache = _hub_cache(environ)
+    snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
+    if snapshots.is_dir() and any(snapshots.iterdir()):
+        return None
+    return (
+        f"the model {model} is not in the local cache ({cache}) and the hub is switched off (HF_HUB_OFFLINE); "
+        f"fetch it once with: HF_HUB_OFFLINE=0 hf download {model}"
+    )
+
+
+def _offline(environ: Mapping[str, str]) -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+
+
+def _hub_cache(environ: Mapping[str, str]) -> Path:
+    if named := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(named)
+    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
+    return Path(home).expanduser() / "hub"

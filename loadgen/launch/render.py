@@ -1,0 +1,277 @@
+"""Recipe and options -> what is run: argv, environment, files, request fields. Pure: no process, no network, no disk.
+
+The order of the words is the recipe's command, then its defaults and the scenario's options as they were written,
+then the scenario's raw ``args``. A word that the recipe does not have is refused with the list of those it has.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from loadgen.launch.command import Command, Container, LaunchSpec, OptionError, is_local
+from loadgen.launch.recipe import PLACEHOLDER, SPLICES, Call, Docker, Effect, Option, Recipe, text_of
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One way of starting an engine: on the machine, by a given python, or in a container."""
+
+    run: list[str]
+    command: list[str]
+    options: Mapping[str, Option]
+    defaults: Mapping[str, Any]
+    env: Mapping[str, str]
+    docker: Docker | None
+
+
+def render(
+    recipe: Recipe, spec: LaunchSpec, *, port: int, run_id: str, launchers: Path, folder: Path | None = None
+) -> Command:
+    """The command that starts ``spec`` by ``recipe`` on ``port``.
+
+    ``launchers`` is the folder of the recipes' programs, ``folder`` the server's own (needed only where a recipe
+    mounts it). Raises OptionError for what the recipe does not have.
+    """
+    form = _form(recipe, spec)
+    container = _container(form, spec, run_id, port)
+    names = _names(recipe, spec, form) | {
+        "port": str(port),
+        "run_id": run_id,
+        "launchers": str(launchers),
+        "folder": str(folder.absolute() if folder else "."),
+        "container": container.name if container else "",
+    }
+    notes = list(recipe.notes)
+    effect = _sum(_effects(recipe, spec, form, names, notes), _start(recipe, form), names)
+    effect.env.update((name, text_of(value)) for name, value in spec.env.items())
+    secret_env = _secret_env(recipe, spec)
+    return Command(
+        target=spec.name,
+        engine=recipe.name,
+        run_id=run_id,
+        argv=(*_argv(form, effect, names, secret_env), *spec.args),
+        env=effect.env,
+        secret_env=secret_env,
+        files={name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in effect.file.items()},
+        request=effect.request,
+        exact=recipe.exact,
+        preload=tuple(effect.preload),
+        backend=spec.backend or recipe.backend,
+        port=port,
+        served_name=names["served_name"],
+        ready=recipe.ready.model_copy(update={"name": _filled(recipe.ready.name, names)}),
+        metrics=recipe.metrics,
+        facts=recipe.facts,
+        version=() if form.docker else tuple(_filled(word, names) for word in recipe.version),
+        stop=tuple(tuple(_filled(word, names) for word in command) for command in recipe.stop.commands),
+        grace_s=recipe.stop.grace_s,
+        container=container,
+        cpus=() if form.docker else spec.cpus,
+        devices=spec.devices,
+        install=recipe.install,
+        notes=tuple(notes),
+    )
+
+
+def _argv(form: _Form, effect: Effect, names: Mapping[str, str], secret_env: Mapping[str, str]) -> Iterator[str]:
+    passes = sorted({*effect.env, *secret_env, *form.docker.passes}) if form.docker else []
+    splices = {
+        "options": effect.args,
+        "flags": effect.run,
+        "env": [word for name in passes for word in ("-e", name)],
+        "mounts": _mounts(names, effect.file),
+        "labels": ["--label", f"loadgen.run={names['run_id']}", "--label", f"loadgen.server={names['container']}"],
+    }
+    engine = form.command if "{options}" in form.command else [*form.command, "{options}"]
+    for word in (*form.run, *engine):
+        name = word[1:-1]
+        if name in SPLICES and word == f"{{{name}}}":
+            yield from splices[name]
+        else:
+            yield _filled(word, names)
+
+
+def _form(recipe: Recipe, spec: LaunchSpec) -> _Form:
+    docker = recipe.docker
+    if spec.image is not None and docker is None:
+        raise OptionError(f"targets.{spec.name}.image", f"{recipe.place} knows no way to run in a container.")
+    if docker is not None and (spec.image is not None or not recipe.command):
+        return _Form(
+            docker.run,
+            docker.command,
+            {**recipe.options, **docker.options},
+            {**recipe.defaults, **docker.defaults},
+            {**recipe.env, **docker.env},
+            docker,
+        )
+    command = recipe.python_command if spec.python is not None and recipe.python_command else recipe.command
+    if spec.python is not None and not any("{python}" in element for element in command):
+        raise OptionError(f"targets.{spec.name}.python", f"{recipe.place} does not start its engine by a python.")
+    return _Form([], command, recipe.options, recipe.defaults, recipe.env, None)
+
+
+def _names(recipe: Recipe, spec: LaunchSpec, form: _Form) -> dict[str, str]:
+    """What the placeholders that depend on the target alone stand for."""
+    model = _resolved(spec.model, spec.folder)
+    image = spec.image or (form.docker.image if form.docker else "")
+    if form.docker and not image:
+        raise OptionError(f"targets.{spec.name}.image", f"{recipe.place} names no image of its own; name one here.")
+    names = {
+        "model": model,
+        "tokenizer": _resolved(spec.tokenizer, spec.folder) if spec.tokenizer else model,
+        "python": _resolved(spec.python or sys.executable, spec.folder),
+        "image": image,
+        "grace_s": f"{recipe.stop.grace_s:.0f}",
+    }
+    names["served_name"] = spec.served_name or (Path(model).name if is_local(model) else model)
+    if recipe.served_name:
+        dictated = _filled(recipe.served_name, names)
+        if spec.served_name not in (None, dictated):
+            reason = f"{recipe.name} serves this model as {dictated!r} and knows no other name; take the line out."
+            raise OptionError(f"targets.{spec.name}.served_name", reason)
+        names["served_name"] = dictated
+    return names
+
+
+def _resolved(path: str, folder: Path) -> str:
+    if path.startswith("~"):
+        return str(Path(path).expanduser())
+    return str((folder / path).absolute()) if path.startswith(("./", "../")) else path
+
+
+def _effects(
+    recipe: Recipe, spec: LaunchSpec, form: _Form, names: Mapping[str, str], notes: list[str]
+) -> Iterator[tuple[Effect, Any]]:
+    """What each option does, with its value. Notes of the options that are used are added to ``notes``."""
+    defaults = {word: _deep(value, names) for word, value in form.defaults.items()}
+    for name, value in (defaults | _words(recipe, spec, form, names, notes)).items():
+        if value is None:
+            continue
+        path = f"targets.{spec.name}.options.{name}"
+        option = _known(path, name, form.options, recipe)
+        if option.note:
+            notes.append(f"{recipe.name}: {name}: {option.note}")
+        if option.words:
+            yield _known(path, text_of(value), option.words, recipe), value
+        elif option.takes_value:
+            for item in value if option.each and isinstance(value, (list, tuple)) else [value]:
+                yield option, item
+        elif not isinstance(value, bool):
+            raise OptionError(path, f"{recipe.name} only switches this on or off: write true or false, not {value!r}.")
+        elif value:
+            yield option, value
+
+
+def _words(recipe: Recipe, spec: LaunchSpec, form: _Form, names: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+    """The scenario's options as written, then those that stand beside ``options`` there."""
+    path = f"targets.{spec.name}"
+    for name in ("devices", "tokenizer", "served_name"):
+        if spec.options.get(name) is not None:
+            raise OptionError(f"{path}.options.{name}", f"{name} stands beside `options`, not in it; move it there.")
+    if spec.options.get("port") is not None and not form.docker:
+        raise OptionError(f"{path}.options.port", "loadgen chooses a free port itself; take the line out.")
+    words = dict(spec.options)
+    for name, value in {"devices": spec.devices, "cpus": spec.cpus if form.docker else ()}.items():
+        if value and name not in form.options:
+            raise OptionError(f"{path}.{name}", f"{recipe.place} has no way to set {name}.")
+        if value:
+            words[name] = value
+    if spec.tokenizer is not None and "tokenizer" in form.options:
+        words["tokenizer"] = names["tokenizer"]
+    elif spec.tokenizer is not None:
+        notes.append(f"{recipe.name} takes no tokenizer of its own: {spec.tokenizer} is used by the client alone.")
+    return words
+
+
+def _known(path: str, name: str, table: Mapping[str, _Found], recipe: Recipe) -> _Found:
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ";"
+    raise OptionError(path, f"{recipe.name} has no {name!r}{guess} {recipe.place} knows {', '.join(table)}.")
+
+
+def _start(recipe: Recipe, form: _Form) -> Effect:
+    """What the recipe does before any option."""
+    return Effect(
+        env=dict(form.env), request=dict(recipe.request), file=dict(recipe.files), preload=list(recipe.preload)
+    )
+
+
+def _sum(effects: Iterator[tuple[Effect, Any]], start: Effect, names: Mapping[str, str]) -> Effect:
+    """All effects together, every placeholder filled in. Later ones win; files are merged level by level."""
+    args: list[str] = []
+    run: list[str] = []
+    env: dict[str, str] = {}
+    request: dict[str, Any] = {}
+    file: dict[str, dict[str, Any]] = {}
+    preload: list[Call] = []
+    for effect, value in ((start, None), *effects):
+        given = {**names, "value": value}
+        args += [_filled(word, given) for word in effect.args]
+        run += [_filled(word, given) for word in effect.run]
+        env |= {name: _filled(text, given) for name, text in effect.env.items()}
+        request = _merged(request, _deep(effect.request, given))
+        file = _merged(file, _deep(effect.file, given))
+        preload += [
+            call.model_copy(update={"path": _filled(call.path, given), "body": _deep(call.body, given)})
+            for call in effect.preload
+        ]
+    return Effect.model_construct(args=args, run=run, env=env, request=request, file=file, preload=preload)
+
+
+def _filled(text: str, names: Mapping[str, Any]) -> str:
+    """``text`` with its placeholders replaced; a name in braces that is none of them stays as it is."""
+    return PLACEHOLDER.sub(lambda found: text_of(names[found[1]]) if found[1] in names else found[0], text)
+
+
+def _deep(node: Any, names: Mapping[str, Any]) -> Any:
+    """The same for nested values; a string that is nothing but ``{value}`` becomes the value with its type."""
+    if isinstance(node, dict):
+        return {key: _deep(value, names) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_deep(item, names) for item in node]
+    if node == "{value}" and "value" in names:
+        return names["value"]
+    return _filled(node, names) if isinstance(node, str) else node
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = dict(under)
+    for key, value in over.items():
+        below = both.get(key)
+        both[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _container(form: _Form, spec: LaunchSpec, run_id: str, port: int) -> Container | None:
+    if form.docker is None:
+        return None
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"loadgen-{run_id}-{spec.name}-{port}")
+    return Container(program=form.docker.run[0], name=name, label=f"loadgen.server={name}")
+
+
+def _mounts(names: Mapping[str, str], files: Mapping[str, Any]) -> list[str]:
+    """Local paths that the engine must see, read-only and under their own names."""
+    paths = [path for path in dict.fromkeys((names["model"], names["tokenizer"])) if is_local(path)]
+    if files:
+        paths.append(names["folder"])
+    return [word for path in paths for word in ("-v", f"{path}:{path}:ro")]
+
+
+def _secret_env(recipe: Recipe, spec: LaunchSpec) -> dict[str, str]:
+    if spec.api_key_env is None:
+        return {}
+    if not recipe.api_key:
+        path = f"targets.{spec.name}.api_key_env"
+        raise OptionError(path, f"{recipe.place} knows no variable by which {recipe.name} takes a key.")
+    return {recipe.api_key: spec.api_key_env}
