@@ -177,7 +177,7 @@ class _Timeline:
         if len(record.chunk_us) > 1:
             self._sends.append(t_send)
             self._chunks.append(record.chunk_us)
-        if len(self._chunks) == _BLOCK:
+        if len(self._single["e2e"][0]) >= _BLOCK:
             self.flush()
 
     def flush(self) -> None:
