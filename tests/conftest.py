@@ -1,0 +1,21 @@
+"""What every test may use. That this file is here also puts `tests/` on the path, so that `import fakes` works anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from fakes import FakeServer
+
+
+@pytest.fixture
+def fake_server() -> Iterator[Callable[..., FakeServer]]:
+    """Starts fake servers: ``fake_server(ttft_ms=50)``. They end with the test."""
+    with ExitStack() as stack:
+
+        def start(**script: Any) -> FakeServer:
+            return stack.enter_context(FakeServer(**script))
+
+        yield start

@@ -1,0 +1,87 @@
+"""`FakeServer`: the scripted server of `fake_server.py` as a process of its own, for tests.
+
+    with FakeServer(ttft_ms=50, gap_ms=10) as server:
+        ...                                     # send requests to server.url
+    server.truth()                              # what it did, one dict a request, in the order in which they ended
+
+``truth(n)`` may be called while the server runs: it waits until n requests have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_PROGRAM = Path(__file__).with_name("fake_server.py")
+
+
+class FakeServer:
+    """A running fake server. Keyword arguments are the names of `fake_script.Script`."""
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, unix: str | None = None, **script: Any) -> None:
+        self._kept: str | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="fake-server-")
+        self.truth_path = Path(self._folder.name, "truth.jsonl")
+        argv = [sys.executable, str(_PROGRAM), "--host", host, "--port", str(port), "--truth", str(self.truth_path)]
+        argv += ["--script", json.dumps(script)] + (["--unix", unix] if unix else [])
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.stop()
+            raise RuntimeError("the fake server did not start; its error stands above")
+        self.host, self.port = host, int(line)
+        self.url = f"unix:{unix}" if unix else f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def __enter__(self) -> FakeServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def truth(self, n: int | None = None) -> list[dict[str, Any]]:
+        """The truth of the requests that have ended; with ``n`` waits up to 10 s until there are so many."""
+        deadline = time.monotonic() + 10
+        while True:
+            text = self._kept if self._kept is not None else self._read()
+            found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            if n is None or len(found) >= n:
+                return found
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(found)} of {n} requests have ended after 10 s")
+            time.sleep(0.005)
+
+    def _read(self) -> str:
+        return self.truth_path.read_text() if self.truth_path.exists() else ""
+
+    def get(self, path: str) -> str:
+        """The body of a page of the server (/metrics, /fake/stats)."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+            return str(reply.read().decode())
+
+    def stats(self) -> dict[str, Any]:
+        """The server's own lateness (µs), counts and CPU seconds."""
+        found: dict[str, Any] = json.loads(self.get("/fake/stats"))
+        return found
+
+    def kill(self) -> None:
+        """Ends the server as a crash would, in the middle of everything."""
+        self.process.kill()
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the server; its truth stays readable."""
+        if self.process.stdout is None or self.process.stdout.closed:
+            return
+        self.process.terminate()
+        self.process.wait(10)
+        self.process.stdout.close()
+        self._kept = self._read()
+        self._folder.cleanup()
