@@ -85,8 +85,11 @@ class Histogram:
 
     def counts(self) -> dict[int, int]:
         """How many values each slot holds, by the highest value that falls into it; empty slots left out."""
-        slots = self._hdr.get_recorded_iterator()
-        return {int(step.value_iterated_to): int(step.count_at_value_iterated_to) for step in slots}
+        import numpy as np
+
+        hdr, counts = self._hdr, np.ctypeslib.as_array(self._hdr.counts)
+        filled = np.flatnonzero(counts).tolist()  # the library's own iterator visits every slot, full or empty
+        return {hdr.get_highest_equivalent_value(hdr.get_value_from_index(i)): int(counts[i]) for i in filled}
 
     def max_us(self) -> int:
         """The largest value, to three digits; 0 when empty."""
