@@ -6,6 +6,7 @@ In: a `Job`. Out: for each session the bytes of its request, built ahead while t
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -70,6 +71,6 @@ def token_counter(folder: str | None) -> CountTokens | None:
     """Counts tokens with the tokenizer in a local folder; None without one."""
     if folder is None:
         return None
-    from loadgen.workloads import template
+    from loadgen.workloads.template import count_tokens
 
-    return template.count_tokens(folder)
+    return count_tokens(Path(folder))

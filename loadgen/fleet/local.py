@@ -32,9 +32,11 @@ _LOOK_S = 0.1
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a repeat left besides its records. ``lost`` names workers that died; ``start_ns`` is monotonic."""
+    """What a repeat left besides its records. ``lost`` names workers that died; ``start_ns`` is monotonic,
+    ``started_at`` the same moment in seconds since the epoch."""
 
     start_ns: int
+    started_at: float
     audits: tuple[Audit, ...]
     lost: tuple[str, ...] = ()
 
@@ -84,6 +86,7 @@ class Fleet:
         look: Callable[[], Stop | None],
         measure_at: Callable[[], int | None],
     ) -> Outcome:
+        started_at = time.time() + (start - time.monotonic_ns()) / 1e9
         audits: dict[int, Audit] = {}
         lost: dict[int, str] = {}
         told: Stop | None = None
@@ -109,7 +112,7 @@ class Fleet:
                 if not measuring and (at := measure_at()) is not None:
                     measuring = True
                     _tell(taken, "measure", at)
-        return Outcome(start_ns=start, audits=tuple(audits.values()), lost=tuple(lost.values()))
+        return Outcome(start_ns=start, started_at=started_at, audits=tuple(audits.values()), lost=tuple(lost.values()))
 
 
 def _tell(processes: Sequence[_Process], kind: str, value: Any) -> None:

@@ -20,7 +20,7 @@ PORT_WAIT_S = 2.0
 class StopProof:
     """What is known after a stop. ``exit_code`` is the engine's (negative: the signal that ended it), None if unknown;
     ``killed`` are the pids that did not obey SIGTERM, ``left`` those that live in spite of SIGKILL; ``memory`` is None
-    where there is no NVML."""
+    where there is no NVML, ``port_free`` where the port never was the server's."""
 
     exit_code: int | None
     took_s: float
@@ -28,7 +28,7 @@ class StopProof:
     left: tuple[int, ...]
     containers_left: tuple[str, ...]
     port: int
-    port_free: bool
+    port_free: bool | None
     memory: MemoryProof | None
 
     @property
@@ -45,7 +45,7 @@ class StopProof:
             )
         if self.containers_left:
             found.append(f"containers {_listed(self.containers_left)} could not be removed; remove them by hand.")
-        if not self.port_free:
+        if self.port_free is False:
             found.append(f"port {self.port} is still in use by a process that is none of the server's.")
         if self.memory is not None and not self.memory.ok:
             held = ", ".join(f"GPU {index} {size / 1e9:.1f} GB" for index, size in self.memory.held.items())
@@ -56,7 +56,8 @@ class StopProof:
 
 @dataclass(frozen=True)
 class Estate:
-    """Everything that a server may leave behind. ``memory_before`` is None where it was not measured."""
+    """Everything that a server may leave behind. ``memory_before`` is None where it was not measured; ``owned_port`` is
+    false where another process had the port all the time."""
 
     tree: Tree
     container: Container | None
@@ -64,6 +65,7 @@ class Estate:
     port: int
     grace_s: float
     memory_before: Mapping[int, int] | None = None
+    owned_port: bool = True
 
 
 def stop_and_prove(
@@ -83,7 +85,7 @@ def stop_and_prove(
         left=tuple(left),
         containers_left=tuple(remaining),
         port=estate.port,
-        port_free=_free_within(estate.port, PORT_WAIT_S),
+        port_free=_free_within(estate.port, PORT_WAIT_S) if estate.owned_port else None,
         memory=memory_proof(estate.memory_before),
     )
 

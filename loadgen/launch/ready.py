@@ -65,7 +65,8 @@ class Readiness:
             )
             if wanted in listed:
                 return
-            await asyncio.sleep(0.2 * (attempt + 1))
+            if attempt + 1 < TRIES:
+                await asyncio.sleep(0.3)
         names = ", ".join(map(repr, listed)) or "nothing"
         raise LaunchError(
             f"{self._name} serves {names} and not {wanted!r} ({path}); "

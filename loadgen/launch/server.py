@@ -67,6 +67,7 @@ class Server:
         self._memory_before = spawned.memory_before
         self._state = spawned.record
         self._proof: StopProof | None = None
+        self._port_lost = False
         self._saving = threading.Lock()  # the log's thread saves too, when it sees new children
         leader = identify(self._process.pid)
         self._tree = Tree(leader, spawned.cookie)
@@ -105,7 +106,11 @@ class Server:
         its port, and `LaunchCancelled` as soon as ``cancelled()`` is true. The server is not stopped by any of them.
         """
         limit = self.command.ready.timeout_s if timeout_s is None else timeout_s
-        asyncio.run(self._ready(limit, cancelled))
+        try:
+            asyncio.run(self._ready(limit, cancelled))
+        except PortLost:
+            self._port_lost = True
+            raise
         self._state["startup_s"] = round(time.monotonic() - self._begun, 3)
         if not self._state["facts"].get("version") and self.command.version:
             version = installed_version(self.command.version, {**inherited(os.environ), **self.command.env})
@@ -123,6 +128,7 @@ class Server:
                 port=self.command.port,
                 grace_s=self.command.grace_s,
                 memory_before=self._memory_before,
+                owned_port=not self._port_lost,
             )
             self._proof = stop_and_prove(estate, reap=self._process.poll, exit_code=self._process.poll)
             self._log.finish(2.0)

@@ -67,8 +67,12 @@ def load(  # noqa: PLR0913 - one keyword for each flag of the command line
     if tree is None:
         raise _error(problems)
     tree, more = extended(tree, path)
+    # Without the file that it extends, nearly all of a scenario is missing; that is not worth a sentence each.
+    _raise_if([*problems, *more] if any(problem.path == ("extends",) for problem in more) else [])
     profiles = tree.get("profiles")
     base = _named(_without(tree, "profiles"), path)
+    if base.get("schema") is None:
+        more.append(Problem(str(path), ("schema",), "is missing; write schema: loadgen/v1 at the top"))
     choice, wrong = choose(profiles, profile, machine or Machine(0, 0.0, None))
     # A literal secret is reported alone, so that no other message quotes it.
     _raise_if(literal_secrets(tree))
@@ -136,9 +140,9 @@ def _checked(tree: Node, env: Mapping[str, str]) -> tuple[Scenario | None, list[
     problems = [problem for problem in problems if problem.path not in unknown]
     checked = scenario or _mended(tree, [*problems, *missing])
     if checked is not None:
-        untouched = problems if scenario is None else []
+        wrong = [*problems, *missing]
         for path, reason in resolve(checked)[1]:
-            if not any(_related(path, problem.path) for problem in untouched):
+            if not any(_related(path, problem.path) for problem in wrong):
                 problems.append(Problem(_place(tree, path), path, reason))
     return scenario, [*missing, *problems]
 

@@ -61,6 +61,8 @@ def _conditions(profiles: Node) -> tuple[dict[str, When], list[Problem]]:
     conditions: dict[str, When] = {}
     problems: list[Problem] = []
     for name, profile in profiles.value.items():
+        if not isinstance(profile.value, dict):
+            problems.append(Problem(profile.where, ("profiles", name), "must be a mapping"))
         when = profile.get("when")
         if when is None or when.value is None:
             continue

@@ -44,4 +44,6 @@ def _trimmed(schema: Any, names: bool = False) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: value for key, value in schema.items() if names or key not in ("title", "required")}
+    if not names and isinstance(kept.get("description"), str):
+        kept["description"] = " ".join(kept["description"].split())  # docstrings are wrapped
     return {key: _trimmed(value, names=key in ("properties", "$defs") and not names) for key, value in kept.items()}

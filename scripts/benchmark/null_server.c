@@ -6,7 +6,7 @@
  * gap-us 0 floods: tokens leave as fast as the socket takes them, --per-write of them in one write (and one HTTP chunk).
  * gap-us above 0 paces: token i of a stream leaves at (arrival of the request) + ttft + i * gap, an absolute schedule.
  * --grid-us rounds the start of every stream up to a common grid, so that all streams get their tokens at one moment.
- * --role-early sends a chunk with a role and no content at once.
+ * --role-early sends a chunk with a role and no content at once. A request without "stream":true gets one token at once.
  *
  * Truth, one line a request, all times CLOCK_MONOTONIC in ns, taken right before the write:
  *   id  request_read  first_token_write  last_token_write  tokens  late_max_ns
@@ -225,6 +225,13 @@ static int take_request(Conn *c) {
         const char *list = "{\"object\":\"list\",\"data\":[{\"id\":\"null\",\"object\":\"model\",\"owned_by\":\"loadgen\"}]}";
         c->out_len += sprintf(c->out + c->out_len,
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n%s", strlen(list), list);
+        if (flush_out(c) < 0) return -1;
+    } else if (!strstr(end + 4, "\"stream\":true")) {
+        char reply[512];
+        int n = sprintf(reply, "{\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","
+            "\"content\":\"tok\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":1}}");
+        c->out_len += sprintf(c->out + c->out_len,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", n, reply);
         if (flush_out(c) < 0) return -1;
     } else {
         begin(c, end + 4);

@@ -1,0 +1,195 @@
+"""A run folder becomes a `RunReport`: the results of every repeat, comparisons, judgements, doubts, the exit code.
+
+In: files of the store. Out: one struct that every report renders. It reads what was written and nothing else, so
+``loadgen report RUN`` gives the same as the end of the run did.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from loadgen.compare import compare
+from loadgen.comparison import CellPairs, Comparison, Settings
+from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
+from loadgen.judge import Judgement, judge
+from loadgen.plan import Plan
+from loadgen.repeat import Result
+from loadgen.scenario import parse_objective
+from loadgen.store import Run
+from loadgen.summary import Summary
+
+VERSION = 1
+
+
+class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One target in one cell: its results by repeat (None where one is missing) and what the objectives say."""
+
+    target: str
+    results: tuple[Result | None, ...]
+    judgements: tuple[Judgement, ...] = ()
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """The summaries that are there."""
+        return [result.summary for result in self.results if result is not None]
+
+    @property
+    def state(self) -> str:
+        """ok, invalid, failed or skipped, of the worst of its repeats that are there."""
+        states = [summary.state for summary in self.summaries]
+        return next((state for state in ("failed", "invalid", "ok") if state in states), "skipped")
+
+    @property
+    def valid(self) -> list[Summary]:
+        """The summaries that may be averaged: an invalid one never is."""
+        return [summary for summary in self.summaries if summary.state == "ok"]
+
+
+class ReportCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell of the matrix with its targets, in the scenario's order."""
+
+    id: str
+    axes: dict[str, Any]
+    targets: tuple[TargetCell, ...]
+
+
+class Warned(msgspec.Struct, frozen=True, kw_only=True):
+    """A doubt or an invalidity, once, with the places it was found in."""
+
+    code: str
+    text: str
+    where: tuple[str, ...]
+    invalid: bool
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a report says. ``run`` is run.json; ``comparisons`` has one entry for each candidate."""
+
+    schema: int = VERSION
+    path: str
+    run: dict[str, Any]
+    plan: Plan
+    cells: tuple[ReportCell, ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[Warned, ...]
+    failures: tuple[str, ...]
+    exit_code: int
+
+
+def assemble(run: Run, interrupted: int | None = None) -> RunReport:
+    """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
+    described = run.read("run.json")
+    plan = msgspec.convert(run.read("plan.json"), Plan)
+    cells = tuple(_cell(run, plan, cell.id, cell.axes, described["scenario"]) for cell in plan.cells)
+    comparisons = tuple(_comparisons(cells, described["scenario"], plan))
+    failures = tuple(described.get("failures", ()))
+    return RunReport(
+        path=str(run.folder),
+        run=described,
+        plan=plan,
+        cells=cells,
+        comparisons=comparisons,
+        warnings=tuple(_warnings(cells)),
+        failures=failures,
+        exit_code=interrupted or _exit_code(cells, failures),
+    )
+
+
+def _cell(run: Run, plan: Plan, cell: str, axes: dict[str, Any], scenario: dict[str, Any]) -> ReportCell:
+    objectives = [parse_objective(text) for text in scenario.get("objectives", ())]
+    targets = []
+    for target in scenario["targets"]:
+        reps = sorted(step.rep for step in plan.steps if step.cell == cell and step.target == target)
+        results = tuple(_result(run, cell, target, rep) for rep in reps)
+        summaries = [result.summary if result else None for result in results]
+        judged = judge(objectives, summaries) if any(summaries) else []
+        targets.append(TargetCell(target=target, results=results, judgements=tuple(judged)))
+    return ReportCell(id=cell, axes=axes, targets=tuple(targets))
+
+
+def _result(run: Run, cell: str, target: str, rep: int) -> Result | None:
+    """The result of a repeat: of the newest whole attempt, else of the newest one that was interrupted."""
+    repeat = run.repeat(cell, target, rep)
+    whole = repeat.whole()
+    paths = [whole / "summary.json"] if whole else [path / "interrupted.json" for path in reversed(repeat.attempts())]
+    for path in paths:
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes(), type=Result)
+    return None
+
+
+def _comparisons(cells: tuple[ReportCell, ...], scenario: dict[str, Any], plan: Plan) -> list[Comparison]:
+    words = scenario.get("comparison")
+    if not words:
+        return []
+    names = list(scenario["targets"])
+    baseline = words.get("baseline") or names[0]
+    candidates = words.get("candidates") or [name for name in names if name != baseline]
+    settings = Settings(
+        primary=words.get("metric", "output_tok_s"),
+        margins=words.get("margin") or {},
+        axis=_axis(cells),
+        scope=plan.scope,
+    )
+    return [compare([_pairs(cell, baseline, candidate) for cell in cells], settings) for candidate in candidates]
+
+
+def _axis(cells: tuple[ReportCell, ...]) -> str | None:
+    """The numeric axis along which a crossing is looked for: concurrency if there is one, else the only numeric one."""
+    numeric = [
+        name
+        for name in (cells[0].axes if cells else {})
+        if all(isinstance(cell.axes.get(name), int | float) and not isinstance(cell.axes[name], bool) for cell in cells)
+        and len({cell.axes[name] for cell in cells}) > 1
+    ]
+    return "concurrency" if "concurrency" in numeric else numeric[0] if len(numeric) == 1 else None
+
+
+def _pairs(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
+    sides = {target.target: target for target in cell.targets}
+    return CellPairs(
+        cell=cell.id,
+        axes=cell.axes,
+        baseline=baseline,
+        candidate=candidate,
+        baseline_repeats=[result.summary if result else None for result in sides[baseline].results],
+        candidate_repeats=[result.summary if result else None for result in sides[candidate].results],
+    )
+
+
+def _warnings(cells: tuple[ReportCell, ...]) -> list[Warned]:
+    """Doubts of all repeats, each code once a target, with an example's text and the places."""
+    found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
+    for cell in cells:
+        for target in cell.targets:
+            for result in target.results:
+                if result is None:
+                    continue
+                where = f"{cell.id}, {target.target}, repeat {result.rep}"
+                for doubt in result.summary.invalid:
+                    found.setdefault((doubt.code, target.target, True), []).append((where, doubt.text))
+                for doubt in result.summary.doubts:
+                    found.setdefault((doubt.code, target.target, False), []).append((where, doubt.text))
+    merged: dict[tuple[str, str, bool], list[str]] = {}
+    for (code, _, invalid), places in found.items():
+        key = (code, places[0][1], invalid)
+        merged.setdefault(key, []).extend(where for where, _ in places)
+    return [
+        Warned(code=code, text=text, where=tuple(where), invalid=invalid)
+        for (code, text, invalid), where in sorted(merged.items(), key=lambda item: not item[0][2])
+    ]
+
+
+def _exit_code(cells: tuple[ReportCell, ...], failures: tuple[str, ...]) -> int:
+    """The contract's exit code: failed before invalid or degraded, before a missed objective."""
+    targets = [target for cell in cells for target in cell.targets]
+    if failures or any(target.state in ("failed", "skipped") for target in targets):
+        return EXIT_FAILED
+    results = [result for target in targets for result in target.results if result is not None]
+    if any(target.state == "invalid" for target in targets) or any(result.lost for result in results):
+        return EXIT_INVALID
+    if any(judgement.met is False for target in targets for judgement in target.judgements):
+        return EXIT_OBJECTIVE_MISSED
+    return EXIT_OK

@@ -1,0 +1,97 @@
+"""What this machine is: for the profile of a scenario, and for the fingerprint that every run keeps."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from loadgen import __version__
+from loadgen.scenario import Machine
+
+_PACKAGES = (
+    "httpx",
+    "msgspec",
+    "numpy",
+    "scipy",
+    "hdrhistogram",
+    "pydantic",
+    "torch",
+    "transformers",
+    "vllm",
+    "openai",
+)
+
+
+def machine() -> Machine:
+    """The GPUs of this machine, by NVML; none where NVML or its Python package is missing."""
+    gpus = nvml_gpus()
+    if not gpus:
+        return Machine(gpus=0, gpu_memory_gb=0.0, gpu_name=None)
+    return Machine(gpus=len(gpus), gpu_memory_gb=min(gpu["memory_gb"] for gpu in gpus), gpu_name=gpus[0]["name"])
+
+
+def nvml_gpus() -> list[dict[str, Any]]:
+    """Name, UUID, memory (GB, 10**9 bytes) and driver of each GPU; empty where there is nothing to ask."""
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            {
+                "name": _text(pynvml.nvmlDeviceGetName(handle)),
+                "uuid": _text(pynvml.nvmlDeviceGetUUID(handle)),
+                "memory_gb": pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9,
+                "driver": driver,
+            }
+            for handle in handles
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def fingerprint() -> dict[str, Any]:
+    """Host, processor, memory, kernel, GPUs and the versions of what measures."""
+    return {
+        "host": socket.gethostname(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "kernel": platform.release(),
+        "os": platform.system(),
+        "gpus": nvml_gpus(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of loadgen, Python and the packages that are installed beside it."""
+    found = {"loadgen": __version__, "python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

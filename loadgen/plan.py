@@ -1,0 +1,226 @@
+"""A scenario becomes an ordered list of repeats, before anything is started.
+
+In: a `Scenario` and its cells. Out: a `Plan`: who is measured when, on which server, with which seed, what has to be
+started and how long it will take. ``loadgen plan`` prints it, ``plan.json`` keeps it, the run follows it.
+
+**Order.** Targets alternate as A B, B A, A B ... (ABBA): under a linear drift of the machine the two orders cancel,
+where A A A B B B would book the drift as a difference. With ``scope: instance`` all servers of a cell stand and every
+cell is alternated by itself. With ``scope: restart`` a target's server is started anew for every repeat and runs all
+cells that it can (a ladder), since a restart costs minutes; the ladders alternate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from loadgen.arrival import Arrival
+from loadgen.drive.job import Shape
+from loadgen.drive.schedule import digest
+from loadgen.errors import UsageError
+from loadgen.scenario import Cell, Scenario, Target
+from loadgen.scenario.model import Load, MadeModel
+
+VERSION = 1
+
+_START_S = 20.0
+"""What the start of a server is taken to cost in the estimate when nothing better is known."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One repeat of one target in one cell. ``server`` names the server instance, None for an endpoint that exists.
+
+    ``block`` counts pairs of pairs (an ABBA is one block). ``seed`` is the same for all targets of a cell's repeat, so
+    that they are asked the same.
+    """
+
+    cell: str
+    target: str
+    rep: int
+    block: int
+    seed: int
+    server: str | None
+
+
+class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell and its matrix values; ``digest`` is that of the whole schedule of its first repeat."""
+
+    id: str
+    axes: dict[str, Any]
+    digest: str
+    seconds: float
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole run. ``servers`` maps each server instance to its target; ``estimate_s`` leaves downloads out."""
+
+    v: int = VERSION
+    scope: Literal["restart", "instance"]
+    cells: tuple[PlannedCell, ...]
+    steps: tuple[Step, ...]
+    servers: dict[str, str]
+    estimate_s: float
+
+
+def make_plan(scenario: Scenario, cells: Sequence[Cell]) -> Plan:
+    """The plan of a scenario's cells. Raises UsageError where a load cannot be made of what the scenario says."""
+    scope = scenario.comparison.scope if scenario.comparison else "instance"
+    steps: list[Step] = []
+    servers: dict[str, str] = {}
+    for group in _groups(cells):
+        steps += _restarted(group, servers) if scope == "restart" else _standing(group, servers)
+    planned = tuple(_planned(cell) for cell in cells)
+    seconds = {cell.id: cell.seconds for cell in planned}
+    return Plan(
+        scope=scope,
+        cells=planned,
+        steps=tuple(steps),
+        servers=servers,
+        estimate_s=sum(seconds[step.cell] for step in steps) + _START_S * len(servers),
+    )
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that can share their servers, together, in the order in which they first appear."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        key = tuple(launch_key(name, target) for name, target in cell.scenario.targets.items())
+        groups.setdefault(key, []).append(cell)
+    return list(groups.values())
+
+
+def launch_key(name: str, target: Target) -> str:
+    """Equal for two cells if one server can serve both: all that makes a command line, nothing that a request says."""
+    words = target.model_dump(mode="json", exclude={"headers", "request", "exact", "backend"})
+    return f"{name}:{hashlib.sha256(msgspec.json.encode(words, order='deterministic')).hexdigest()[:12]}"
+
+
+def _standing(group: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
+    """All servers of the group are up; each cell alternates by itself."""
+    names = list(group[0].scenario.targets)
+    instances = {name: _instance(group[0], name, servers) for name in names}
+    for cell in group:
+        for rep in range(1, cell.scenario.repeats + 1):
+            for name in _turn(names, rep):
+                yield _step(cell, name, rep, instances[name])
+
+
+def _restarted(group: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
+    """A server is started for each repeat of a target, and runs every cell of the group."""
+    names = list(group[0].scenario.targets)
+    for rep in range(1, max(cell.scenario.repeats for cell in group) + 1):
+        for name in _turn(names, rep):
+            instance = _instance(group[0], name, servers)
+            for cell in group:
+                if rep <= cell.scenario.repeats:
+                    yield _step(cell, name, rep, instance)
+
+
+def _turn(names: list[str], rep: int) -> list[str]:
+    return names if rep % 2 else names[::-1]
+
+
+def _instance(cell: Cell, name: str, servers: dict[str, str]) -> str | None:
+    if cell.scenario.targets[name].endpoint is not None:
+        return None
+    instance = f"{name}-{1 + sum(target == name for target in servers.values())}"
+    servers[instance] = name
+    return instance
+
+
+def _step(cell: Cell, target: str, rep: int, server: str | None) -> Step:
+    block = (rep + 1) // 2
+    return Step(cell=cell.id, target=target, rep=rep, block=block, seed=seed_of(cell, rep), server=server)
+
+
+def seed_of(cell: Cell, rep: int) -> int:
+    """The seed of a repeat: of the scenario's seed, the cell and the repeat, and so the same for every target."""
+    text = f"{cell.scenario.seed}:{cell.id}:{rep}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
+
+
+def _planned(cell: Cell) -> PlannedCell:
+    load = cell.scenario.load
+    shape = shape_of(load)
+    whole = digest(shape, seed_of(cell, 1), 0, 1)
+    return PlannedCell(id=cell.id, axes=cell.axes, digest=f"{whole:016x}", seconds=_seconds(load))
+
+
+def _seconds(load: Load) -> float:
+    """An estimate of a repeat: warm-up and window; a load that is limited by its count is taken for 30 s."""
+    warmup = 20.0 if load.warmup_s == "auto" else load.warmup_s
+    return warmup + (load.window_s or 30.0) + 0.5
+
+
+def shape_of(load: Load) -> Shape:
+    """The driver's form of a scenario's load."""
+    burst = load.kind == "burst"
+    return Shape(
+        concurrency=load.concurrency,
+        ramp_s=load.ramp_s,
+        arrival=arrival_of(load),
+        warmup_s=None if load.warmup_s == "auto" else 0.0 if burst else load.warmup_s,
+        window_s=load.window_s,
+        requests=load.requests,
+        drain_s=load.timeout_s if burst or load.requests else load.drain_s,
+        max_in_flight=load.max_in_flight,
+        max_rps=load.max_rps,
+        timeout_s=load.timeout_s,
+        stall_timeout_s=load.stall_timeout_s,
+        connect_timeout_s=load.connect_timeout_s,
+        max_event_bytes=load.max_event_bytes,
+    )
+
+
+def arrival_of(load: Load) -> Arrival | None:
+    """The arrival process of an open loop, None for a closed one. Raises UsageError for a file of bad timestamps."""
+    match load.kind:
+        case None:
+            return None
+        case "burst":
+            return Arrival(kind="burst", count=load.burst or 0)
+        case "piecewise":
+            return Arrival(kind="piecewise", rates=tuple(load.rates or ()))
+        case "timestamps":
+            return Arrival(kind="timestamps", timestamps=_timestamps(load.timestamps or ""))
+        case kind:
+            return Arrival(kind=kind, rate_rps=load.rate_rps or 0.0, cv=load.burstiness)
+
+
+def _timestamps(path: str) -> tuple[float, ...]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
+    except OSError as error:
+        raise UsageError(f"load.timestamps: cannot read {path}: {error.strerror}") from error
+    values = []
+    for number, line in lines:
+        if line:
+            try:
+                values.append(float(line))
+            except ValueError:
+                raise UsageError(f"{path}:{number}: {line[:40]!r} is no offset in seconds") from None
+    if not values:
+        raise UsageError(f"load.timestamps: {path} holds no offsets; write one number of seconds a line.")
+    return tuple(values)
+
+
+def workers_of(load: Load) -> int:
+    """The number of worker processes: the scenario's, else by load, leaving half of the cores to everybody else.
+
+    One worker holds some 500 streams or starts some 1,500 requests a second before it is late.
+    """
+    if load.workers != "auto":
+        return load.workers
+    rates = [load.rate_rps or 0.0, *(rate for _, rate in load.rates or ())]
+    need = max((load.concurrency or 0) / 512, max(rates) / 1500)
+    return max(1, min(int(-(-need // 1)), (os.cpu_count() or 2) // 2))
+
+
+def made_models(scenario: Scenario) -> dict[str, MadeModel]:
+    """The targets whose model is made here, with random weights."""
+    return {name: t.model for name, t in scenario.targets.items() if isinstance(t.model, MadeModel)}

@@ -1,0 +1,238 @@
+"""One repeat of one target in one cell: jobs for the workers, then the summary of what they recorded.
+
+In: a `Site` (where the requests go and how they are asked) and a step of the plan. Out: an attempt's folder with the
+request lines, ticks, histograms and, last of all, ``summary.json``.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadgen import histogram
+from loadgen.arrival import offsets
+from loadgen.drive.job import Job, Labels, Shape
+from loadgen.drive.tally import Audit, Tick
+from loadgen.fleet.local import Fleet, Outcome, Stop
+from loadgen.judge import limits
+from loadgen.plan import Step, shape_of, workers_of
+from loadgen.record import read_records
+from loadgen.scenario import Cell, parse_objective
+from loadgen.store import append_line, request_files, requests_path, write_bytes, write_json
+from loadgen.summarise import summarise
+from loadgen.summary import Context, Doubt, Summary, Window
+from loadgen.telemetry.prometheus import Seen
+from loadgen.telemetry.scrape import Scraper
+from loadgen.warmup import WarmUp
+
+SCHEMA = 1
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a target is now, and how it is asked. ``headers`` may hold a key and is never written anywhere.
+
+    ``model_path`` is the model's local folder, None if there is none; ``metrics`` the URL of the engine's Prometheus
+    page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target.
+    """
+
+    url: str
+    backend: str
+    options: Any
+    headers: dict[str, str]
+    model_path: str | None = None
+    tokenizer: str | None = None
+    metrics: str | None = None
+    names: dict[str, str] = {}
+    doubts: tuple[Doubt, ...] = ()
+    folder: str = "."
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``summary.json`` holds: a repeat's summary with where it came from and what client and server say."""
+
+    schema: int = SCHEMA
+    cell: str
+    target: str
+    rep: int
+    attempt: int
+    block: int
+    seed: int
+    server: str | None
+    started: str
+    summary: Summary
+    workers: tuple[Audit, ...]
+    lost: tuple[str, ...] = ()
+    seen: Seen = Seen()
+    interrupted: bool = False
+
+
+def run_repeat(
+    fleet: Fleet,
+    site: Site,
+    step: Step,
+    cell: Cell,
+    place: tuple[str, Path, int],
+    hooks: tuple[Callable[[Tick], None], Callable[[], Stop | None]],
+) -> Result:
+    """Drives one repeat and summarises it. ``place`` is (run id, attempt's folder, attempt); ``hooks`` are those of
+    `Fleet.run`: what to do with a tick, and whether to stop.
+
+    Raises TargetError when the endpoint cannot be reached at all.
+    """
+    run_id, folder, attempt = place
+    on_tick, look = hooks
+    load = cell.scenario.load
+    shape = shape_of(load)
+    labels = Labels(
+        run=run_id,
+        cell=cell.id,
+        target=step.target,
+        rep=step.rep,
+        attempt=attempt,
+        server=step.server,
+        endpoint=site.url,
+    )
+    jobs = make_jobs(cell, site, step, labels, folder, shape)
+    warmup = WarmUp(shape, len(jobs))
+
+    def tick(one: Tick) -> None:
+        append_line(folder / "ticks.jsonl", one)
+        warmup.add(one)
+        on_tick(one)
+
+    stopped: list[Stop] = []
+
+    def looked() -> Stop | None:
+        wanted = look()
+        if wanted is not None:
+            stopped.append(wanted)
+        return wanted
+
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with Scraper(site.metrics, site.names) as scraper:
+        outcome = fleet.run(jobs, tick, looked, warmup.over)
+        ended = time.monotonic_ns()
+    warmed = warmup.measured_from(outcome.start_ns)
+    window = window_of(shape, warmed, folder, (ended - outcome.start_ns) / 1e9 if stopped else None)
+    doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)))
+    summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, outcome, doubts))
+    edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
+    result = Result(
+        cell=cell.id,
+        target=step.target,
+        rep=step.rep,
+        attempt=attempt,
+        block=step.block,
+        seed=step.seed,
+        server=step.server,
+        started=started,
+        summary=summary,
+        workers=outcome.audits,
+        lost=outcome.lost,
+        seen=scraper.between(*edges),
+        interrupted=bool(stopped),
+    )
+    with io.StringIO() as log:
+        histogram.write_log(log, histogram.intervals(read_records(request_files(folder))), outcome.started_at)
+        write_bytes(folder / "latency.hlog", log.getvalue().encode())
+    # an interrupted repeat is kept and reported, but it is not whole: a resumed run does it again
+    write_json(folder / ("interrupted.json" if stopped else "summary.json"), result)
+    return result
+
+
+def make_jobs(cell: Cell, site: Site, step: Step, labels: Labels, folder: Path, shape: Shape) -> list[Job]:
+    """One job for each worker that this load needs."""
+    workload = cell.scenario.workload
+    workers = workers_of(cell.scenario.load)
+    output = workload.output
+    context = {
+        "seed": step.seed,
+        "folder": site.folder,
+        "template": workload.template,
+        "model_path": site.model_path,
+        "ask_tok": output.exact or output.max,
+        "exact": output.exact is not None,
+    }
+    return [
+        Job(
+            labels=labels,
+            worker=index,
+            workers=workers,
+            endpoint=site.url,
+            backend=site.backend,
+            options=site.options,
+            headers=site.headers,
+            workload=workload.prompts,
+            settings=workload.settings,
+            context=context,
+            shape=shape,
+            seed=step.seed,
+            out=str(requests_path(folder, index)),
+            driver=cell.scenario.load.driver,
+            save_text=workload.save_text,
+            tokenizer=site.tokenizer,
+        )
+        for index in range(workers)
+    ]
+
+
+def window_of(shape: Shape, warmed: float, folder: Path, stopped_at: float | None) -> Window:
+    """The measured window, in seconds from the start of the repeat.
+
+    It is the scenario's where it has a length; for a load that is limited by its count it goes from the first send
+    to the last end of a measured request. An interrupted repeat ends when it was stopped.
+    """
+    if shape.window_s is not None and shape.requests is None:
+        end = warmed + shape.window_s
+        return Window(warmed, max(min(end, stopped_at or end), warmed + 1e-3))
+    begin, end = None, warmed
+    for record in read_records(request_files(folder)):
+        if record.phase == "measure" and record.t_send is not None:
+            begin = record.t_send if begin is None else min(begin, record.t_send)
+            end = max(end, record.t_end or record.t_send)
+    begin = warmed if begin is None else begin
+    return Window(begin, max(end, begin + 1e-3))
+
+
+def context_of(cell: Cell, step: Step, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:
+    """What the summary must know besides the records."""
+    workload, load = cell.scenario.workload, cell.scenario.load
+    return Context(
+        exact_tok=workload.output.exact,
+        stream=workload.stream,
+        concurrency=load.concurrency,
+        scheduled=_scheduled(shape_of(load), step.seed),
+        worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
+        limits=limits([parse_objective(text) for text in cell.scenario.objectives]),
+        doubts=tuple(doubts),
+    )
+
+
+def _scheduled(shape: Shape, seed: int) -> int | None:
+    """How many requests an open loop wanted to send in the window; None for a closed loop, or without a window."""
+    if shape.arrival is None or shape.window_s is None or shape.warmup_s is None:
+        return None
+    count = 0
+    for offset in offsets(shape.arrival, seed):
+        if offset >= shape.warmup_s + shape.window_s:
+            break
+        count += offset >= shape.warmup_s
+    return count
+
+
+def _worker_doubts(outcome: Outcome, workers: int) -> list[Doubt]:
+    doubts = []
+    if outcome.lost:
+        names = "; ".join(outcome.lost)
+        doubts.append(
+            Doubt("worker_lost", f"{len(outcome.lost)} of {workers} workers died ({names}): their load is missing.")
+        )
+    steps = sum(audit.clock_steps for audit in outcome.audits)
+    if steps:
+        doubts.append(Doubt("clock_step", f"The clock of this machine was set {steps} times during the repeat."))
+    return doubts

@@ -1,0 +1,128 @@
+"""The report as Markdown: what the terminal shows, with every column, every repeat, and how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadgen.assemble import RunReport
+from loadgen.metrics import METRICS
+from loadgen.reports import rows
+from loadgen.reports.rows import number
+from loadgen.statistics import Ratio
+
+
+def render(report: RunReport) -> str:
+    """The whole report."""
+    run = report.run
+    parts = [f"# {_safe(run['scenario']['name'])}", ""]
+    if run["scenario"].get("description"):
+        parts += [_safe(run["scenario"]["description"]), ""]
+    parts += _bullets(_facts(report))
+    parts += _table(rows.rows(report))
+    parts += _bullets(rows.comparison_lines(report), "## Comparison")
+    parts += _ratios(report)
+    parts += _bullets(rows.objective_lines(report, "✓", "✗"), "## Objectives")
+    parts += _bullets([failure.partition("\n")[0] for failure in report.failures], "## Failed")
+    parts += _bullets(rows.warning_lines(report), "## Warnings")
+    parts += _bullets(rows.notes(report), "## Notes")
+    parts += _every_repeat(report)
+    parts += ["## Definitions", ""]
+    parts += [f"- **{metric.label}**: {metric.definition}" for metric in METRICS.values()]
+    return "\n".join(parts) + "\n"
+
+
+def _facts(report: RunReport) -> list[str]:
+    run, machine = report.run, report.run["machine"]
+    gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
+    facts = [
+        f"run {run['run']}, {run['started']} to {run['ended']}, {run['status']}",
+        f"machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {gpus}",
+        "versions: " + ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        f"seed {run['seed']}",
+    ]
+    if run.get("profile"):
+        facts.append(f"profile {run['profile']}: {run['profile_reason']}")
+    if scope := rows.scope_line(report):
+        facts.append(scope)
+    return [_safe(fact) for fact in facts]
+
+
+def _ratios(report: RunReport) -> list[str]:
+    """Candidate / baseline of every measure, with its interval."""
+    parts: list[str] = []
+    for comparison in report.comparisons:
+        head = ["cell", "measure", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
+        table = [head]
+        for cell in comparison.cells:
+            for compared in (cell.primary, *cell.secondary.values()):
+                ratio = compared.ratio
+                table.append(
+                    [
+                        cell.cell,
+                        compared.label,
+                        number(_mean(compared.baseline_values)),
+                        number(_mean(compared.candidate_values)),
+                        f"{ratio.value:.3f}" if ratio else rows.DASH,
+                        _interval(ratio) or (ratio.why if ratio else compared.why) or rows.DASH,
+                        str(compared.verdict.value) if compared.verdict else rows.DASH,
+                    ]
+                )
+        if comparison.cells:
+            first = comparison.cells[0]
+            parts += [f"## {_safe(first.candidate)} / {_safe(first.baseline)}", "", *_table(table)]
+    return parts
+
+
+def _interval(ratio: Ratio | None) -> str | None:
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return None
+    return f"{ratio.low:.3f} to {ratio.high:.3f}"
+
+
+def _every_repeat(report: RunReport) -> list[str]:
+    table = [
+        ["cell", "target", "repeat", "window s", "ok", "failed", "output tok/s", "TTFT p50 ms", "late p99 ms", "state"]
+    ]
+    for cell in report.cells:
+        for target in cell.targets:
+            for result in target.results:
+                if result is None:
+                    continue
+                one = result.summary
+                table.append(
+                    [
+                        cell.id,
+                        target.target,
+                        f"{result.rep}" + (f" (attempt {result.attempt})" if result.attempt > 1 else ""),
+                        f"{one.window.w0:.1f} to {one.window.w1:.1f}",
+                        str(one.ok),
+                        str(one.failed),
+                        number(one.output_tok_s),
+                        number(one.ttft_s.p50, 1e3),
+                        number(one.audit.late_p99_s, 1e3),
+                        one.state + (" (interrupted)" if result.interrupted else ""),
+                    ]
+                )
+    return ["## Every repeat", "", *_table(table)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _table(table: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = [[_safe(text).replace("|", "\\|") for text in row] for row in table]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
+    return [*lines, ""]
+
+
+def _bullets(lines: Sequence[str], heading: str = "") -> list[str]:
+    if not lines:
+        return []
+    return [*([heading, ""] if heading else []), *(f"- {_safe(line)}" for line in lines), ""]
+
+
+def _safe(text: str) -> str:
+    """Text of others as text: no HTML, no line ends."""
+    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,168 @@
+"""What a table of results shows, before it is drawn: one row a target and cell, in words that fit a column.
+
+In: a `RunReport`. Out: a header and rows of text, shared by the terminal's table and Markdown's. A value is the mean
+over the repeats of each repeat's own value; an invalid or failed repeat is never averaged in, and a value that no
+repeat has (too few samples) is a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.metrics import Measure
+
+
+class Column(NamedTuple):
+    """A column: its heading, how its text is found, and how soon it gives way in a narrow window (0 never)."""
+
+    head: str
+    text: Callable[[TargetCell], str]
+    yields: int = 0
+
+
+DASH = "-"
+
+
+def mean(target: TargetCell, metric: str, statistic: str | None = None) -> float | None:
+    """Mean over the valid repeats of a measure; None if no repeat has it."""
+    values = [summary.get(Measure(metric, statistic)) for summary in target.valid]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def number(value: float | None, scale: float = 1.0) -> str:
+    """Four significant digits at most, no exponent; a dash for None."""
+    if value is None:
+        return DASH
+    value *= scale
+    if value != 0 and abs(value) < 0.001:
+        return f"{value:.1g}"
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{value:,.{digits}f}".replace(",", " ") if abs(value) >= 10000 else f"{value:.{digits}f}"
+
+
+def _ms(metric: str, statistic: str) -> Callable[[TargetCell], str]:
+    return lambda target: number(mean(target, metric, statistic), 1e3)
+
+
+def _plain(metric: str) -> Callable[[TargetCell], str]:
+    return lambda target: number(mean(target, metric))
+
+
+def _batch(target: TargetCell) -> str:
+    seen = [result.seen.batch_seen for result in target.results if result and result.summary.state == "ok"]
+    known = [value for value in seen if value is not None]
+    return number(sum(known) / len(known)) if known else DASH
+
+
+def _failed(target: TargetCell) -> str:
+    failed = sum(summary.failed for summary in target.summaries)
+    total = sum(summary.requests for summary in target.summaries)
+    return f"{failed}/{total}"
+
+
+def _repeats(target: TargetCell) -> str:
+    valid, planned = len(target.valid), len(target.results)
+    return str(valid) if valid == planned else f"{valid}/{planned}"
+
+
+def _state(target: TargetCell) -> str:
+    return "ok" if target.state == "ok" else target.state.upper()
+
+
+COLUMNS = (
+    Column("output tok/s", _plain("output_tok_s")),
+    Column("req/s", _plain("request_rps"), 1),
+    Column("TTFT p50 ms", _ms("ttft_s", "p50")),
+    Column("p95", _ms("ttft_s", "p95"), 3),
+    Column("p99", _ms("ttft_s", "p99"), 4),
+    Column("TPOT p50 ms", _ms("tpot_s", "p50")),
+    Column("p95", _ms("tpot_s", "p95"), 5),
+    Column("e2e p50 ms", _ms("e2e_s", "p50"), 6),
+    Column("batch seen", _batch, 2),
+    Column("failed", _failed, 7),
+    Column("repeats", _repeats, 8),
+    Column("state", _state),
+)
+
+
+def axis_names(report: RunReport) -> list[str]:
+    """The axes of the matrix, in their order."""
+    names: dict[str, None] = {}
+    for cell in report.cells:
+        names.update(dict.fromkeys(cell.axes))
+    return list(names)
+
+
+def rows(report: RunReport, columns: Sequence[Column] = COLUMNS) -> list[list[str]]:
+    """A header and one row for each target of each cell."""
+    axes = axis_names(report)
+    found = [[*(axes or ["cell"]), "target", *(column.head for column in columns)]]
+    for cell in report.cells:
+        labels = [_axis(cell, axis) for axis in axes] or [cell.id]
+        found += [[*labels, t.target, *(column.text(t) for column in columns)] for t in cell.targets]
+    return found
+
+
+def _axis(cell: ReportCell, axis: str) -> str:
+    return str(cell.axes[axis]) if axis in cell.axes else DASH
+
+
+def comparison_lines(report: RunReport) -> list[str]:
+    """One sentence for each compared cell, then the crossings and what holds for all of them."""
+    lines = []
+    for comparison in report.comparisons:
+        lines += [cell.primary.sentence for cell in comparison.cells if cell.primary.sentence]
+        lines += [crossing.sentence for crossing in comparison.crossings if crossing.measure == comparison.primary]
+    return lines
+
+
+def notes(report: RunReport) -> list[str]:
+    """What holds for every comparison of the run, once."""
+    return list(dict.fromkeys(note for comparison in report.comparisons for note in comparison.notes))
+
+
+def warning_lines(report: RunReport) -> list[str]:
+    """The doubts, most serious first, each with how often and where it was found."""
+    lines = []
+    for warning in report.warnings:
+        mark = "INVALID: " if warning.invalid else ""
+        count = len(warning.where)
+        where = warning.where[0] if count == 1 else f"{count} repeats, first {warning.where[0]}"
+        lines.append(f"{mark}{warning.text} ({where})")
+    for comparison in report.comparisons:
+        for cell in comparison.cells:
+            lines += [f"{doubt.text} ({cell.cell})" for doubt in cell.doubts]
+        lines += [doubt.text for doubt in comparison.doubts]
+    return list(dict.fromkeys(lines))
+
+
+def objective_lines(report: RunReport, tick: str, cross: str, unknown: str = "?") -> list[str]:
+    """The objectives by cell and target, marked as met, missed, or not to be judged."""
+    lines = []
+    for cell in report.cells:
+        for target in cell.targets:
+            for judgement in target.judgements:
+                mark = unknown if judgement.met is None else tick if judgement.met else cross
+                lines.append(f"{mark} {cell.id}, {target.target}: {judgement.text} {judgement.why}".rstrip())
+    return lines
+
+
+def title(report: RunReport) -> str:
+    """What was run, on which profile and why."""
+    scenario = report.run["scenario"]
+    parts = [scenario["name"]]
+    if report.run.get("profile"):
+        parts.append(f"profile {report.run['profile']}: {report.run['profile_reason']}")
+    return " - ".join(parts)
+
+
+def scope_line(report: RunReport) -> str:
+    """How the repeats were laid out."""
+    if not report.comparisons:
+        return ""
+    if report.plan.scope == "instance":
+        return "Repeats alternate between standing servers (ABBA): the result speaks of these server instances."
+    return "Every repeat has a server that was started for it, in ABBA order: the result includes the restart."

@@ -1,0 +1,271 @@
+"""The story of a run, and the only file that knows its order. Read this first::
+
+    scenario -> plan -> [ launch -> drive -> record -> summarise ]* -> compare -> report
+
+In: a `Request`. Out: a finished run folder and its exit code. Each repeat is written as soon as it is over, so that
+whatever comes later (a server that dies, a Ctrl-C, a full disk) costs nothing that was measured.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import psutil
+
+from loadgen import host, launch
+from loadgen.assemble import RunReport, assemble
+from loadgen.drive.tally import Tick
+from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM, LaunchError, LoadgenError, TargetError
+from loadgen.fleet.local import Fleet, Stop
+from loadgen.plan import Plan, Step, make_plan, workers_of
+from loadgen.repeat import Result, run_repeat
+from loadgen.reports import json as json_report
+from loadgen.reports import markdown as markdown_report
+from loadgen.scenario import Cell, Loaded, expand, public_dict
+from loadgen.sites import Sites, check_target
+from loadgen.store import Run, boot_id, create_run, write_bytes, write_json
+
+SCHEMA = 1
+_DRAIN_S = 10.0
+"""After the first Ctrl-C requests in flight have this long to end."""
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on; the command line shows it."""
+
+    def planned(self, plan: Plan, run: Run, loaded: Loaded) -> None:
+        """The run has a folder and a plan; nothing was started yet."""
+
+    def say(self, text: str) -> None:
+        """Something happened that a person would want to know."""
+
+    def began(self, step: Step, number: int) -> None:
+        """Repeat ``number`` of the plan starts."""
+
+    def ticked(self, tick: Tick) -> None:
+        """A second of one worker has passed."""
+
+    def ended(self, result: Result | None) -> None:
+        """A repeat is over; None if it failed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run. ``resume`` is a run whose whole repeats are taken over."""
+
+    loaded: Loaded
+    store: Path
+    resume: Run | None = None
+
+
+@dataclass
+class Interrupt:
+    """Signals that came: the first drains, the second stops at once. ``exit_code`` is that of the first."""
+
+    count: int = 0
+    exit_code: int | None = None
+    since: float = 0.0
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if not self.count:
+            self.exit_code = EXIT_SIGTERM if number == signal.SIGTERM else EXIT_SIGINT
+            self.since = time.monotonic()
+        self.count += 1
+
+    def wanted(self) -> Stop | None:
+        """What the workers are to do."""
+        if not self.count:
+            return None
+        return "now" if self.count > 1 or time.monotonic() - self.since > _DRAIN_S else "drain"
+
+
+@dataclass
+class _State:
+    """What a run knows while it goes on."""
+
+    run: Run
+    loaded: Loaded
+    cells: dict[str, Cell]
+    plan: Plan
+    watcher: Watcher
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    failures: list[str] = field(default_factory=list)
+
+
+def execute(request: Request, watcher: Watcher) -> RunReport:
+    """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
+    cells = expand(request.loaded.scenario)
+    plan = make_plan(request.loaded.scenario, cells)
+    check_engines(request.loaded, cells)
+    state = _begin(request, cells, plan, watcher)
+    watcher.planned(plan, state.run, request.loaded)
+    try:
+        with _signals(state.interrupt):
+            _measure(state)
+    except BaseException as error:
+        _finish(state, "failed", [*state.failures, str(error) or type(error).__name__])
+        raise
+    return _report(state)
+
+
+def check_engines(loaded: Loaded, cells: list[Cell]) -> None:
+    """Finds what no engine could start with (unknown words, a missing model) before anything is started.
+
+    Raises LoadgenError.
+    """
+    for cell in cells:
+        for name, target in cell.scenario.targets.items():
+            check_target(loaded.path.parent, name, target)
+
+
+def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
+    loaded = request.loaded
+    run = request.resume or create_run(request.store, loaded.scenario.name)
+    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher)
+    if request.resume is None:
+        write_json(run.folder / "plan.json", plan)
+        write_bytes(run.folder / "scenario.yaml", loaded.source)
+        run.write("run.json", _description(state, "running"))
+    else:
+        run.write("run.json", {**run.read("run.json"), **_process(), "status": "running", "ended": None})
+    return state
+
+
+def _description(state: _State, status: str) -> dict[str, Any]:
+    loaded = state.loaded
+    return {
+        "schema": SCHEMA,
+        "run": state.run.id,
+        "status": status,
+        **_process(),
+        "started": _utc(),
+        "ended": None,
+        "scenario_path": str(loaded.path),
+        "scenario": public_dict(loaded.scenario),
+        "profile": loaded.profile,
+        "profile_reason": loaded.profile_reason,
+        "seed": loaded.scenario.seed,
+        "versions": host.versions(),
+        "machine": host.fingerprint(),
+        "servers": {},
+        "failures": [],
+    }
+
+
+def _process() -> dict[str, Any]:
+    own = psutil.Process()
+    return {"pid": own.pid, "pid_started": own.create_time(), "boot_id": boot_id()}
+
+
+def _measure(state: _State) -> None:
+    """Follows the plan. A repeat that fails costs itself; the rest goes on."""
+    steps = [(number, step) for number, step in enumerate(state.plan.steps) if step not in _whole(state)]
+    if not steps:
+        return
+    workers = max(workers_of(state.cells[step.cell].scenario.load) for _, step in steps)
+    folder = state.loaded.path.parent
+    with (
+        Fleet(workers) as fleet,
+        Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan) as sites,
+    ):
+        try:
+            sites.try_endpoints(state.cells[step.cell] for _, step in steps)
+            for number, step in steps:
+                if state.interrupt.count:
+                    break
+                _one(state, fleet, sites, number, step)
+                sites.done_with(step.server, number)
+        finally:
+            sites.close()
+            state.failures += sites.problems
+            state.run.write("run.json", {**state.run.read("run.json"), "servers": sites.described})
+
+
+def _whole(state: _State) -> list[Step]:
+    """Steps that need not be done: those of pairs of which every target's repeat is whole."""
+    pairs: dict[tuple[str, int], list[Step]] = {}
+    for step in state.plan.steps:
+        pairs.setdefault((step.cell, step.rep), []).append(step)
+    done: list[Step] = []
+    for pair in pairs.values():
+        if all(state.run.repeat(step.cell, step.target, step.rep).whole() for step in pair):
+            done += pair
+    return done
+
+
+def _one(state: _State, fleet: Fleet, sites: Sites, number: int, step: Step) -> None:
+    """One repeat: its server is made sure of, it is driven, and what comes of it is written."""
+    cell = state.cells[step.cell]
+    state.watcher.began(step, number)
+    result: Result | None = None
+    try:
+        site = sites.site(cell, step.target, step.server)
+        attempt, folder = state.run.repeat(step.cell, step.target, step.rep).new_attempt()
+        look = _look(state, sites, step)
+        result = run_repeat(fleet, site, step, cell, (state.run.id, folder, attempt), (state.watcher.ticked, look))
+        if step.server is not None and not sites.alive(step.server):
+            raise sites.lost(step.server)
+    except launch.LaunchCancelled:
+        pass
+    except (LaunchError, TargetError) as error:
+        first = not any(str(error) in failure for failure in state.failures)
+        state.failures.append(f"{step.cell}, {step.target}, repeat {step.rep}: {error}")
+        if first:
+            state.watcher.say(f"{step.target} failed: {error}")
+    state.watcher.ended(result)
+
+
+def _look(state: _State, sites: Sites, step: Step) -> Callable[[], Stop | None]:
+    def look() -> Stop | None:
+        if not sites.alive(step.server):
+            return "now"  # nobody will answer any more
+        return state.interrupt.wanted()
+
+    return look
+
+
+def _report(state: _State) -> RunReport:
+    status = "aborted" if state.interrupt.count else "failed" if not any(state.run.repeats()) else "complete"
+    if status == "complete" and state.failures:
+        status = "degraded"
+    _finish(state, status, state.failures)
+    report = assemble(state.run, interrupted=state.interrupt.exit_code)
+    write_bytes(state.run.folder / "report.json", json_report.render(report).encode())
+    write_bytes(state.run.folder / "report.md", markdown_report.render(report).encode())
+    return report
+
+
+def _finish(state: _State, status: str, failures: list[str]) -> None:
+    try:
+        state.run.write(
+            "run.json", {**state.run.read("run.json"), "status": status, "ended": _utc(), "failures": failures}
+        )
+    except LoadgenError:
+        if status != "failed":
+            raise
+
+
+def _utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@contextmanager
+def _signals(interrupt: Interrupt) -> Iterator[None]:
+    """Ctrl-C and SIGTERM are counted instead of raised; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

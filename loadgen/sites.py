@@ -1,0 +1,291 @@
+"""The targets of a run as places that answer: endpoints that exist are tried, engines are launched, kept and stopped.
+
+In: the scenario's targets. Out: a `Site` for each step of the plan, whose server is up. A server is started when the
+first step that needs it comes and stopped after its last; whatever happens, `Sites.close` stops what is left. One that
+dies in the middle is started once more for the steps that remain, then given up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from loadgen import launch
+from loadgen.backends import RequestOptions
+from loadgen.errors import LaunchError, LoadgenError, UsageError
+from loadgen.plan import Plan, launch_key
+from loadgen.probe import probe
+from loadgen.repeat import Site
+from loadgen.scenario import Cell, Target
+from loadgen.scenario.model import MadeModel
+from loadgen.store import Run
+from loadgen.summary import Doubt
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on; ``cli`` shows it."""
+
+    def say(self, text: str) -> None:
+        """Something happened that a person would want to know."""
+
+
+class Sites:
+    """All targets of one run. Use it as a context manager."""
+
+    def __init__(self, run: Run, folder: Path, watcher: Watcher, cancelled: Callable[[], bool], plan: Plan) -> None:
+        self._run = run
+        self._folder = folder
+        self._watcher = watcher
+        self._cancelled = cancelled
+        self._last_use = {step.server: number for number, step in enumerate(plan.steps) if step.server}
+        self._servers: dict[str, launch.Server] = {}
+        self._starts: dict[str, int] = {}
+        self._given_up: dict[str, str] = {}
+        self._models: dict[str, Path] = {}
+        self._probed: set[str] = set()
+        self.described: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+
+    def __enter__(self) -> Sites:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops every server that is still up."""
+        for instance in list(self._servers):
+            self._stop(instance)
+
+    def try_endpoints(self, cells: Iterable[Cell]) -> None:
+        """Asks every endpoint that exists for one token, once. Raises TargetError for one that does not answer right."""
+        for cell in cells:
+            for name, target in cell.scenario.targets.items():
+                if target.endpoint is not None:
+                    self._endpoint(cell, name, target)
+
+    def site(self, cell: Cell, target_name: str, instance: str | None) -> Site:
+        """The target's place for a cell. Starts its server if it is not up.
+
+        Raises LaunchError if it cannot be started (again), TargetError if an endpoint does not answer as it must.
+        """
+        target = cell.scenario.targets[target_name]
+        if instance is None:
+            return self._endpoint(cell, target_name, target)
+        server = self._up(target_name, target, instance)
+        command = server.command
+        model = self._model_path(target_name, target)
+        return Site(
+            url=command.base_url,
+            backend=command.backend,
+            options=_options(cell, target, command.served_name, dict(command.request), dict(command.exact)),
+            headers=_headers(target),
+            model_path=model,
+            tokenizer=self._tokenizer(target, model),
+            metrics=command.base_url + command.metrics if command.metrics else None,
+            names=dict(getattr(command, "seen", {})),
+            doubts=tuple(_doubts(target_name, target)),
+        )
+
+    def alive(self, instance: str | None) -> bool:
+        """False if the server of a running repeat has died."""
+        server = self._servers.get(instance or "")
+        return server is None or server.alive()
+
+    def lost(self, instance: str) -> LaunchError:
+        """The sentence for a server that died in the middle; takes it off the list of those that are up."""
+        server = self._servers.pop(instance)
+        error = server.death("in the middle of a repeat")
+        server.stop()
+        return error
+
+    def done_with(self, instance: str | None, step: int) -> None:
+        """Step number ``step`` is over: a server that no later step needs is stopped."""
+        if instance in self._servers and self._last_use[instance] <= step:
+            self._stop(instance)
+
+    # -- servers --------------------------------------------------------------------------------------------------
+
+    def _up(self, name: str, target: Target, instance: str) -> launch.Server:
+        if instance in self._servers:
+            return self._servers[instance]
+        if instance in self._given_up:
+            raise LaunchError(self._given_up[instance])
+        if self._starts.get(instance, 0) >= 2:
+            self._given_up[instance] = f"target {name}: its server died twice and is given up."
+            raise LaunchError(self._given_up[instance])
+        self._starts[instance] = self._starts.get(instance, 0) + 1
+        spec = self.spec(name, target)
+        recipe = launch.load_recipe(spec.engine, self._folder)
+        make = partial(launch.render, recipe, spec, run_id=self._run.id, launchers=launch.launchers_folder())
+        suffix = "" if self._starts[instance] == 1 else f"-{self._starts[instance]}"
+        began = time.monotonic()
+        self._watcher.say(f"starting {spec.engine} for {name}: {spec.model}")
+        try:
+            server = launch.start_ready(
+                lambda port: make(port=port),
+                self._run.server_folder(instance + suffix),
+                cancelled=self._cancelled,
+                secrets=_secrets(target),
+            )
+        except LaunchError as error:
+            self._given_up[instance] = str(error)
+            raise
+        self._watcher.say(f"{name} is ready after {time.monotonic() - began:.1f} s ({server.command.base_url})")
+        self._servers[instance] = server
+        self.described[instance] = server.describe()
+        return server
+
+    def spec(self, name: str, target: Target) -> launch.LaunchSpec:
+        """What is to be launched for a target."""
+        return spec_of(self._folder, name, target, self._model_path(name, target))
+
+    def _model_path(self, name: str, target: Target) -> str | None:
+        if not isinstance(target.model, MadeModel):
+            return target.model if Path(target.model).is_dir() else None
+        key = launch_key(name, target)
+        if key not in self._models:
+            self._watcher.say(f"making the model of {name} from {target.model.config} (random weights)")
+            python = target.python or sys.executable
+            config = self._folder / target.model.config
+            self._models[key] = launch.make_model(
+                config, models_folder(), python, target.model.seed, launch.launchers_folder()
+            )
+        return str(self._models[key])
+
+    @staticmethod
+    def _tokenizer(target: Target, model: str | None) -> str | None:
+        folder = target.tokenizer or model
+        return folder if folder is not None and (Path(folder) / "tokenizer.json").exists() else None
+
+    def _stop(self, instance: str) -> None:
+        server = self._servers.pop(instance)
+        proof = server.stop()
+        self.described[instance] = server.describe()
+        if not proof.ok:
+            self.problems += [f"server {instance}: {problem}" for problem in proof.problems()]
+
+    # -- endpoints that exist -------------------------------------------------------------------------------------
+
+    def _endpoint(self, cell: Cell, name: str, target: Target) -> Site:
+        recipe = launch.load_recipe(target.engine, self._folder) if target.engine else None
+        model = self._model_path(name, target)
+        url = str(target.endpoint).rstrip("/").removesuffix("/v1")
+        site = Site(
+            url=url,
+            backend=target.backend or (recipe.backend if recipe else "openai_chat"),
+            options=_options(
+                cell,
+                target,
+                target.served_name or str(target.model),
+                dict(recipe.request) if recipe else {},
+                dict(recipe.exact) if recipe else {},
+            ),
+            headers=_headers(target),
+            model_path=model,
+            tokenizer=self._tokenizer(target, model),
+            metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,
+            names=dict(getattr(recipe, "seen", {})) if recipe else {},
+        )
+        if name not in self._probed:
+            probe(name, site, cell.scenario.load.connect_timeout_s)
+            self._probed.add(name)
+        return site
+
+
+def spec_of(folder: Path, name: str, target: Target, model: str | None) -> launch.LaunchSpec:
+    """What is to be launched for a target; ``model`` is its folder where it has one already."""
+    assert target.engine is not None
+    made = isinstance(target.model, MadeModel)
+    return launch.LaunchSpec(
+        name=name,
+        engine=target.engine,
+        model=model or str(target.model),
+        tokenizer=target.tokenizer,
+        served_name=target.served_name or (name if made else None),
+        options=target.options,
+        args=target.args,
+        env=target.env,
+        python=target.python,
+        image=target.image,
+        devices=target.devices or (),
+        cpus=target.cpus or (),
+        folder=folder,
+        api_key_env=target.api_key_env,
+        backend=target.backend,
+    )
+
+
+def check_target(folder: Path, name: str, target: Target) -> None:
+    """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
+    _headers(target)
+    if target.engine is None:
+        return
+    recipe = launch.load_recipe(target.engine, folder)
+    if target.endpoint is None:
+        spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
+        launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
+        _check_model(folder, name, target)
+
+
+def _check_model(folder: Path, name: str, target: Target) -> None:
+    if isinstance(target.model, MadeModel):
+        if not (folder / target.model.config).is_file():
+            raise UsageError(f"targets.{name}.model.config: there is no file {folder / target.model.config}.")
+    elif target.image is None and (sentence := launch.missing_model_sentence(target.model, folder=folder)):
+        raise UsageError(f"targets.{name}.model: {sentence}")
+
+
+def models_folder() -> Path:
+    """Where models with random weights are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loadgen" / "models"
+
+
+def _options(
+    cell: Cell, target: Target, served_name: str, request: dict[str, Any], exact: dict[str, Any]
+) -> RequestOptions:
+    workload = cell.scenario.workload
+    return RequestOptions(
+        model=served_name,
+        stream=workload.stream,
+        sampling=workload.sampling,
+        fields={**request, **target.request},
+        exact_fields=exact if target.exact is None else target.exact,
+    )
+
+
+def _secrets(target: Target) -> list[str]:
+    """Values that must not be written anywhere."""
+    key = os.environ.get(target.api_key_env or "")
+    return [key] if key else []
+
+
+def _headers(target: Target) -> dict[str, str]:
+    headers = dict(target.headers)
+    if target.api_key_env is not None:
+        key = os.environ.get(target.api_key_env)
+        if not key:
+            raise UsageError(f"api_key_env: the environment has no variable {target.api_key_env}; export it first.")
+        headers["authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _doubts(name: str, target: Target) -> list[Doubt]:
+    if not isinstance(target.model, MadeModel):
+        return []
+    text = (
+        f"The weights of {name} are random (made here from {Path(target.model.config).name}): its speed is that of "
+        "the architecture, its text means nothing, and a router with random weights spreads tokens more evenly than a "
+        "trained one."
+    )
+    return [Doubt("random_weights", text)]
+
+
+def failed_with(error: LoadgenError) -> str:
+    """The first line of an error, for a list."""
+    return str(error).partition("\n")[0]

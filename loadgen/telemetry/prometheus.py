@@ -1,0 +1,96 @@
+"""What an engine says of itself on its Prometheus page, in our words.
+
+In: the text of a page, and the recipe's map from our words to the engine's metric names. Out: numbers. Samples of one
+name are summed over their labels. Our words: ``running`` and ``waiting`` (requests now), ``kv_use`` (0 to 1),
+``batch`` (a histogram of the size of each step's batch), ``prompt_tokens``, ``generation_tokens``, ``cached_tokens``
+(counters), ``queue_s`` and ``ttft_s`` (histograms). An engine that lacks a word just does not map it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+HISTOGRAMS = ("batch", "queue_s", "ttft_s")
+COUNTERS = ("prompt_tokens", "generation_tokens", "cached_tokens")
+GAUGES = ("running", "waiting", "kv_use")
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server said over one window; None where it says nothing.
+
+    ``batch_seen`` is the mean size of the batches that it ran: by its own histogram, else the mean of ``running`` as
+    sampled. Means of ``queue_s`` and ``ttft_s`` are those of the requests that it finished counting in the window.
+    """
+
+    batch_seen: float | None = None
+    batch_source: str | None = None
+    running_max: float | None = None
+    waiting_max: float | None = None
+    kv_use_max: float | None = None
+    prompt_tokens: float | None = None
+    generation_tokens: float | None = None
+    cached_tokens: float | None = None
+    queue_s: float | None = None
+    ttft_s: float | None = None
+
+
+def parse(page: str) -> dict[str, float]:
+    """Name -> value of every sample, summed over labels. Lines that are no samples are passed over."""
+    values: dict[str, float] = {}
+    for line in page.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+        text = rest.rpartition("}")[2] if "{" in line else rest
+        try:
+            value = float(text.split()[0])
+        except (ValueError, IndexError):
+            continue
+        if value == value:  # a NaN says nothing
+            values[name.strip()] = values.get(name.strip(), 0.0) + value
+    return values
+
+
+def seen(names: Mapping[str, str], pages: list[dict[str, float]]) -> Seen:
+    """What the pages of one window, oldest first, come to. With fewer than two pages there is nothing to say."""
+    if len(pages) < 2:
+        return Seen()
+    first, last = pages[0], pages[-1]
+    found: dict[str, Any] = {}
+    for word in COUNTERS:
+        found[word] = _delta(first, last, names.get(word), ("", "_total"))
+    for word in HISTOGRAMS:
+        found[word] = _mean_between(first, last, names.get(word))
+    sampled = {word: _samples(pages, names.get(word)) for word in GAUGES}
+    batch, source = found.pop("batch"), "histogram"
+    if batch is None and sampled["running"]:
+        batch, source = sum(sampled["running"]) / len(sampled["running"]), "samples"
+    return Seen(
+        batch_seen=batch,
+        batch_source=source if batch is not None else None,
+        running_max=max(sampled["running"], default=None),
+        waiting_max=max(sampled["waiting"], default=None),
+        kv_use_max=max(sampled["kv_use"], default=None),
+        **found,
+    )
+
+
+def _samples(pages: list[dict[str, float]], name: str | None) -> list[float]:
+    return [page[name] for page in pages if name in page] if name else []
+
+
+def _delta(first: dict[str, float], last: dict[str, float], name: str | None, endings: tuple[str, ...]) -> float | None:
+    for ending in endings:
+        key = f"{name}{ending}"
+        if name and key in last:
+            return last[key] - first.get(key, 0.0)
+    return None
+
+
+def _mean_between(first: dict[str, float], last: dict[str, float], name: str | None) -> float | None:
+    count = _delta(first, last, name, ("_count",))
+    total = _delta(first, last, name, ("_sum",))
+    return total / count if count and total is not None else None

@@ -1,0 +1,57 @@
+"""Reads an engine's Prometheus page once a second in a thread of the parent process, away from the measuring path."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from loadgen.telemetry.prometheus import Seen, parse, seen
+
+_EVERY_S = 1.0
+
+
+class Scraper:
+    """Pages of one server over one repeat. Start it before the repeat; ask for `between` when it is over.
+
+    A page that cannot be had is left out: telemetry never fails a run. ``url`` None reads nothing.
+    """
+
+    def __init__(self, url: str | None, names: Mapping[str, str]) -> None:
+        self._url = url if names else None
+        self._names = names
+        self._pages: list[tuple[int, dict[str, float]]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="scraper", daemon=True)
+
+    def __enter__(self) -> Scraper:
+        if self._url is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def between(self, start_ns: int, end_ns: int) -> Seen:
+        """What the server said between two moments (monotonic ns). The pages nearest to both edges are taken along."""
+        inside = [page for at, page in self._pages if start_ns <= at <= end_ns]
+        before = [page for at, page in self._pages if at < start_ns][-1:]
+        after = [page for at, page in self._pages if at > end_ns][:1]
+        return seen(self._names, [*(before if len(inside) < 2 else []), *inside, *(after if len(inside) < 2 else [])])
+
+    def _read(self) -> None:
+        import httpx
+
+        with httpx.Client(timeout=5, trust_env=False) as client:
+            while True:
+                over = self._over.wait(0 if not self._pages else _EVERY_S)
+                try:
+                    reply = client.get(self._url or "")
+                    if reply.status_code == 200:
+                        self._pages.append((time.monotonic_ns(), parse(reply.text)))
+                except httpx.HTTPError:
+                    pass
+                if over or not self._pages:
+                    return

@@ -1,0 +1,93 @@
+"""The prompts that ship with loadgen: English and Chinese, as people ask them, in ``natural.jsonl``.
+
+They were written for this project: chat, code, maths, summarise (with the passage) and continue (a text to go on
+with). Settings: ``tags`` and ``langs`` narrow the set; ``as`` is explained in ``template``. A line of the file is
+``{"id", "lang": "en" | "zh", "tag", "messages"}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from loadgen.errors import UsageError
+from loadgen.record import Message, Prompt
+from loadgen.workloads import Context, one_of, parse
+from loadgen.workloads.order import place
+from loadgen.workloads.template import Form, Shaper
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """``tags`` and ``langs`` are those to keep; None keeps all."""
+
+    tags: list[str] | None = None
+    langs: list[str] | None = None
+    form: Form = msgspec.field(name="as", default="text")
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of ``natural.jsonl``."""
+
+    id: str
+    lang: str
+    tag: str
+    messages: tuple[Message, ...]
+
+
+class Natural:
+    """The shipped prompts, in a new seeded order on every pass."""
+
+    name = "natural"
+
+    def __init__(self, lines: list[Line], sha256: str, context: Context, form: Form) -> None:
+        self.size: int | None = len(lines)
+        self._lines = lines
+        self._sha256 = sha256
+        self._seed = context.seed
+        self._shaper = Shaper(self.name, context, form)
+        self._made: dict[int, tuple[Prompt, ...]] = {}  # each prompt is rendered once, when it is first asked for
+
+    def session(self, index: int) -> tuple[Prompt, ...]:
+        """One prompt."""
+        at = place(index, len(self._lines), self._seed)
+        if at not in self._made:
+            self._made[at] = (self._shaper.prompt(self._lines[at].messages),)
+        return self._made[at]
+
+    def describe(self) -> dict[str, Any]:
+        """Counts by tag and language, and the SHA-256 of the shipped file (of all of it, whatever was chosen)."""
+        return {
+            "kind": self.name,
+            "size": self.size,
+            "tags": dict(Counter(line.tag for line in self._lines)),
+            "langs": dict(Counter(line.lang for line in self._lines)),
+            "sha256": self._sha256,
+            **self._shaper.describe(),
+        }
+
+
+def open(settings: dict[str, Any], context: Context) -> Natural:
+    """The shipped prompts with these tags and languages. Raises UsageError for a tag or language that none has."""
+    chosen = parse("natural", settings, Settings)
+    data = resources.files("loadgen.workloads").joinpath("natural.jsonl").read_bytes()
+    lines = msgspec.json.Decoder(Line).decode_lines(data)
+    for key, wanted, known in (
+        ("tags", chosen.tags, [line.tag for line in lines]),
+        ("langs", chosen.langs, [line.lang for line in lines]),
+    ):
+        for word in wanted or ():
+            one_of(f"workload.{key}", word, sorted(set(known)))
+    kept = [line for line in lines if _wanted(line.tag, chosen.tags) and _wanted(line.lang, chosen.langs)]
+    if not kept:
+        raise UsageError(
+            f"workload: prompts: natural has no prompt with tags {chosen.tags} and langs {chosen.langs}; leave one out."
+        )
+    return Natural(kept, hashlib.sha256(data).hexdigest(), context, chosen.form)
+
+
+def _wanted(word: str, chosen: list[str] | None) -> bool:
+    return chosen is None or word in chosen
