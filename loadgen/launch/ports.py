@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from loadgen.launch.processes import Tree
 
@@ -37,7 +37,9 @@ def belongs_to_another(port: int, tree: Tree) -> bool:
         sockets = psutil.net_connections(kind="tcp")
     except (psutil.Error, OSError):
         return False
-    pids = {found.pid for found in sockets if found.status == psutil.CONN_LISTEN and found.laddr.port == port}
+    pids = {
+        found.pid for found in sockets if found.status == psutil.CONN_LISTEN and found.laddr and found.laddr[1] == port
+    }
     if not pids:
         return False
     tree.refresh(thorough=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 COOKIE = "LOADGEN_SERVER"
 """Name of the variable that marks every process of a server."""

@@ -100,7 +100,7 @@ class Server:
         }
 
     def wait_ready(self, timeout_s: float | None = None, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Return when the server is ready (see ready.py), by default within the recipe's own time.
+        """Return when the server is ready (see ready.py), by default within the recipe's own time. Blocks its thread.
 
         Raises LaunchError, with the log's tail, if the server dies, refuses or is too late, `PortLost` if another has
         its port, and `LaunchCancelled` as soon as ``cancelled()`` is true. The server is not stopped by any of them.
