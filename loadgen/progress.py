@@ -38,11 +38,10 @@ class Progress:
         """Says what will be done, on which profile and why, and where it goes."""
         self._steps, self._estimate = len(plan.steps), plan.estimate_s
         if loaded.profile:
-            self._write(f"profile {loaded.profile}: {loaded.profile_reason}")
-        cells, starts = len(plan.cells), len(plan.servers)
+            self._write(loaded.profile_reason)
         self._write(
-            f"{cells} cell{'s' * (cells != 1)}, {self._steps} repeats, {starts} server start{'s' * (starts != 1)}, "
-            f"about {duration(plan.estimate_s)}; writing to {run.folder}"
+            f"{counted(len(plan.cells), 'cell')}, {counted(self._steps, 'repeat')}, "
+            f"{counted(len(plan.servers), 'server start')}, about {duration(plan.estimate_s)}; writing to {run.folder}"
         )
 
     def say(self, text: str) -> None:
@@ -123,6 +122,11 @@ class Progress:
         """Tokens a second over the last ticks. A worker's tick is one second."""
         seconds = max(len(self._tokens) / max(len(self._in_flight), 1), 1)
         return sum(tokens for _, tokens in self._tokens) / seconds
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 cell``, ``3 cells``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def duration(seconds: float) -> str:

@@ -41,7 +41,7 @@ def _facts(report: RunReport) -> list[str]:
         f"seed {run['seed']}",
     ]
     if run.get("profile"):
-        facts.append(f"profile {run['profile']}: {run['profile_reason']}")
+        facts.append(run["profile_reason"])
     if scope := rows.scope_line(report):
         facts.append(scope)
     return [_safe(fact) for fact in facts]

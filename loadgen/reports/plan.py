@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from loadgen.plan import Plan, Step
-from loadgen.progress import duration
+from loadgen.plan import Plan
+from loadgen.progress import counted, duration
 from loadgen.reports.text import aligned
 from loadgen.scenario import Loaded
 
@@ -15,11 +15,11 @@ def render(plan: Plan, loaded: Loaded) -> str:
     scenario = loaded.scenario
     lines = [scenario.name + (f": {scenario.description.strip()}" if scenario.description else "")]
     if loaded.profile:
-        lines.append(f"profile {loaded.profile}: {loaded.profile_reason}")
+        lines.append(loaded.profile_reason)
     starts = len(plan.servers)
     lines += [
-        f"{len(plan.cells)} cells x {len(scenario.targets)} targets, {len(plan.steps)} repeats, "
-        f"{starts} server starts, about {duration(plan.estimate_s)}",
+        f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, "
+        f"{counted(len(plan.steps), 'repeat')}, {counted(starts, 'server start')}, about {duration(plan.estimate_s)}",
         "",
         *_targets(loaded),
         "",
@@ -38,13 +38,13 @@ def _targets(loaded: Loaded) -> list[str]:
 
 
 def _order(plan: Plan) -> list[str]:
-    """One line for each stretch of repeats on one server, or of one cell."""
-    scope = "servers stand, each cell alternates" if plan.scope == "instance" else "a server is started for each repeat"
-    lines = [f"order ({scope}):"]
+    """One line for each stretch of repeats on one server (restarts), or of one cell (standing servers)."""
+    if plan.scope == "restart":
+        lines = ["order (a server is started for each repeat and runs all cells):"]
+        for (server, target, rep), steps in groupby(plan.steps, key=lambda step: (step.server, step.target, step.rep)):
+            lines.append(f"  repeat {rep}: {server or target}: {', '.join(step.cell for step in steps)}")
+        return lines
+    lines = ["order (servers stand, each cell alternates):"]
     for (cell, rep), steps in groupby(plan.steps, key=lambda step: (step.cell, step.rep)):
-        lines.append(f"  {cell} repeat {rep}: {', then '.join(_who(step) for step in steps)}")
+        lines.append(f"  {cell} repeat {rep}: {', '.join(step.server or step.target for step in steps)}")
     return lines
-
-
-def _who(step: Step) -> str:
-    return f"{step.target} (on {step.server})" if step.server else step.target

@@ -146,17 +146,16 @@ def objective_lines(report: RunReport, tick: str, cross: str, unknown: str = "?"
         for target in cell.targets:
             for judgement in target.judgements:
                 mark = unknown if judgement.met is None else tick if judgement.met else cross
-                lines.append(f"{mark} {cell.id}, {target.target}: {judgement.text} {judgement.why}".rstrip())
+                value = "" if judgement.value is None else f": {judgement.value:.4g}"
+                lines.append(f"{mark} {cell.id}, {target.target}: {judgement.text}{value} ({judgement.why})")
     return lines
 
 
 def title(report: RunReport) -> str:
     """What was run, on which profile and why."""
     scenario = report.run["scenario"]
-    parts = [scenario["name"]]
-    if report.run.get("profile"):
-        parts.append(f"profile {report.run['profile']}: {report.run['profile_reason']}")
-    return " - ".join(parts)
+    reason = report.run.get("profile_reason")
+    return f"{scenario['name']} ({reason})" if reason else str(scenario["name"])
 
 
 def scope_line(report: RunReport) -> str:

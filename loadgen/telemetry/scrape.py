@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from loadgen.telemetry.prometheus import Seen, parse, seen
+
+if TYPE_CHECKING:
+    import httpx
 
 _EVERY_S = 1.0
 
@@ -42,16 +46,22 @@ class Scraper:
         return seen(self._names, [*(before if len(inside) < 2 else []), *inside, *(after if len(inside) < 2 else [])])
 
     def _read(self) -> None:
+        """A page at once, one a second, and one at the end; none more if the first cannot be had."""
         import httpx
 
         with httpx.Client(timeout=5, trust_env=False) as client:
-            while True:
-                over = self._over.wait(0 if not self._pages else _EVERY_S)
-                try:
-                    reply = client.get(self._url or "")
-                    if reply.status_code == 200:
-                        self._pages.append((time.monotonic_ns(), parse(reply.text)))
-                except httpx.HTTPError:
-                    pass
-                if over or not self._pages:
-                    return
+            self._page(client)
+            while self._pages and not self._over.wait(_EVERY_S):
+                self._page(client)
+            if self._pages:
+                self._page(client)
+
+    def _page(self, client: httpx.Client) -> None:
+        import httpx
+
+        try:
+            reply = client.get(self._url or "")
+        except httpx.HTTPError:
+            return
+        if reply.status_code == 200:
+            self._pages.append((time.monotonic_ns(), parse(reply.text)))

@@ -1,0 +1,91 @@
+"""The store: names, permissions, whole files, attempts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from loadgen.errors import StoreError, UsageError
+from loadgen.store import append_line, create_run, find_run, read_json, request_files, store_root, write_json
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_folders_are_for_the_owner_and_so_are_files(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "store", "demo")
+    run.write("run.json", {"a": 1})
+    _, attempt = run.repeat("c=1", "dense", 1).new_attempt()
+    append_line(attempt / "ticks.jsonl", {"t": 1})
+    assert mode(run.folder) == mode(attempt) == mode(tmp_path / "store") == 0o700
+    assert mode(run.folder / "run.json") == mode(attempt / "ticks.jsonl") == 0o600
+
+
+def test_a_run_is_named_by_time_scenario_and_a_random_part(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "demo")
+    stamp, name, rest = run.id.split("-")
+    assert (len(stamp), name, len(rest)) == (16, "demo", 6)
+    assert run.folder.parent.parent == tmp_path / "runs"
+
+
+def test_the_newest_whole_attempt_counts(tmp_path: Path) -> None:
+    repeat = create_run(tmp_path, "demo").repeat("all", "a", 1)
+    assert repeat.whole() is None
+    for _ in range(11):
+        number, folder = repeat.new_attempt()
+    write_json(repeat.folder / "attempt-10" / "summary.json", {})
+    assert number == 11
+    assert folder.name == "attempt-11"
+    assert repeat.whole() == repeat.folder / "attempt-10"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+    assert read_json(path) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_a_sentence() -> None:
+    with pytest.raises(StoreError, match=r"cannot write /dev/full: No space left on device\. What was written"):
+        append_line(Path("/dev/full"), {"x": 1})
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot make the folder .*--store"):
+        create_run(tmp_path / "file", "demo")
+
+
+def test_runs_are_found_by_either_end_of_their_name_by_path_and_as_the_last(tmp_path: Path) -> None:
+    runs = [create_run(tmp_path, name) for name in ("one", "two")]
+    for run in runs:
+        run.write("run.json", {})
+    assert find_run(tmp_path, runs[0].id[-6:]).id == runs[0].id
+    assert find_run(tmp_path, str(runs[1].folder)).id == runs[1].id
+    assert find_run(tmp_path, "last").id == max(run.id for run in runs)
+    with pytest.raises(UsageError, match="no run 'nothing'"):
+        find_run(tmp_path, "nothing")
+    with pytest.raises(UsageError, match="fits 2 runs"):
+        find_run(tmp_path, runs[0].id[:8])
+
+
+def test_the_store_is_what_was_given_or_the_environment_or_a_folder_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOADGEN_HOME", "/elsewhere")
+    assert store_root(Path("x")) == Path("x")
+    assert store_root(None) == Path("/elsewhere")
+    monkeypatch.delenv("LOADGEN_HOME")
+    assert store_root(None) == Path("loadgen-results")
+
+
+def test_compressed_request_files_are_found_too(tmp_path: Path) -> None:
+    for name in ("requests-h-w0.jsonl.gz", "requests-h-w1.jsonl", "ticks.jsonl"):
+        (tmp_path / name).touch()
+    assert [path.name for path in request_files(tmp_path)] == ["requests-h-w0.jsonl.gz", "requests-h-w1.jsonl"]
