@@ -262,7 +262,7 @@ def test_an_axis_over_how_a_server_is_launched_does_not_go_with_an_endpoint(tmp_
     assert "there is no target 'qwen2'" in complaints(tmp_path, text, endpoint="http://h", model="m")[0]
     text = TWO.replace("load.concurrency: [1, 2]", "load.concurrency: [1], targets.*.options.dtype: [a, b]")
     (line,) = complaints(tmp_path, text, endpoint="http://h", model="m")
-    assert line.startswith("x.yaml:7:58: matrix.targets.*.options.dtype: means nothing beside endpoint")
+    assert line.startswith("x.yaml:7:33: matrix.targets.*.options.dtype: means nothing beside endpoint")
 
 
 # environment

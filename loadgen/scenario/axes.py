@@ -33,8 +33,8 @@ def axis_path(text: str, data: Mapping[str, Any]) -> Path:
         raise ValueError(f"there is no target {path[1]!r}{did_you_mean(str(path[1]), names)}")
     known = keys_of(path[:-1])
     if known and path[:-1] != ("workload",) and path[-1] not in known:
-        near = nearest(str(path[-1]), known)
-        raise ValueError(f"there is no {text}{near.replace('mean ', f'mean {dotted(path[:-1])}.', 1)}")
+        paths = [dotted((*path[:-1], key)) for key in known]
+        raise ValueError(f"there is no {text}{nearest(text, paths)}")
     return path
 
 

@@ -175,7 +175,8 @@ def _related(path: Path, wrong: Path) -> bool:
 
 def _place(tree: Node, path: Path) -> str:
     found, rest = tree.find(path)
-    return found.key_where if rest or isinstance(found.value, dict) else found.where
+    at_key = rest or isinstance(found.value, dict) or path[:1] == ("matrix",)
+    return found.key_where if at_key else found.where
 
 
 def _elsewhere(tree: Node, env: Mapping[str, str]) -> list[Problem]:

@@ -74,6 +74,8 @@ def problems_of(error: ValidationError, tree: Node, root: Path = ()) -> list[Pro
     stands in the scenario."""
     together: dict[Path, list[Any]] = {}
     for item in error.errors(include_url=False):
+        if item["type"] == "too_short" and item["input"]:
+            continue  # it has items, which are all wrong and have problems of their own
         together.setdefault(_path(item, tree), []).append(item)
     return [_problem(path, items, tree, root) for path, items in together.items()]
 
