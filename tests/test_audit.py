@@ -1,0 +1,179 @@
+"""What weakens a repeat and what forbids trusting it: each sentence at its limit, on both sides of it."""
+
+from __future__ import annotations
+
+import pytest
+from test_summarise import failure, reply
+
+from loadgen.audit import audited_p99, late_limit
+from loadgen.record import Record
+from loadgen.summarise import summarise
+from loadgen.summary import Context, Doubt, Summary, Window
+
+LONG = Window(12, 52)
+
+
+def run(count: int = 400, late: float = 0.0, **fields: object) -> list[Record]:
+    """A flawless repeat: enough requests, each ``late`` seconds after its time, TTFT 50 ms."""
+    sends = [12 + i * 39 / count for i in range(count)]
+    return [reply(send, **{"t_sched": send - late, "prompt_sha": f"{i:x}", **fields}) for i, send in enumerate(sends)]
+
+
+def codes(summary: Summary) -> list[str]:
+    return [doubt.code for doubt in (*summary.invalid, *summary.doubts)]
+
+
+def text(summary: Summary, code: str) -> str:
+    return next(doubt.text for doubt in (*summary.invalid, *summary.doubts) if doubt.code == code)
+
+
+def test_a_flawless_repeat_has_no_doubt():
+    summary = summarise(run(), LONG)
+    assert codes(summary) == []
+    assert summary.state == "ok"
+
+
+# Invalid --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ttft", "limit"), [(0.01, 0.001), (0.02, 0.001), (0.05, 0.0025), (0.1, 0.005), (9.0, 0.005)])
+def test_the_limit_of_lateness_is_5_percent_of_ttft_between_1_and_5_ms(ttft, limit):
+    assert late_limit([ttft] * 9) == pytest.approx(limit)
+
+
+def test_the_limit_of_lateness_without_ttft_is_5_ms():
+    assert late_limit([]) == 0.005
+
+
+def test_a_client_that_sends_late_makes_the_repeat_invalid():
+    summary = summarise(run(late=0.003), LONG)
+    assert summary.state == "invalid"
+    assert text(summary, "late") == (
+        "The client sent late: 3 ms at p99, the limit is 2.5 ms. "
+        "Use more workers or a lower load, or give the client cores of its own."
+    )
+    assert summarise(run(late=0.002), LONG).state == "ok"
+
+
+def test_two_late_sends_of_100_condemn_and_one_is_a_doubt():
+    records = run(100)
+    records[7].t_sched -= 0.1
+    one = summarise(records, LONG)
+    assert one.state == "ok"
+    assert text(one, "late_once") == "The latest send came 100 ms after its time; the limit for the p99 is 2.5 ms."
+    records[8].t_sched -= 0.1
+    assert summarise(records, LONG).state == "invalid"
+
+
+def test_the_audited_p99_leaves_out_the_largest_of_few_and_is_nearest_rank_of_many():
+    assert audited_p99([]) is None
+    assert audited_p99([9]) is None
+    assert audited_p99([1, 9]) == 1
+    assert audited_p99(range(1, 101)) == 99
+    assert audited_p99(range(1, 201)) == 198
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.85, "ok"), (0.86, "invalid")])
+def test_a_worker_without_cpu_to_spare_makes_the_repeat_invalid(share, state):
+    summary = summarise(run(), LONG, Context(worker_cpu=(0.1, share)))
+    assert summary.state == state
+    if state == "invalid":
+        assert text(summary, "cpu").startswith("Worker 1 used 86 % of a core, the limit is 85 %")
+
+
+@pytest.mark.parametrize(("scheduled", "state"), [(408, "ok"), (409, "invalid")])
+def test_fewer_sends_than_the_schedule_asked_for_make_the_repeat_invalid(scheduled, state):
+    assert summarise(run(), LONG, Context(scheduled=scheduled)).state == state
+
+
+def test_sends_that_the_cap_dropped_are_named():
+    dropped = [failure("dropped", t_send=None, t_sched=20.0) for _ in range(20)]
+    summary = summarise([*run(), *dropped], LONG)
+    assert summary.state == "invalid"
+    assert "20 were dropped at load.max_in_flight" in text(summary, "sends")
+
+
+def test_a_closed_loop_is_never_short_of_sends():
+    assert summarise(run(), LONG, Context(concurrency=1, scheduled=9999)).invalid == ()
+
+
+# Doubts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_counted_by_kind_the_most_frequent_first():
+    summary = summarise([*run(), failure("reset"), failure("timeout"), failure("timeout")], LONG)
+    assert text(summary, "errors") == (
+        "3 of 403 requests failed (2 timeout, 1 reset): latencies come from the 400 others."
+    )
+
+
+def test_replies_that_the_end_cut_off_are_said_to_be_missing_from_the_tail():
+    assert "longest replies are missing" in text(summarise([*run(), failure("cancelled")], LONG), "cut_off")
+
+
+@pytest.mark.parametrize(
+    ("fields", "context", "code", "said"),
+    [
+        ({"tok_source": "tokenizer"}, Context(), "guessed_tokens", "400 of 400 replies were counted by a tokenizer"),
+        ({"tok_source": None, "out_tok": None}, Context(), "unknown_tokens", "token rates are blank"),
+        ({"in_tok": None}, Context(), "unknown_prompt_tokens", "400 of 400 requests"),
+        (
+            {"ask_tok": 4},
+            Context(exact_tok=4),
+            "lengths",
+            "400 of 400 replies do not have the 4 tokens asked for (3 to 3)",
+        ),
+        ({"out_tok": 6}, Context(), "chunks", "A chunk holds 2.00 tokens on average"),
+        ({}, Context(stream=False), "whole_replies", "there is no TTFT or TPOT"),
+        ({"clock": "user"}, Context(), "user_clock", "400 of 400 requests were stamped when this program read them"),
+        ({"coalesced": 1}, Context(), "coalesced", "33.3 % of the chunks"),
+        ({}, Context(concurrency=16), "not_full", "not the 16 of the concurrency"),
+        ({"cached_tok": 1}, Context(), "cached", "14.3 % of the prompt tokens"),
+        ({"prompt_sha": "aa"}, Context(), "repeated_prompts", "400 requests asked 1 different prompts; nobody knows"),
+        ({"prompt_sha": "aa"}, Context(prefix_cache=True), "repeated_prompts", "prefix cache is on"),
+    ],
+)
+def test_what_weakens_a_number_is_said_with_its_numbers(fields, context, code, said):
+    assert said in text(summarise(run(**fields), LONG, context), code)
+
+
+@pytest.mark.parametrize("context", [Context(prefix_cache=False)])
+def test_repeated_prompts_are_no_doubt_without_a_prefix_cache(context):
+    assert codes(summarise(run(prompt_sha="aa"), LONG, context)) == []
+
+
+def test_repeated_prompts_are_no_doubt_where_the_server_says_that_none_was_cached():
+    assert codes(summarise(run(prompt_sha="aa", cached_tok=0), LONG)) == []
+
+
+def test_a_short_window_a_short_warm_up_and_a_small_sample_are_said():
+    summary = summarise(run(50), Window(3, 8))
+    assert text(summary, "short_window") == "The window lasted 5 s, less than 30 s."
+    assert text(summary, "short_warmup") == "Warm-up lasted 3 s, less than 10 s."
+    assert text(summary, "few_samples") == (
+        "50 requests are too few for every percentile: p95 needs 73, p99 needs 381."
+    )
+
+
+def test_a_warm_up_of_fewer_requests_than_twice_the_concurrency_is_said():
+    warm = [reply(i, phase="warmup", t_end=12.0 + i) for i in range(3)]
+    full = [reply(12, t_end=52.0) for _ in range(2)]
+    summary = summarise([*warm, *run(), *full], LONG, Context(concurrency=2))
+    assert text(summary, "short_warmup") == "3 requests ended in warm-up, fewer than twice the concurrency (4)."
+
+
+def test_a_warm_up_that_still_changed_is_said():
+    steady = [reply(2.05 + i / 10, phase="warmup") for i in range(99)]
+    assert summarise([*steady, *run()], LONG).audit.warmup_change == pytest.approx(1 / 50, abs=0.011)
+    rising = [*steady, *(reply(8.0, phase="warmup") for _ in range(10))]
+    summary = summarise([*rising, *run()], LONG)
+    assert text(summary, "unsteady").startswith("Output tok/s still changed by")
+
+
+def test_doubts_that_the_caller_has_come_first():
+    mine = Doubt("weights", "The weights are random.")
+    assert summarise(run(50), LONG, Context(doubts=(mine,))).doubts[0] == mine
+
+
+def test_a_window_without_a_request_says_so_and_nothing_else():
+    assert codes(summarise([], LONG)) == ["no_requests"]
