@@ -1,4 +1,4 @@
-"""What every test may use. That this file is here also puts `tests/` on the path, so that `import fakes` works anywhere."""
+"""What every test may use. This file also puts `tests/` on the path, so that `import fakes` works anywhere."""
 
 from __future__ import annotations
 

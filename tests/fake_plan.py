@@ -11,8 +11,9 @@ import json
 import zlib
 from typing import Any, NamedTuple
 
+from fake_native import dialect_of
 from fake_script import Script
-from fake_wire import Ask, Dialect, dialect_of, frame
+from fake_wire import Ask, Dialect, frame
 
 _MS = 1_000_000
 _BAD = "\uf8ff"
@@ -29,7 +30,7 @@ class Event(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One send. ``due`` is ns after the request was read; ``step`` replaces it where a capacity model gives the pace."""
+    """One send. ``due`` is ns after the request was read; ``step`` replaces it under a capacity model."""
 
     due: int
     step: int

@@ -22,6 +22,12 @@ from typing import Any
 _PROGRAM = Path(__file__).with_name("fake_server.py")
 
 
+def sse_events(body: bytes) -> list[Any]:
+    """The JSON of each server-sent event of a body; the end marker as it is."""
+    found = [line[5:].strip() for line in body.replace(b"\r\n", b"\n").split(b"\n") if line.startswith(b"data:")]
+    return [e.decode() if e == b"[DONE]" else json.loads(e) for e in found]
+
+
 class FakeServer:
     """A running fake server. Keyword arguments are the names of `fake_script.Script`."""
 
@@ -29,7 +35,18 @@ class FakeServer:
         self._kept: str | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="fake-server-")
         self.truth_path = Path(self._folder.name, "truth.jsonl")
-        argv = [sys.executable, str(_PROGRAM), "--host", host, "--port", str(port), "--truth", str(self.truth_path)]
+        argv = [
+            sys.executable,
+            "-S",
+            str(_PROGRAM),
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "--truth",
+            str(self.truth_path),
+        ]
+        # -S: the server needs the standard library alone, and coverage would slow it down
         argv += ["--script", json.dumps(script)] + (["--unix", unix] if unix else [])
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
