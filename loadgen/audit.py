@@ -156,9 +156,9 @@ def _lengths(summary: Summary, context: Context) -> Iterator[Doubt]:
 
 
 def _client(summary: Summary, context: Context) -> Iterator[Doubt]:
-    audit = summary.audit
-    if audit.late_s.max is not None and (audit.late_p99_s or 0.0) <= audit.late_limit_s < audit.late_s.max:
-        worst, limit = _ms(audit.late_s.max), _ms(audit.late_limit_s)
+    audit, late = summary.audit, summary.audit.late_s
+    if late.n < 100 and late.max is not None and (audit.late_p99_s or 0.0) <= audit.late_limit_s < late.max:
+        worst, limit = _ms(late.max), _ms(audit.late_limit_s)
         yield Doubt("late_once", f"The latest send came {worst} after its time; the limit for the p99 is {limit}.")
     stamped = sum(audit.clocks.values())
     user = audit.clocks.get("user", 0)

@@ -104,6 +104,7 @@ def test_an_interval_whose_rank_leaves_the_sample_is_none():
     assert order_interval(range(381), 0.99, 381) is not None
     assert order_interval(range(380), 0.99, 380) is None
     assert order_interval(range(381), 0.99, 200) is None
+    assert order_interval([], 0.5, 1) is None
 
 
 def test_independent_requests_are_worth_themselves_and_correlated_ones_less():
@@ -130,7 +131,7 @@ def ar1(rng: np.random.Generator, shape: tuple[int, int], phi: float) -> np.ndar
 
 def test_the_interval_of_a_percentile_covers_correlated_requests_as_the_specification_says():
     truth, hits, naive = 1.6448536, 0, 0
-    runs = ar1(np.random.default_rng(3), (1500, 400), 0.8)
+    runs = ar1(np.random.default_rng(3), (800, 400), 0.8)
     for run in runs:
         ordered = np.sort(run)
         n_eff = len(run) / autocorrelation_time(run > nearest_rank(ordered, 0.95))
@@ -209,7 +210,7 @@ def session(rng: np.random.Generator, noise: float, drift: float, places: list[t
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 @pytest.mark.parametrize(("noise", "drift"), [(0.02, 0.0), (0.02, 0.03), (0.005, 0.03)])
 def test_the_paired_interval_covers_the_truth_in_95_of_100_sessions(seed, noise, drift):
-    rng, hits, tries = np.random.default_rng(seed), 0, 4000
+    rng, hits, tries = np.random.default_rng(seed), 0, 2500
     for _ in range(tries):
         ratio = ratio_paired(*session(rng, noise, drift, ABBA))
         hits += ratio.low <= 1.2 <= ratio.high
@@ -227,7 +228,7 @@ def test_repeats_that_are_not_interleaved_do_not_cover_the_truth_under_drift():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_welch_interval_covers_the_truth_without_drift(seed):
-    rng, hits, tries = np.random.default_rng(seed), 0, 4000
+    rng, hits, tries = np.random.default_rng(seed), 0, 2500
     for _ in range(tries):
         ratio = ratio_welch(*session(rng, 0.02, 0.0, ABBA))
         hits += ratio.low <= 1.2 <= ratio.high
