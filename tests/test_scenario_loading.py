@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scenario_text import SMALLEST, complaints, loaded, put, scenario
 
 from loadgen.errors import ScenarioError
@@ -240,3 +243,41 @@ def test_a_scenario_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:
     read = loaded(tmp_path, SMALLEST)
     with pytest.raises(ValueError, match="frozen"):
         read.scenario.load.concurrency = 9  # type: ignore[misc]
+
+
+WORDS = [
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    "- ",
+    "&a ",
+    "*a",
+    "<<: ",
+    "null",
+    "true",
+    "-1",
+    "\t",
+    "\n",
+    "!!int ",
+    "${env:X}",
+    "'",
+    "é",
+]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 20), st.sampled_from(WORDS)), min_size=1, max_size=4))
+def test_a_damaged_file_is_a_scenario_or_a_sentence(tmp_path: Path, damages: list[tuple[int, int, str]]) -> None:
+    text = SMALLEST + "matrix:\n  concurrency: [1, 2]\n  include: [{concurrency: 3}]\nobjectives: [p99 ttft < 1 s]\n"
+    for at, cut, word in damages:
+        text = text[:at] + word + text[at + cut :]
+    with contextlib.suppress(ScenarioError):
+        read = loaded(tmp_path, text).scenario
+        assert from_public(public_dict(read), env={}) == read
+
+
+def test_settings_of_a_workload_may_be_called_like_parts_of_a_model(tmp_path: Path) -> None:
+    text = SMALLEST.replace("natural,", "natural, settings: 1, copy: 2, model_extra: 3, schema: 4,")
+    assert scenario(tmp_path, text).workload.settings == {"settings": 1, "copy": 2, "model_extra": 3, "schema": 4}

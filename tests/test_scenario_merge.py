@@ -136,8 +136,7 @@ def test_a_machine_that_fits_no_profile_gets_the_scenario_as_it_stands(tmp_path:
     assert read.profile is None
     assert read.scenario.repeats == 6
     assert read.profile_reason == (
-        "no profile fits a machine with no GPU; 'a100' asks for 1 GPU with 0 GB (a100): "
-        "the scenario is used as it stands"
+        "no profile fits a machine with no GPU; 'a100' asks for 1 GPU (a100): the scenario is used as it stands"
     )
     named = loaded(tmp_path, (tmp_path / "x.yaml").read_text(), machine=Machine(1, 80.0, "NVIDIA A100-SXM4-80GB"))
     assert named.profile == "a100"

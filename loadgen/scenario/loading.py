@@ -63,30 +63,34 @@ def load(  # noqa: PLR0913 - one keyword for each flag of the command line
     Raises ScenarioError with every problem that was found, one a line.
     """
     variables = os.environ if env is None else env
+    source, tree, profiles, problems = _file(path)
+    choice, wrong = choose(profiles, profile, machine or Machine(0, 0.0, None))
+    others, main = _variants(tree, profiles, choice.name)
+    main, flagged = with_sets(main, sets)
+    main, replaced = at_endpoint(main, endpoint, model)
+    _raise_if(literal_secrets(main))
+    scenario, found = _checked(main, variables)
+    problems = [*problems, *wrong, *flagged, *replaced, *found]
+    for other in others:
+        problems += _elsewhere(other, variables)
+    if problems or scenario is None:
+        raise _error(problems)
+    return Loaded(scenario, source, path, choice.name, choice.reason)
+
+
+def _file(path: File) -> tuple[bytes, Node, Node | None, list[Problem]]:
+    """A file's bytes, its tree with a name and all that it extends, its profiles, and what is wrong with these."""
     source, tree, problems = read(path)
     if tree is None:
         raise _error(problems)
     tree, more = extended(tree, path)
     # Without the file that it extends, nearly all of a scenario is missing; that is not worth a sentence each.
     _raise_if([*problems, *more] if any(problem.path == ("extends",) for problem in more) else [])
-    profiles = tree.get("profiles")
-    base = _named(_without(tree, "profiles"), path)
-    if base.get("schema") is None:
-        more.append(Problem(str(path), ("schema",), "is missing; write schema: loadgen/v1 at the top"))
-    choice, wrong = choose(profiles, profile, machine or Machine(0, 0.0, None))
     # A literal secret is reported alone, so that no other message quotes it.
     _raise_if(literal_secrets(tree))
-    others, chosen = _variants(base, profiles, choice.name)
-    main, flagged = with_sets(chosen, sets)
-    main, replaced = at_endpoint(main, endpoint, model)
-    _raise_if(literal_secrets(main))
-    scenario, found = _checked(main, variables)
-    problems = [*problems, *more, *wrong, *flagged, *replaced, *found]
-    for other in others:
-        problems += _elsewhere(other, variables)
-    if problems or scenario is None:
-        raise _error(problems)
-    return Loaded(scenario, source, path, choice.name, choice.reason)
+    if tree.get("schema") is None:
+        more.append(Problem(str(path), ("schema",), "is missing; write schema: loadgen/v1 at the top"))
+    return source, _named(_without(tree, "profiles"), path), tree.get("profiles"), [*problems, *more]
 
 
 def public_dict(scenario: Scenario) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class Machine:
         if not self.gpus:
             return "no GPU"
         name = f" ({self.gpu_name})" if self.gpu_name else ""
-        return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''} with {self.gpu_memory_gb:g} GB{name}"
+        memory = f" with {self.gpu_memory_gb:g} GB" if self.gpu_memory_gb else ""
+        return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}{memory}{name}"
 
 
 @dataclass(frozen=True)
