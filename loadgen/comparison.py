@@ -91,8 +91,8 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     """A place on the axis where the better target changes, between the measured values ``low`` and ``high``.
 
     ``direction`` is what the candidate does as the axis grows. ``decided`` is False where an interval beside the place
-    still includes equality. ``at`` is interpolated linearly in the logarithm of the axis over the ``pairs`` that cross,
-    ``interval`` its 95 % t interval; both None where too few pairs cross.
+    still includes equality. ``at`` is interpolated linearly in the logarithm of the axis over the ``pairs`` that cross
+    (over the means where none does), ``interval`` its 95 % t interval, None where fewer than three pairs cross.
     """
 
     low: float
@@ -100,7 +100,7 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     direction: Literal["overtakes", "falls behind"]
     decided: bool
     pairs: int
-    at: float | None = None
+    at: float
     interval: tuple[float, float] | None = None
 
 

@@ -107,12 +107,10 @@ def _crossing(bracket: Sequence[_Point], *, decided: bool) -> Crossing:
     common = set.intersection(*(set(point.pairs) for point in bracket))
     places = [_place([(point.x, point.pairs[i]) for point in bracket], rising) for i in sorted(common)]
     crossed = [place for place in places if place is not None]
-    if not crossed:  # unpaired sides, or no pair crosses by itself: only the means do
-        middle = _place([(point.x, point.d) for point in bracket], rising)
-        crossed = [] if middle is None else [middle]
-        interval = None
-    else:
-        interval = mean_interval(crossed)
+    interval = mean_interval(crossed)
+    middle = _place([(point.x, point.d) for point in bracket], rising)
+    assert middle is not None  # the ends of a bracket have opposite signs
+    at = math.fsum(crossed) / len(crossed) if crossed else middle  # unpaired sides cross in their means alone
     direction: Literal["overtakes", "falls behind"] = "overtakes" if rising else "falls behind"
     return Crossing(
         low=bracket[0].x,
@@ -120,7 +118,7 @@ def _crossing(bracket: Sequence[_Point], *, decided: bool) -> Crossing:
         direction=direction,
         decided=decided,
         pairs=sum(place is not None for place in places),
-        at=math.exp(math.fsum(crossed) / len(crossed)) if crossed else None,
+        at=math.exp(at),
         interval=None if interval is None else (math.exp(interval[0]), math.exp(interval[1])),
     )
 

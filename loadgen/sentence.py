@@ -65,8 +65,6 @@ def crossing_sentence(
 
 
 def _at(crossing: Crossing) -> str:
-    if crossing.at is None:
-        return ""
     if crossing.interval is None:
         return f", at about {crossing.at:.3g}"
     return f", at {crossing.at:.3g} [{crossing.interval[0]:.3g}, {crossing.interval[1]:.3g}]"

@@ -295,7 +295,7 @@ def test_a_change_of_sign_that_no_interval_backs_is_reported_as_undecided():
 
 def test_a_crossing_of_the_means_alone_has_a_place_without_an_interval():
     found = crossed(ladder({4: 0.8, 16: 1.25}, noise=0.001, paired=False)).crossings[0]
-    assert found.sentence.endswith("between concurrency 4 and 16, at about 8")
+    assert found.sentence.endswith("between concurrency 4 and 16, at about 8.01")
 
 
 def test_less_latency_overtakes():

@@ -55,7 +55,7 @@ def test_the_text_of_a_histogram_gives_it_back(values):
     assert back.max_us() == histogram.max_us()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(VALUES.filter(len))
 def test_it_counts_as_the_library_does_value_by_value(values):
     theirs = HdrHistogram(1, HIGHEST_US, 3)
