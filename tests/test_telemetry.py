@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from fakes import FakeServer
 
 from loadgen.drive.job import Shape
 from loadgen.drive.tally import Tick
 from loadgen.telemetry.prometheus import parse, seen
 from loadgen.telemetry.scrape import Scraper
 from loadgen.warmup import WarmUp
-from fakes import FakeServer
 
 PAGE = """# HELP x what it is
 # TYPE x counter
@@ -81,7 +81,9 @@ def ticked(warmup: WarmUp, tokens: list[int], ended: int = 10) -> int | None:
 
 
 def test_a_steady_server_is_warm_after_ten_whole_seconds() -> None:
-    assert ticked(WarmUp(Shape(concurrency=4, warmup_s=None), 1), [100] * 20) == 11  # the running second is not whole yet
+    assert (
+        ticked(WarmUp(Shape(concurrency=4, warmup_s=None), 1), [100] * 20) == 11
+    )  # the running second is not whole yet
 
 
 def test_a_server_that_still_gains_speed_is_not_warm() -> None:

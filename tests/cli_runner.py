@@ -1,0 +1,77 @@
+"""Runs the command line as a user does, in a process of its own, and reads what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadgen.record import Record, read_records
+from loadgen.repeat import Result
+from loadgen.store import request_files
+
+
+class Done:
+    """A finished command and the newest run of its store."""
+
+    def __init__(self, code: int, out: str, err: str, store: Path) -> None:
+        self.code, self.out, self.err, self.store = code, out, err, store
+
+    @property
+    def run(self) -> Path:
+        return max(self.store.glob("runs/*/*"), key=lambda path: path.name)
+
+    def description(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.run / "run.json").read_text())
+        return found
+
+    def attempts(self) -> list[Path]:
+        return sorted(self.run.glob("cells/*/*/rep-*/attempt-*"))
+
+    def records(self, attempt: Path) -> list[Record]:
+        return list(read_records(request_files(attempt)))
+
+    def results(self) -> list[Result]:
+        files = sorted(self.run.glob("cells/*/*/rep-*/attempt-*/summary.json"))
+        return [msgspec.json.decode(path.read_bytes(), type=Result) for path in files]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "loadgen", *words]
+
+
+def environment(store: Path) -> dict[str, str]:
+    return {**os.environ, "LOADGEN_HOME": str(store), "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def loadgen(folder: Path, *words: str) -> Done:
+    """Runs ``loadgen WORDS`` in ``folder`` with its store there.
+
+    A run that was invalid because this machine was too busy to send in time is run again, up to twice: lateness is
+    the machine's, and what a test asks is something else.
+    """
+    for _ in range(2):
+        done = once(folder, *words)
+        if done.code != 5 or "client sent late" not in done.out:
+            return done
+    return once(folder, *words)
+
+
+def once(folder: Path, *words: str) -> Done:
+    """Runs ``loadgen WORDS`` in ``folder`` with its store there, whatever comes of it."""
+    store = folder / "store"
+    done = subprocess.run(
+        command(*words), cwd=folder, env=environment(store), capture_output=True, text=True, timeout=120
+    )
+    return Done(done.returncode, done.stdout, done.stderr, store)
+
+
+def write_scenario(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    path = folder / name
+    path.write_text("schema: loadgen/v1\n" + text)
+    return path
