@@ -1,6 +1,6 @@
 """Records in, numbers out: the one pass over a repeat's records that `summarise` makes.
 
-A record leaves a few floats behind and is forgotten, so that memory is some 100 bytes a request whatever its length.
+A record leaves a few floats behind and is forgotten, so that memory is about 250 bytes a request, whatever its length.
 The arrivals of chunks are worked on in blocks of records, as arrays: one block costs a handful of numpy calls.
 """
 

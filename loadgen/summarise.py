@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def summarise(records: Iterable[Record], window: Window, context: Context | None = None) -> Summary:
-    """The summary of one repeat. Memory grows by about 100 bytes a record, whatever the length of the replies.
+    """The summary of one repeat. Memory grows by about 250 bytes a record, whatever the length of the replies.
 
     A repeat without an ok request has None for its rates and empty distributions, and the state "failed".
     """
