@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "loadgen"
@@ -81,6 +82,13 @@ def test_imports_go_from_higher_levels_to_lower_ones() -> None:
             if other != room and level_of(other) >= level_of(room)
         ]
     assert wrong == []
+
+
+def test_every_package_is_installed() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    folders = {path.parent for path in PACKAGE.rglob("__init__.py")}
+    names = {".".join(folder.relative_to(PACKAGE.parent).parts) for folder in folders}
+    assert set(project["tool"]["setuptools"]["packages"]) == names | {"loadgen.launchers"}
 
 
 def test_programs_in_launchers_import_nothing_of_loadgen() -> None:
