@@ -13,8 +13,10 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
+
+COPIED = 64
+"""Characters whose copy counts as one unit of work."""
 
 
 class Charge(NodeTransformer):
@@ -111,11 +113,11 @@ def _weight(body: list[nodes.Node]) -> int:
 
 
 def size_of(value: Any, limit: int) -> int:
-    """Units to walk through a value: one for each thing in it, one more for 16 characters. Stops above the limit."""
+    """Units to walk through a value: one for each thing in it, one more for 64 characters. Stops above the limit."""
     units, rest = 0, [value]
     while rest and units <= limit:
         item = rest.pop()
-        units += 1 + (len(item) // 16 if isinstance(item, str) else 0)
+        units += 1 + (len(item) // COPIED if isinstance(item, str) else 0)
         if isinstance(item, dict):
             rest.extend(item.keys())
             rest.extend(item.values())
@@ -124,32 +126,18 @@ def size_of(value: Any, limit: int) -> int:
     return units
 
 
-def holds_namespace(value: Any) -> bool:
-    """True if a template's namespace is in the value, at any depth."""
-    rest = [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, Namespace):
-            return True
-        if isinstance(item, dict):
-            rest.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            rest.extend(item)
-    return False
-
-
 def length_of(value: Any) -> int:
     """Items of a container, characters of a text, else 1."""
     return len(value) if hasattr(value, "__len__") else 1
 
 
-def length_replaced(text: str, old: str = "", new: str = "", *_count: Any) -> int:
-    """The length of ``text.replace(old, new)``, or more."""
-    return len(text) + text.count(old) * len(new)
+def length_replaced(s: str, old: str = "", new: str = "", *_: Any, **_count: Any) -> int:
+    """The length of ``s.replace(old, new)``, or more if only the first ``count`` are replaced."""
+    return len(s) + s.count(old) * len(new)
 
 
-def length_indented(text: Any, width: Any = 4, *_where: Any) -> int:
-    """The length of the text with each line moved in. Raises SecurityError for a width that nobody needs."""
-    if not isinstance(text, str) or not isinstance(width, int) or width > 100:
+def length_indented(s: Any, width: Any = 4, *_: Any, **_lines: Any) -> int:
+    """The length of ``s`` with each line moved in. Raises SecurityError for a width that nobody needs."""
+    if not isinstance(s, str) or not isinstance(width, int) or width > 100:
         raise SecurityError(f"it indents by {str(width)[:50]!r}")
-    return len(text) + (text.count("\n") + 1) * width
+    return len(s) + (s.count("\n") + 1) * width

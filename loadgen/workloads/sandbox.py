@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -29,20 +29,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace, pass_context
 
 from loadgen.errors import UsageError
-from loadgen.workloads.charge import (
-    Charge,
-    Generation,
-    holds_namespace,
-    length_indented,
-    length_of,
-    length_replaced,
-    size_of,
-)
+from loadgen.workloads.charge import COPIED, Charge, Generation, length_indented, length_of, length_replaced, size_of
 
 MAX_SOURCE = 256 * 1024
 """Characters of a template; the longest published ones have about a tenth."""
 WORK = (5_000_000, 50)
-"""Budget of a render: units, and units more for every character of the messages. A unit is a node run or 16 characters
+"""Budget of a render: units, and units more for every character of the messages. A unit is a node run or 64 characters
 copied, some 50 to 500 ns; an ordinary render takes about a thousand."""
 LONGEST = (1_000_000, 16)
 """Characters of any text that a template makes, and more for every character of the messages."""
@@ -89,29 +81,24 @@ class Sandbox:
 
     def render(self, names: dict[str, Any]) -> str:
         """The text. Raises UsageError for a template that fails, refuses the messages or exceeds its budget."""
-        characters = 16 * size_of(names, 1 << 40)
+        characters = COPIED * size_of(names, 1 << 40)
         self._environment.left = WORK[0] + WORK[1] * characters
         self._environment.longest = LONGEST[0] + LONGEST[1] * characters
         try:
-            pieces, total = [], 0
-            for piece in self._template.generate(names):
-                total += len(piece)
-                self._environment.room(total)
-                pieces.append(piece)
-            return "".join(pieces)
+            return self._environment.gathered(self._template.generate(names))
         except jinja2.TemplateError as error:
             raise UsageError(f"{self._where}: the chat template cannot be rendered: {_reason(error)}.") from None
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            MemoryError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except Exception as error:  # a template can make Python raise whatever it likes
             kind = type(error).__name__
-            raise UsageError(f"{self._where}: the chat template fails: {kind}: {_reason(error)}.") from None
+            raise UsageError(f"{self._where}: the chat template fails: {kind}: {_reason(error)}.") from error
+
+
+class Names(Namespace):
+    """``namespace(...)``. Its text is short, since Jinja's own walks all that it reaches, again and again."""
+
+    def __repr__(self) -> str:
+        """Nothing of what it holds."""
+        return "<namespace>"
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -137,7 +124,7 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals = {
             "range": safe_range,
             "dict": dict,
-            "namespace": Namespace,
+            "namespace": Names,
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
         }
@@ -160,7 +147,17 @@ class Environment(ImmutableSandboxedEnvironment):
         """Pays for a text, best before it is made."""
         if length > self.longest:
             raise SecurityError(f"it makes a text of more than {self.longest} characters, and was stopped")
-        self.pay(None, length // 16)
+        self.pay(None, length // COPIED)
+
+    def gathered(self, pieces: Iterable[str]) -> str:
+        """The pieces in one text, given up as soon as it is too long."""
+        kept, total = [], 0
+        for piece in pieces:
+            total += len(piece)
+            if total > self.longest:
+                self.room(total)
+            kept.append(piece)
+        return "".join(kept)
 
     def items_of(self, items: Any, weight: int = 1) -> list[Any]:
         """The items as a list, each paid for by ``weight``."""
@@ -171,12 +168,8 @@ class Environment(ImmutableSandboxedEnvironment):
         return list(items)
 
     def text_of(self, value: Any) -> str:
-        """The value as text. A namespace has none here: printing one walks all that it reaches, again and again."""
-        if isinstance(value, str):
-            return str(self.pay(value))
-        if holds_namespace(self.charge(value)):
-            raise SecurityError("it prints a namespace")
-        return str(self.pay(str(value), 0))
+        """The value as text."""
+        return str(self.pay(value)) if isinstance(value, str) else str(self.pay(str(self.charge(value)), 0))
 
     def joined(self, by: Any, items: Any, attribute: Any = None) -> str:
         """The items' texts with ``by`` between them; of each item its ``attribute``, if one is named."""
@@ -212,7 +205,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, if it is one of those that templates need."""
-        if isinstance(__obj, (Macro, BlockReference, jinja2.Undefined)) or __obj is Namespace:
+        if isinstance(__obj, (Macro, BlockReference, jinja2.Undefined)) or __obj is Names:
             return __self.pay(super().call(__context, __obj, *args, **kwargs))
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", type(__obj).__name__)
         if name == "format":  # a text's own method, in the wrapper that Jinja's sandbox gives it
@@ -232,15 +225,15 @@ class Environment(ImmutableSandboxedEnvironment):
         if name == "join":
             return self.joined(owner, *args)
         if name == "replace":
-            self.room(length_replaced(owner, *args[:2]))
-        self.pay(None, size_of(args, max(self.left, 0)) * (1 + len(owner) // 16))
+            self.room(length_replaced(owner, *args))
+        self.pay(None, size_of(args, max(self.left, 0)) * (1 + len(owner) // COPIED))
         result = getattr(owner, name)(*args)
         return self.pay(result, len(result) if isinstance(result, list) else 10)
 
     def formatted(self, wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """``text.format(...)`` without widths that no conversation needs."""
         text = getattr(getattr(wrapper, "__wrapped__", None), "__self__", None)
-        if not isinstance(text, str) or re.search(r":[^}]*(\d{4}|\{)", text):
+        if not isinstance(text, str) or re.search(r":[^}]*(\d{4}|\{)|\{[^}:]*[.\[]", text):
             raise SecurityError("it formats text in a way that no conversation needs")
         longest = max((len(self.text_of(value)) for value in (*args, *kwargs.values())), default=0)
         self.room(len(text) + text.count("{") * (longest + 1000))
@@ -256,43 +249,27 @@ class Environment(ImmutableSandboxedEnvironment):
                 value = self.items_of(value)
             size = 1 if name in AT_ONCE else length_of(value) if name in BY_ITEM else size_of(value, max(self.left, 0))
             self.pay(value, size * size_of((args, tuple(kwargs.values())), max(self.left, 0)))
-            if name in IN_DEPTH and holds_namespace(value):
-                raise SecurityError(f"it gives a namespace to the filter {name!r}")
             if name == "replace":
-                self.room(length_replaced(*map(self.text_of, (value, *args, *kwargs.values()))))
+                words = {key: self.text_of(word) for key, word in kwargs.items()}
+                self.room(length_replaced(self.text_of(value), *map(self.text_of, args), **words))
             if name == "indent":
-                self.room(length_indented(value, *args, *kwargs.values()))
+                self.room(length_indented(value, *args, **kwargs))
             lead = {"context": context, "eval_context": context.eval_ctx, "environment": self}.get(wants)
             result = function(value, *args, **kwargs) if lead is None else function(lead, value, *args, **kwargs)
             return self.items_of(result) if hasattr(result, "__next__") else self.pay(result)
 
         return filtered
 
-    def _json(
-        self,
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: Any = None,
-        separators: Any = None,
-        sort_keys: bool = False,
-    ) -> str:
-        """JSON as the field's templates want it: no HTML escapes, Chinese as Chinese."""
+    def _json(self, value: Any, ensure_ascii: bool = False, indent: Any = None, **form: Any) -> str:
+        """JSON as the field's templates want it: no HTML escapes, Chinese as Chinese; ``form`` is json's own."""
         self.charge(value, 100)
         if indent is not None and not (isinstance(indent, int) and 0 <= indent <= 16):
-            raise SecurityError(f"it asks tojson for an indent of {indent!r}")
-        encoder = json.JSONEncoder(
-            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, check_circular=False
-        )
-        pieces, total = [], 0
-        for piece in encoder.iterencode(value):
-            total += len(piece)
-            self.room(total)
-            pieces.append(piece)
-        return "".join(pieces)
+            raise SecurityError(f"it asks tojson for an indent of {str(indent)[:50]!r}")
+        return self.gathered(json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, **form).iterencode(value))
 
 
 def _raise_exception(message: Any = "") -> None:
-    raise jinja2.TemplateError(f"it says {str(message)!r}")
+    raise jinja2.TemplateError(f"it says {str(message)[:300]!r}")
 
 
 def _strftime_now(form: str) -> str:
