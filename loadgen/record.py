@@ -84,11 +84,13 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     ``text`` is everything generated in this event (content, reasoning under either name, tool-call arguments);
     ``tokens`` is how many tokens the server says it holds (by ids), None where it does not say. ``usage`` is the
     server's count for the whole request so far. ``error`` is an error inside a 200. ``done`` marks the protocol's own
-    end of stream. ``server_times`` is what the engine says of its own timing.
+    end of stream. ``server_times`` is what the engine says of its own timing. With ``cumulative`` the text and the
+    tokens are those of the whole reply so far; `after` makes the event's own share of them.
     """
 
     text: str = ""
     tokens: int | None = None
+    cumulative: bool = False
     finish: str | None = None
     usage: Usage | None = None
     error: str | None = None
@@ -99,6 +101,21 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     def carries_token(self) -> bool:
         """True for the events that TTFT and the end of decoding count: some text, or a token id without text yet."""
         return bool(self.text) or bool(self.tokens)
+
+    def after(self, previous: Chunk | None) -> Chunk:
+        """What a cumulative chunk adds to the cumulative chunk before it (None for the first); others stay as they are.
+
+        Text that does not go on from the text before is taken whole.
+        """
+        if not self.cumulative:
+            return self
+        text, tokens = (previous.text, previous.tokens or 0) if previous is not None else ("", 0)
+        return msgspec.structs.replace(
+            self,
+            text=self.text[len(text) :] if self.text.startswith(text) else self.text,
+            tokens=max(self.tokens - tokens, 0) if self.tokens is not None else None,
+            cumulative=False,
+        )
 
 
 class Record(msgspec.Struct, kw_only=True):

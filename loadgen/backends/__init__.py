@@ -48,10 +48,14 @@ class Backend(Protocol):
         """The JSON body of the request. Raises UsageError for a prompt in a form that the protocol cannot carry."""
 
     def chunk(self, event: dict[str, Any]) -> Chunk:
-        """The meaning of one event of a streamed reply (its JSON, decoded)."""
+        """The meaning of one event of a streamed reply (its JSON, decoded).
 
-    def whole(self, reply: dict[str, Any]) -> Chunk:
-        """The meaning of a reply that was not streamed."""
+        Where the protocol repeats the whole reply in each event the chunk is ``cumulative``; whoever reads the stream
+        keeps the last such chunk and asks ``chunk.after(last)`` for what is new. A backend keeps nothing.
+        """
+
+    def whole(self, reply: Any) -> Chunk:
+        """The meaning of a reply that was not streamed (its JSON, decoded: an object, for TGI a list of one)."""
 
 
 def names() -> list[str]:
@@ -72,6 +76,32 @@ def load(name: str) -> Backend:
 def exact_fields(options: RequestOptions, tokens: int) -> dict[str, Any]:
     """``options.exact_fields`` with ``"{n}"`` replaced: by the number where it is the whole value, else inside text."""
     return cast(dict[str, Any], _fill(options.exact_fields, tokens))
+
+
+def extended(body: dict[str, Any], prompt: Prompt, options: RequestOptions) -> dict[str, Any]:
+    """``body`` with the target's own fields and, for an exact length, the recipe's; objects are merged, not replaced.
+
+    So ``fields: {sampling_params: {stop: [END]}}`` adds to the object that the backend has made.
+    """
+    merged = _merge(body, options.fields)
+    return _merge(merged, exact_fields(options, prompt.ask_tok)) if prompt.exact else merged
+
+
+def _merge(body: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(body)
+    for name, value in extra.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def cannot_carry(prompt: Prompt, backend: str, accepts: tuple[str, ...], instead: str) -> UsageError:
+    """The error for a prompt in a form that a protocol does not carry."""
+    form = "messages" if prompt.messages is not None else "text" if prompt.text is not None else "token_ids"
+    return UsageError(
+        f"workload {prompt.source!r} makes prompts as {form}, and backend {backend} sends {' or '.join(accepts)} only; "
+        f"{instead}."
+    )
 
 
 def _fill(value: Any, tokens: int) -> Any:
