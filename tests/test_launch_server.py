@@ -27,7 +27,7 @@ from loadgen.launch import (
     start,
     start_ready,
 )
-from loadgen.launch.processes import ProcessId, row_of
+from loadgen.launch.processes import ProcessId, Tree, end, row_of
 
 ENGINE = """
 import argparse, http.server, json, os, signal, socket, subprocess, sys, time
@@ -148,6 +148,16 @@ def make(tmp_path: Path) -> Make:
         return lambda port: render(recipe, spec, port=port, run_id="run-1", launchers=tmp_path)
 
     return made
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_a_failed_test(tmp_path: Path) -> Iterator[None]:
+    """A test that fails before its stop must not leave servers on the machine."""
+    yield
+    for path in tmp_path.rglob("server.json"):
+        end(Tree(None, json.loads(path.read_text())["cookie"]), 0.0)
+    for path in tmp_path.glob("containers/*"):
+        os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 @pytest.fixture

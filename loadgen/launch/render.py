@@ -36,20 +36,13 @@ class _Form:
 def render(
     recipe: Recipe, spec: LaunchSpec, *, port: int, run_id: str, launchers: Path, folder: Path | None = None
 ) -> Command:
-    """The command that starts ``spec`` by ``recipe`` on ``port``.
-
-    ``launchers`` is the folder of the recipes' programs, ``folder`` the server's own (needed only where a recipe
-    mounts it). Raises OptionError for what the recipe does not have.
-    """
+    """The command that starts ``spec`` on ``port``. ``launchers`` is the folder of the recipes' programs, ``folder`` the
+    server's own (only recipes that mount it need it). Raises OptionError for what the recipe does not have."""
     form = _form(recipe, spec)
     container = _container(form, spec, run_id, port)
-    names = _names(recipe, spec, form) | {
-        "port": str(port),
-        "run_id": run_id,
-        "launchers": str(launchers),
-        "folder": str(folder.absolute() if folder else "."),
-        "container": container.name if container else "",
-    }
+    places = {"port": port, "run_id": run_id, "launchers": launchers, "folder": folder.absolute() if folder else "."}
+    names = _names(recipe, spec, form) | {name: str(value) for name, value in places.items()}
+    names["container"] = container.name if container else ""
     notes = list(recipe.notes)
     effect = _sum(_effects(recipe, spec, form, names, notes), _start(recipe, form), names)
     effect.env.update((name, text_of(value)) for name, value in spec.env.items())

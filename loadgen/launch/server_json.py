@@ -48,17 +48,10 @@ def fresh(command: Command, environ: Mapping[str, str], cookie: str, secrets: tu
         "boot_id": boot_id(),
         "owner": this_process().to_json(),
         "cookie": cookie,
-        "pid": None,
-        "pgid": None,
-        "start_ticks": None,
-        "create_time": None,
+        **dict.fromkeys(("pid", "pgid", "start_ticks", "create_time", "startup_s", "exit_code", "ended", "proof")),
         "processes": [],
         "started": now(),
-        "startup_s": None,
         "facts": {},
-        "exit_code": None,
-        "ended": None,
-        "proof": None,
     }
 
 
