@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 from typing import Any, NamedTuple
 
 from fake_plan import Plan
 
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 
 
@@ -30,10 +32,12 @@ class Connection:
     ``turn`` counts the requests of this connection, so that what was arranged for one does not reach the next.
     """
 
-    def __init__(self, sock: socket.socket, epoll: select.epoll, at: int) -> None:
+    def __init__(self, sock: socket.socket, tls: ssl.SSLContext | None, epoll: select.epoll, at: int) -> None:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:  # the handshake happens inside the first reads
+            sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self.sock = sock
         self.t_accept = at
         self.inbox = bytearray()
@@ -48,14 +52,16 @@ class Connection:
 
     def read(self) -> bool:
         """Takes what has come. False if the client is gone."""
-        try:
-            data = self.sock.recv(1 << 18)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self.inbox += data
-        return bool(data)
+        while True:
+            try:
+                data = self.sock.recv(1 << 18)
+            except _LATER:
+                return True
+            except OSError:
+                return False
+            self.inbox += data
+            if not isinstance(self.sock, ssl.SSLSocket) or not data:  # TLS may hold bytes that epoll does not see
+                return bool(data)
 
     def take_request(self) -> Request | None:
         """The next whole request, None while there is none."""
@@ -81,7 +87,7 @@ class Connection:
             return True
         try:
             sent = self.sock.send(data)
-        except BlockingIOError:
+        except _LATER:
             sent = 0
         except OSError:
             return False
@@ -94,7 +100,7 @@ class Connection:
         """Sends what the kernel takes of the backlog. False if the client is gone, or the last reply is all sent."""
         try:
             sent = self.sock.send(memoryview(self.backlog)[: 1 << 20])
-        except BlockingIOError:
+        except _LATER:
             return True
         except OSError:
             return False

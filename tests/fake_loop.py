@@ -9,6 +9,7 @@ import heapq
 import json
 import select
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -59,8 +60,11 @@ class Capacity:
 class Server:
     """The loop: due writes first, then what the sockets say."""
 
-    def __init__(self, script: Script, listener: socket.socket, truth: Path | None) -> None:
+    def __init__(
+        self, script: Script, listener: socket.socket, truth: Path | None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script = script
+        self.tls = tls
         self.book = Book(script, time.monotonic_ns())
         self.listener: socket.socket | None = listener
         self.epoll = select.epoll()
@@ -117,7 +121,8 @@ class Server:
                 sock, _ = self.listener.accept()
             except BlockingIOError:
                 return
-            self.conns[sock.fileno()] = Connection(sock, self.epoll, time.monotonic_ns())
+            conn = Connection(sock, self.tls, self.epoll, time.monotonic_ns())
+            self.conns[conn.sock.fileno()] = conn
 
     def _ready(self, conn: Connection, mask: int) -> None:
         if (mask & select.EPOLLOUT and not conn.drain()) or (mask & ~select.EPOLLOUT and not conn.read()):

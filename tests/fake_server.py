@@ -1,6 +1,6 @@
 """A scripted server that paces its replies exactly and logs what it really did: the truth of the accuracy tests.
 
-    python tests/fake_server.py [--port 0] [--script FILE-or-JSON] [--truth FILE]
+    python tests/fake_server.py [--port 0] [--script FILE-or-JSON] [--truth FILE] [--cert PEM]
 
 prints its port as its first line. The script is described in `fake_script.py`; the path of a request chooses the
 dialect. One thread, one epoll; every stream has an absolute schedule from the moment its request was read, so a late
@@ -23,6 +23,7 @@ import json
 import select
 import signal
 import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -50,13 +51,18 @@ def main() -> None:
     parser.add_argument("--unix", help="path of a Unix socket to listen on instead")
     parser.add_argument("--script", default="{}", help="a file of JSON, or JSON itself")
     parser.add_argument("--truth", type=Path, help="file to append one line a request to")
+    parser.add_argument("--cert", type=Path, help="PEM file of a certificate and its key: serve TLS")
     options = parser.parse_args()
     text = options.script if options.script.lstrip().startswith("{") else Path(options.script).read_text()
     script = read_script(json.loads(text))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)  # PR_SET_TIMERSLACK: wake within 1 ns of the time asked for, not 50 µs
     listener = listen(options.host, options.port, options.unix)
-    server = Server(script, listener, options.truth)
+    tls = None
+    if options.cert:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.cert)
+    server = Server(script, listener, options.truth, tls)
     wakeup, stop = socket.socketpair()
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "stopping", True))
     signal.signal(signal.SIGINT, lambda *_: setattr(server, "stopping", True))

@@ -29,9 +29,14 @@ def sse_events(body: bytes) -> list[Any]:
 
 
 class FakeServer:
-    """A running fake server. Keyword arguments are the names of `fake_script.Script`."""
+    """A running fake server. Other keyword arguments are the names of `fake_script.Script`.
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, unix: str | None = None, **script: Any) -> None:
+    With ``tls`` it serves https under a certificate of its own, which stands in the file ``cert``.
+    """
+
+    def __init__(
+        self, *, host: str = "127.0.0.1", port: int = 0, unix: str | None = None, tls: bool = False, **script: Any
+    ) -> None:
         self._kept: str | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="fake-server-")
         self.truth_path = Path(self._folder.name, "truth.jsonl")
@@ -48,6 +53,9 @@ class FakeServer:
         ]
         # -S: the server needs the standard library alone, and coverage would slow it down
         argv += ["--script", json.dumps(script)] + (["--unix", unix] if unix else [])
+        self.cert = _certificate(Path(self._folder.name)) if tls else None
+        if self.cert is not None:
+            argv += ["--cert", str(self.cert)]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -55,7 +63,8 @@ class FakeServer:
             self.stop()
             raise RuntimeError("the fake server did not start; its error stands above")
         self.host, self.port = host, int(line)
-        self.url = f"unix:{unix}" if unix else f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "https" if tls else "http"
+        self.url = f"unix:{unix}" if unix else f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def __enter__(self) -> FakeServer:
         return self
@@ -102,3 +111,13 @@ class FakeServer:
         self.process.stdout.close()
         self._kept = self._read()
         self._folder.cleanup()
+
+
+def _certificate(folder: Path) -> Path:
+    """A PEM file with a new key and a certificate for this machine, good for a day. Needs the openssl program."""
+    path = folder / "cert.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    argv += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"]
+    subprocess.run([*argv, "-keyout", str(path), "-out", str(folder / "public.pem")], check=True, capture_output=True)
+    path.write_text(path.read_text() + (folder / "public.pem").read_text())
+    return path

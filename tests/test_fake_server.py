@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import select
+import shutil
 import socket
+import ssl
 import threading
 import time
 import urllib.error
@@ -243,3 +245,15 @@ def test_a_unix_socket_and_ipv6_are_served(tmp_path: Any) -> None:
             assert sock.recv(1000).startswith(b"HTTP/1.1 200")
     with FakeServer(host="::1", **FAST) as server:
         assert ask(server)[0] == 200
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls_is_served_under_a_certificate_that_can_be_checked() -> None:
+    with FakeServer(tls=True, **FAST) as server:
+        context = ssl.create_default_context(cafile=server.cert)
+        connection = http.client.HTTPSConnection(server.host, server.port, timeout=10, context=context)
+        for size in (10, 100_000):
+            connection.request("POST", "/v1/chat/completions", json.dumps({"stream": True, "pad": "x" * size}))
+            assert connection.getresponse().read().endswith(b"[DONE]\n\n")
+        connection.close()
+        assert [t["tokens_sent"] for t in server.truth(2)] == [4, 4]
