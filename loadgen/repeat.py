@@ -120,7 +120,7 @@ def run_repeat(
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (ended - outcome.start_ns) / 1e9 if stopped else None)
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)))
-    summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, outcome, doubts))
+    summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
     result = Result(
         cell=cell.id,
@@ -199,29 +199,29 @@ def window_of(shape: Shape, warmed: float, folder: Path, stopped_at: float | Non
     return Window(begin, max(end, begin + 1e-3))
 
 
-def context_of(cell: Cell, step: Step, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:
+def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:
     """What the summary must know besides the records."""
     workload, load = cell.scenario.workload, cell.scenario.load
     return Context(
         exact_tok=workload.output.exact,
         stream=workload.stream,
         concurrency=load.concurrency,
-        scheduled=_scheduled(shape_of(load), step.seed),
+        scheduled=_scheduled(shape_of(load), step.seed, window),
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
         limits=limits([parse_objective(text) for text in cell.scenario.objectives]),
         doubts=tuple(doubts),
     )
 
 
-def _scheduled(shape: Shape, seed: int) -> int | None:
+def _scheduled(shape: Shape, seed: int, window: Window) -> int | None:
     """How many requests an open loop wanted to send in the window; None for a closed loop, or without a window."""
-    if shape.arrival is None or shape.window_s is None or shape.warmup_s is None:
+    if shape.arrival is None or shape.window_s is None:
         return None
     count = 0
     for offset in offsets(shape.arrival, seed):
-        if offset >= shape.warmup_s + shape.window_s:
+        if offset >= window.w1:
             break
-        count += offset >= shape.warmup_s
+        count += offset >= window.w0
     return count
 
 

@@ -30,8 +30,9 @@ from loadgen.repeat import Result, run_repeat
 from loadgen.reports import json as json_report
 from loadgen.reports import markdown as markdown_report
 from loadgen.scenario import Cell, Loaded, expand, public_dict
-from loadgen.sites import Sites, check_target
+from loadgen.sites import Sites
 from loadgen.store import Run, boot_id, create_run, write_bytes, write_json
+from loadgen.targets import check_asking, check_target
 
 SCHEMA = 1
 _DRAIN_S = 10.0
@@ -104,7 +105,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
     cells = expand(request.loaded.scenario)
     plan = make_plan(request.loaded.scenario, cells)
-    check_engines(request.loaded, cells)
+    check(request.loaded, cells)
     state = _begin(request, cells, plan, watcher)
     watcher.planned(plan, state.run, request.loaded)
     try:
@@ -116,14 +117,15 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     return _report(state)
 
 
-def check_engines(loaded: Loaded, cells: list[Cell]) -> None:
-    """Finds what no engine could start with (unknown words, a missing model) before anything is started.
+def check(loaded: Loaded, cells: list[Cell]) -> None:
+    """Finds what could not be started or asked (unknown words, a missing model, a bad file of prompts) beforehand.
 
     Raises LoadgenError.
     """
     for cell in cells:
         for name, target in cell.scenario.targets.items():
             check_target(loaded.path.parent, name, target)
+            check_asking(loaded.path.parent, cell, name)
 
 
 def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:

@@ -7,7 +7,6 @@ dies in the middle is started once more for the steps that remain, then given up
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -16,15 +15,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loadgen import launch
-from loadgen.backends import RequestOptions
-from loadgen.errors import LaunchError, LoadgenError, UsageError
+from loadgen.errors import LaunchError
 from loadgen.plan import Plan, launch_key
 from loadgen.probe import probe
 from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.store import Run
-from loadgen.summary import Doubt
+from loadgen.targets import doubts_of, headers_of, models_folder, options_of, secrets_of, spec_of
 
 
 class Watcher(Protocol):
@@ -63,7 +61,7 @@ class Sites:
             self._stop(instance)
 
     def try_endpoints(self, cells: Iterable[Cell]) -> None:
-        """Asks every endpoint that exists for one token, once. Raises TargetError for one that does not answer right."""
+        """Asks every endpoint for one token, once. Raises TargetError for one that does not answer as it must."""
         for cell in cells:
             for name, target in cell.scenario.targets.items():
                 if target.endpoint is not None:
@@ -83,13 +81,13 @@ class Sites:
         return Site(
             url=command.base_url,
             backend=command.backend,
-            options=_options(cell, target, command.served_name, dict(command.request), dict(command.exact)),
-            headers=_headers(target),
+            options=options_of(cell, target, command.served_name, dict(command.request), dict(command.exact)),
+            headers=headers_of(target),
             model_path=model,
             tokenizer=self._tokenizer(target, model),
             metrics=command.base_url + command.metrics if command.metrics else None,
             names=dict(getattr(command, "seen", {})),
-            doubts=tuple(_doubts(target_name, target)),
+            doubts=tuple(doubts_of(target_name, target)),
         )
 
     def alive(self, instance: str | None) -> bool:
@@ -131,7 +129,7 @@ class Sites:
                 lambda port: make(port=port),
                 self._run.server_folder(instance + suffix),
                 cancelled=self._cancelled,
-                secrets=_secrets(target),
+                secrets=secrets_of(target),
             )
         except LaunchError as error:
             self._given_up[instance] = str(error)
@@ -179,14 +177,14 @@ class Sites:
         site = Site(
             url=url,
             backend=target.backend or (recipe.backend if recipe else "openai_chat"),
-            options=_options(
+            options=options_of(
                 cell,
                 target,
                 target.served_name or str(target.model),
                 dict(recipe.request) if recipe else {},
                 dict(recipe.exact) if recipe else {},
             ),
-            headers=_headers(target),
+            headers=headers_of(target),
             model_path=model,
             tokenizer=self._tokenizer(target, model),
             metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,
@@ -196,96 +194,3 @@ class Sites:
             probe(name, site, cell.scenario.load.connect_timeout_s)
             self._probed.add(name)
         return site
-
-
-def spec_of(folder: Path, name: str, target: Target, model: str | None) -> launch.LaunchSpec:
-    """What is to be launched for a target; ``model`` is its folder where it has one already."""
-    assert target.engine is not None
-    made = isinstance(target.model, MadeModel)
-    return launch.LaunchSpec(
-        name=name,
-        engine=target.engine,
-        model=model or str(target.model),
-        tokenizer=target.tokenizer,
-        served_name=target.served_name or (name if made else None),
-        options=target.options,
-        args=target.args,
-        env=target.env,
-        python=target.python,
-        image=target.image,
-        devices=target.devices or (),
-        cpus=target.cpus or (),
-        folder=folder,
-        api_key_env=target.api_key_env,
-        backend=target.backend,
-    )
-
-
-def check_target(folder: Path, name: str, target: Target) -> None:
-    """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
-    _headers(target)
-    if target.engine is None:
-        return
-    recipe = launch.load_recipe(target.engine, folder)
-    if target.endpoint is None:
-        spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
-        launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
-        _check_model(folder, name, target)
-
-
-def _check_model(folder: Path, name: str, target: Target) -> None:
-    if isinstance(target.model, MadeModel):
-        if not (folder / target.model.config).is_file():
-            raise UsageError(f"targets.{name}.model.config: there is no file {folder / target.model.config}.")
-    elif target.image is None and (sentence := launch.missing_model_sentence(target.model, folder=folder)):
-        raise UsageError(f"targets.{name}.model: {sentence}")
-
-
-def models_folder() -> Path:
-    """Where models with random weights are kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loadgen" / "models"
-
-
-def _options(
-    cell: Cell, target: Target, served_name: str, request: dict[str, Any], exact: dict[str, Any]
-) -> RequestOptions:
-    workload = cell.scenario.workload
-    return RequestOptions(
-        model=served_name,
-        stream=workload.stream,
-        sampling=workload.sampling,
-        fields={**request, **target.request},
-        exact_fields=exact if target.exact is None else target.exact,
-    )
-
-
-def _secrets(target: Target) -> list[str]:
-    """Values that must not be written anywhere."""
-    key = os.environ.get(target.api_key_env or "")
-    return [key] if key else []
-
-
-def _headers(target: Target) -> dict[str, str]:
-    headers = dict(target.headers)
-    if target.api_key_env is not None:
-        key = os.environ.get(target.api_key_env)
-        if not key:
-            raise UsageError(f"api_key_env: the environment has no variable {target.api_key_env}; export it first.")
-        headers["authorization"] = f"Bearer {key}"
-    return headers
-
-
-def _doubts(name: str, target: Target) -> list[Doubt]:
-    if not isinstance(target.model, MadeModel):
-        return []
-    text = (
-        f"The weights of {name} are random (made here from {Path(target.model.config).name}): its speed is that of "
-        "the architecture, its text means nothing, and a router with random weights spreads tokens more evenly than a "
-        "trained one."
-    )
-    return [Doubt("random_weights", text)]
-
-
-def failed_with(error: LoadgenError) -> str:
-    """The first line of an error, for a list."""
-    return str(error).partition("\n")[0]

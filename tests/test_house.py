@@ -22,7 +22,7 @@ LEVELS = (
     ("collect", "audit", "sentence"),
     ("crossing",),
     ("fleet", "summarise", "compare", "judge"),
-    ("store", "telemetry", "warmup", "host"),
+    ("store", "telemetry", "warmup", "host", "targets"),
     ("plan",),
     ("repeat",),
     ("probe",),

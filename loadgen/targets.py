@@ -1,0 +1,132 @@
+"""A target of the scenario, as it is to be launched and asked; and what is wrong with it, before anything is started.
+
+In: a `Target` and the scenario's folder. Out: what launch.py and the driver need of it. Nothing here starts anything.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from loadgen import backends, launch, workloads
+from loadgen.backends import RequestOptions
+from loadgen.errors import UsageError
+from loadgen.scenario import Cell, Target
+from loadgen.scenario.model import MadeModel
+from loadgen.summary import Doubt
+
+
+def spec_of(folder: Path, name: str, target: Target, model: str | None) -> launch.LaunchSpec:
+    """What is to be launched for a target; ``model`` is its folder where it has one already."""
+    assert target.engine is not None
+    made = isinstance(target.model, MadeModel)
+    return launch.LaunchSpec(
+        name=name,
+        engine=target.engine,
+        model=model or str(target.model),
+        tokenizer=target.tokenizer,
+        served_name=target.served_name or (name if made else None),
+        options=target.options,
+        args=target.args,
+        env=target.env,
+        python=target.python,
+        image=target.image,
+        devices=target.devices or (),
+        cpus=target.cpus or (),
+        folder=folder,
+        api_key_env=target.api_key_env,
+        backend=target.backend,
+    )
+
+
+def check_target(folder: Path, name: str, target: Target) -> None:
+    """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
+    headers_of(target)
+    if target.engine is None:
+        return
+    recipe = launch.load_recipe(target.engine, folder)
+    if target.endpoint is None:
+        spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
+        launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
+        _check_model(folder, name, target)
+
+
+def check_asking(folder: Path, cell: Cell, name: str) -> None:
+    """Finds a workload, a file of prompts or a backend that cannot be used: it makes the first request of the cell.
+
+    Raises UsageError. What needs the files of a model that is yet to be made is found when that is there.
+    """
+    target, workload = cell.scenario.targets[name], cell.scenario.workload
+    recipe = launch.load_recipe(target.engine, folder) if target.engine else None
+    backend = backends.load(target.backend or (recipe.backend if recipe else "openai_chat"))
+    source = workloads.load(workload.prompts)
+    model = target.model if isinstance(target.model, str) and Path(target.model).is_dir() else None
+    if isinstance(target.model, MadeModel) and target.endpoint is None:
+        return
+    context = workloads.Context(
+        seed=0,
+        ask_tok=workload.output.exact or workload.output.max or 1,
+        exact=workload.output.exact is not None,
+        folder=str(folder),
+        template=workload.template,
+        model_path=model,
+    )
+    prompt = source.open(workload.settings, context).session(0)[0]
+    backend.body(prompt, options_of(cell, target, "", {}, {}))
+
+
+def _check_model(folder: Path, name: str, target: Target) -> None:
+    if isinstance(target.model, MadeModel):
+        if not (folder / target.model.config).is_file():
+            raise UsageError(f"targets.{name}.model.config: there is no file {folder / target.model.config}.")
+    elif target.image is None and (sentence := launch.missing_model_sentence(target.model, folder=folder)):
+        raise UsageError(f"targets.{name}.model: {sentence}")
+
+
+def models_folder() -> Path:
+    """Where models with random weights are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loadgen" / "models"
+
+
+def options_of(
+    cell: Cell, target: Target, served_name: str, request: dict[str, Any], exact: dict[str, Any]
+) -> RequestOptions:
+    """What all requests of a target have in common; ``request`` and ``exact`` are the engine's own fields."""
+    workload = cell.scenario.workload
+    return RequestOptions(
+        model=served_name,
+        stream=workload.stream,
+        sampling=workload.sampling,
+        fields={**request, **target.request},
+        exact_fields=exact if target.exact is None else target.exact,
+    )
+
+
+def secrets_of(target: Target) -> list[str]:
+    """Values that must not be written anywhere."""
+    key = os.environ.get(target.api_key_env or "")
+    return [key] if key else []
+
+
+def headers_of(target: Target) -> dict[str, str]:
+    """Headers of every request, the key among them. Raises UsageError for a key that the environment does not have."""
+    headers = dict(target.headers)
+    if target.api_key_env is not None:
+        key = os.environ.get(target.api_key_env)
+        if not key:
+            raise UsageError(f"api_key_env: the environment has no variable {target.api_key_env}; export it first.")
+        headers["authorization"] = f"Bearer {key}"
+    return headers
+
+
+def doubts_of(name: str, target: Target) -> list[Doubt]:
+    """What weakens every number of a target."""
+    if not isinstance(target.model, MadeModel):
+        return []
+    text = (
+        f"The weights of {name} are random (made here from {Path(target.model.config).name}): its speed is that of "
+        "the architecture, its text means nothing, and a router with random weights spreads tokens more evenly than a "
+        "trained one."
+    )
+    return [Doubt("random_weights", text)]

@@ -1,0 +1,95 @@
+"""Bad input through the command line: a sentence on standard error, the contract's exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_runner import loadgen, write_scenario
+
+GOOD = (
+    "targets: {a: {endpoint: 'http://127.0.0.1:9', model: m}}\n"
+    "workload: {prompts: natural, output: {exact: 4}}\nload: {concurrency: 1, window_s: 1}\nrepeats: 1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace("endpoint: 'http://127.0.0.1:9'", "engine: vlm"), "did you mean 'vllm'"),
+        (GOOD.replace("model: m", "model: m, backend: openai_chta"), "did you mean 'openai_chat'"),
+        (GOOD.replace("natural", "naturl"), "did you mean 'natural'"),
+        (GOOD.replace("window_s", "windows_s"), "did you mean 'window_s'"),
+        (GOOD.replace("natural,", "jsonl, path: empty.jsonl,"), "empty.jsonl"),
+        (GOOD.replace("natural,", "jsonl, path: none.jsonl,"), "none.jsonl"),
+        (GOOD + "matrix: {concurrency: [1], exclude: [{concurrency: 1}]}\n", "no cell"),
+        (GOOD + f"matrix: {{concurrency: {list(range(1, 1102))}}}\n", "1,?000"),
+        (
+            GOOD.replace("endpoint: 'http://127.0.0.1:9'", "engine: hf").replace("model: m", "model: ./nowhere"),
+            "nowhere",
+        ),
+        (
+            GOOD.replace("endpoint: 'http://127.0.0.1:9'", "engine: hf").replace(
+                "model: m", "model: {config: nowhere.json}"
+            ),
+            r"nowhere\.json",
+        ),
+        (
+            GOOD.replace("endpoint: 'http://127.0.0.1:9'", "engine: hf").replace(
+                "model: m", "model: x/y, options: {tensr_parallel: 2}"
+            ),
+            "did you mean 'tensor_parallel'|tensor_parallel",
+        ),
+    ],
+)
+def test_what_a_scenario_gets_wrong_is_a_sentence_before_anything_starts(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
+    assert done.code == 2, done.err + done.out
+    assert "Traceback" not in done.err
+    assert done.err.startswith("loadgen: ")
+    assert __import__("re").search(words, done.err), done.err
+    assert not list(done.store.glob("runs/*/*"))
+
+
+def test_a_scenario_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    done = loadgen(tmp_path, "run", "nowhere.yaml")
+    assert done.code == 2
+    assert "nowhere.yaml" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_unknown_flag_is_exit_2(tmp_path: Path) -> None:
+    assert loadgen(tmp_path, "run", "x.yaml", "--nonsense").code == 2
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = loadgen(tmp_path, "report", "last")
+    assert done.code == 2
+    assert "no run 'last'" in done.err
+
+
+def test_a_format_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store/runs/d/r").mkdir(parents=True)
+    done = loadgen(tmp_path, "report", "last", "--format", "pdf")
+    assert done.code == 2
+
+
+def test_the_schema_is_printed(tmp_path: Path) -> None:
+    schema = json.loads(loadgen(tmp_path, "schema").out)
+    committed = Path(__file__).parents[1] / "schemas" / "scenario-v1.json"
+    assert schema == json.loads(committed.read_text())
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    from loadgen import __version__
+
+    assert loadgen(tmp_path, "--version").out == f"loadgen {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["report"], ["schema"]])
+def test_every_help_ends_with_an_example_or_the_commands(tmp_path: Path, words: list[str]) -> None:
+    done = loadgen(tmp_path, *words, "--help")
+    assert done.code == 0
+    assert "Example: loadgen" in done.out if words else "run" in done.out

@@ -1,0 +1,123 @@
+"""The plan: order, servers, seeds, shapes; and what `loadgen plan` says of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from cli_runner import loadgen, write_scenario
+
+from loadgen.errors import UsageError
+from loadgen.plan import Plan, make_plan, shape_of, workers_of
+from loadgen.scenario import Scenario, expand, load
+from loadgen.scenario.model import Load
+
+TWO = (
+    "targets:\n  a: {engine: hf, model: x/a}\n  b: {engine: hf, model: x/b}\n"
+    "workload: {prompts: natural, output: {exact: 8}}\nload: {window_s: 10, warmup_s: 2}\n"
+)
+
+
+def scenario(folder: Path, text: str) -> Scenario:
+    return load(write_scenario(folder, text)).scenario
+
+
+def plan(folder: Path, text: str) -> Plan:
+    found = scenario(folder, text)
+    return make_plan(found, expand(found))
+
+
+def test_standing_servers_alternate_abba_in_every_cell(tmp_path: Path) -> None:
+    made = plan(tmp_path, TWO + "matrix: {concurrency: [1, 2]}\nrepeats: 4\ncomparison: {scope: instance}\n")
+    for cell in ("concurrency=1", "concurrency=2"):
+        assert "".join(step.target for step in made.steps if step.cell == cell) == "abbaabba"
+    assert made.servers == {"a-1": "a", "b-1": "b"}
+
+
+def test_restarted_servers_alternate_by_whole_ladders(tmp_path: Path) -> None:
+    made = plan(tmp_path, TWO + "matrix: {concurrency: [1, 2]}\nrepeats: 3\ncomparison: {scope: restart}\n")
+    assert "".join(step.target for step in made.steps) == "aabb" + "bbaa" + "aabb"
+    assert list(made.servers) == ["a-1", "b-1", "b-2", "a-2", "a-3", "b-3"]
+    changes = sum(before.server != after.server for before, after in pairwise(made.steps))
+    assert changes == len(made.servers) - 1  # a server is never gone back to
+
+
+def test_cells_that_need_other_servers_are_grouped(tmp_path: Path) -> None:
+    matrix = "matrix: {targets.*.options.max_batch_size: [1, 8], concurrency: [1, 2]}\nrepeats: 1\n"
+    made = plan(tmp_path, TWO + matrix + "comparison: {scope: instance}\n")
+    assert len(made.servers) == 4
+    order = [step.server for step in made.steps]
+    for server in made.servers:
+        first, last = order.index(server), len(order) - 1 - order[::-1].index(server)
+        assert last - first + 1 <= 4  # its steps stand together, so it can be stopped after them
+
+
+def test_both_targets_of_a_pair_have_one_seed_and_pairs_differ(tmp_path: Path) -> None:
+    made = plan(tmp_path, TWO.replace("warmup_s: 2", "warmup_s: 2, concurrency: 2") + "repeats: 3\ncomparison: {}\n")
+    seeds = {rep: {step.seed for step in made.steps if step.rep == rep} for rep in (1, 2, 3)}
+    assert all(len(found) == 1 for found in seeds.values())
+    assert len(set.union(*seeds.values())) == 3
+
+
+def test_an_endpoint_needs_no_server(tmp_path: Path) -> None:
+    text = TWO.replace("{engine: hf, model: x/a}", "{endpoint: 'http://h:1', model: a}").replace(
+        "warmup_s: 2", "concurrency: 1"
+    )
+    made = plan(tmp_path, text + "repeats: 2\n")
+    assert {step.server for step in made.steps if step.target == "a"} == {None}
+    assert list(made.servers) == ["b-1"]
+
+
+def test_the_estimate_counts_windows_and_starts(tmp_path: Path) -> None:
+    made = plan(tmp_path, TWO.replace("warmup_s: 2", "warmup_s: 2, concurrency: 2") + "repeats: 5\n")
+    assert 2 * 5 * 12 < made.estimate_s < 2 * 5 * 12 + 100
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ({"rate_rps": 5.0, "window_s": 1.0}, "poisson"),
+        ({"rate_rps": 5.0, "window_s": 1.0, "arrival": "constant"}, "constant"),
+        ({"rate_rps": 5.0, "window_s": 1.0, "arrival": "gamma", "burstiness": 2.0}, "gamma"),
+        ({"burst": 7}, "burst"),
+        ({"rates": [[0, 5], [10, 20]], "window_s": 20.0}, "piecewise"),
+    ],
+)
+def test_every_open_loop_has_its_arrival(words: dict[str, object], kind: str) -> None:
+    shape = shape_of(Load.model_validate(words))
+    assert shape.arrival is not None
+    assert shape.arrival.kind == kind
+
+
+def test_a_burst_has_no_warm_up_and_waits_for_the_last_reply() -> None:
+    shape = shape_of(Load.model_validate({"burst": 3, "timeout_s": 77.0}))
+    assert (shape.warmup_s, shape.drain_s) == (0.0, 77.0)
+
+
+def test_timestamps_are_read_from_a_file_and_bad_ones_named(tmp_path: Path) -> None:
+    path = tmp_path / "offsets.txt"
+    path.write_text("0\n\n1.5\n")
+    shape = shape_of(Load.model_validate({"timestamps": str(path)}))
+    assert shape.arrival is not None
+    assert shape.arrival.timestamps == (0.0, 1.5)
+    path.write_text("0\nsoon\n")
+    with pytest.raises(UsageError, match=r"offsets\.txt:2: 'soon' is no offset"):
+        shape_of(Load.model_validate({"timestamps": str(path)}))
+    path.write_text("\n")
+    with pytest.raises(UsageError, match="holds no offsets"):
+        shape_of(Load.model_validate({"timestamps": str(path)}))
+
+
+def test_workers_follow_the_load_unless_they_are_set() -> None:
+    assert workers_of(Load.model_validate({"concurrency": 16, "window_s": 1.0})) == 1
+    assert workers_of(Load.model_validate({"concurrency": 16, "window_s": 1.0, "workers": 3})) == 3
+
+
+def test_the_plan_is_shown_and_nothing_is_started(tmp_path: Path) -> None:
+    text = TWO + "matrix: {concurrency: [1, 2]}\nrepeats: 2\ncomparison: {scope: restart}\n"
+    done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text)))
+    assert done.code == 0
+    assert "2 cells x 2 targets, 8 repeats, 4 server starts" in done.out
+    assert "repeat 2: b-2: concurrency=1, concurrency=2" in done.out
+    assert not done.store.exists()
