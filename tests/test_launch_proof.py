@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,35 @@ def test_a_signal_reaches_the_process_that_was_meant_and_no_other_of_its_number(
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+EXIT_OF_ONE_THREAD = {"x86_64": 60, "aarch64": 93}  # Linux's exit, without _group
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in EXIT_OF_ONE_THREAD,
+    reason="the number of exit is not known here",
+)
+def test_a_process_whose_first_thread_has_ended_lives_as_long_as_the_others() -> None:
+    program = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start();"
+        f"ctypes.CDLL(None).syscall({EXIT_OF_ONE_THREAD[platform.machine()]}, 0)"
+    )
+    lasting = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        meant = identify(lasting.pid)
+        assert meant is not None
+        until = time.monotonic() + 10
+        while b") Z " not in Path(f"/proc/{lasting.pid}/stat").read_bytes() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert meant.alive()
+        assert lasting.poll() is None
+        lasting.kill()
+        lasting.wait(10)
+        assert not meant.alive()
+    finally:
+        lasting.kill()
+        lasting.wait()
 
 
 def test_a_tree_without_a_leader_and_a_cookie_that_nobody_has_is_empty() -> None:

@@ -18,16 +18,18 @@ LONGEST_LOG = 8 * 1024 * 1024
 """Only this much of a log is searched: what is looked for is said while loading."""
 
 
-async def gather(command: Command, client: httpx.AsyncClient, log: Path) -> dict[str, str | float | None]:
-    """The value of every fact that the recipe names, None where the engine does not say."""
-    return {name: await _find(fact, command, client, log) for name, fact in command.facts.items()}
+async def gather(command: Command, client: httpx.AsyncClient, log: Path, start: int) -> dict[str, str | float | None]:
+    """The value of every fact that the recipe names, None where the engine does not say. ``start`` is where its log
+    begins in the file."""
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read(LONGEST_LOG).decode(errors="replace")
+    return {name: await _find(fact, command, client, text) for name, fact in command.facts.items()}
 
 
-async def _find(fact: Fact, command: Command, client: httpx.AsyncClient, log: Path) -> str | float | None:
+async def _find(fact: Fact, command: Command, client: httpx.AsyncClient, log: str) -> str | float | None:
     if fact.log is not None:
-        with log.open("rb") as file:
-            text = file.read(LONGEST_LOG).decode(errors="replace")
-        found = re.search(fact.log, text)
+        found = re.search(fact.log, log)
         return (_number(found[1]) if fact.number else found[1]) if found else None
     import httpx
 

@@ -117,12 +117,12 @@ class LogCopy:
             return
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last ``lines`` lines of a log; empty if there is none."""
+def tail(path: Path, lines: int, start: int = 0) -> list[str]:
+    """The last ``lines`` lines of a log from byte ``start`` on; empty if there are none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 256 * 1024))
+            file.seek(max(start, file.tell() - 256 * 1024))
             text = file.read().decode(errors="replace")
     except OSError:
         return []

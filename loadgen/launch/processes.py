@@ -84,7 +84,8 @@ def row_of(pid: int) -> Row | None:
             return None
         fields = stat[stat.rfind(b")") + 2 :].split()  # the name before it may hold spaces and brackets
         parent, group, session = (int(field) for field in fields[1:4])
-        return Row(pid, parent, group, session, int(fields[19]), None, fields[0] in (b"Z", b"X"))
+        dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1  # its other threads may run on, and hold its memory
+        return Row(pid, parent, group, session, int(fields[19]), None, dead)
     try:
         process = psutil.Process(pid)
         dead = process.status() == psutil.STATUS_ZOMBIE

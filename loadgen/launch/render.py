@@ -36,7 +36,7 @@ class _Form:
 def render(
     recipe: Recipe, spec: LaunchSpec, *, port: int, run_id: str, launchers: Path, folder: Path | None = None
 ) -> Command:
-    """The command that starts ``spec`` on ``port``. ``launchers`` is the folder of the recipes' programs, ``folder`` the
+    """The command that starts ``spec`` on ``port``. ``launchers`` is the folder of our programs, ``folder`` the
     server's own (only recipes that mount it need it). Raises OptionError for what the recipe does not have."""
     form = _form(recipe, spec)
     container = _container(form, spec, run_id, port)

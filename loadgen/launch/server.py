@@ -74,6 +74,9 @@ class Server:
         self._state |= {"pid": self._process.pid, "pgid": self._process.pid}
         self._state |= {} if leader is None else leader.to_json()
         self._save("starting")
+        self._log_start = (
+            self.log_path.stat().st_size if self.log_path.exists() else 0
+        )  # an earlier try may have written
         assert self._process.stdout is not None  # `start` asked for a pipe
         self._log = LogCopy(os.dup(self._process.stdout.fileno()), self.log_path, spawned.secrets, self._look)
         self._process.stdout.close()
@@ -89,7 +92,7 @@ class Server:
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last lines of its log."""
-        return tail(self.log_path, lines)
+        return tail(self.log_path, lines, self._log_start)
 
     def describe(self) -> dict[str, Any]:
         """What server.json holds now."""
@@ -130,7 +133,7 @@ class Server:
                 memory_before=self._memory_before,
                 owned_port=not self._port_lost,
             )
-            self._proof = stop_and_prove(estate, reap=self._process.poll, exit_code=self._process.poll)
+            self._proof = stop_and_prove(estate, reap=self._process.poll, exit_code=self._collected)
             self._log.finish(2.0)
             self._state["proof"] = dataclasses.asdict(self._proof) | {"ok": self._proof.ok}
             self._state["ended"] = server_json.now()
@@ -179,7 +182,7 @@ class Server:
         if self.command.container is None and belongs_to_another(self.command.port, self._tree):
             raise PortLost(f"{self._name}: port {self.command.port} is answered by another process.")
         await readiness.serves()
-        self._state["facts"] = await gather(self.command, client, self.log_path)
+        self._state["facts"] = await gather(self.command, client, self.log_path, self._log_start)
 
     async def _watch(
         self, task: asyncio.Task[None], readiness: Readiness, limit: float, cancelled: Callable[[], bool]
@@ -208,6 +211,12 @@ class Server:
     def _log_excerpt(self) -> str:
         lines = "\n".join(f"  {line}" for line in self.log_tail()) or "  (nothing)"
         return f"The last lines of {self.log_path}:\n{lines}"
+
+    def _collected(self) -> int | None:
+        """The exit code of a process that was seen dead: its parent may learn of it a moment later."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1.0)
+        return None
 
     def _look(self) -> None:
         """Remember new children, and write them down if there are any."""
