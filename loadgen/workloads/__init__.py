@@ -123,6 +123,7 @@ def reason_of(error: Exception) -> str:
     reason, _, where = str(error).partition(" - at ")
     reason = re.sub(r"`([^`]*)`", lambda found: " or ".join(map(_plainly, found[1].split(" | "))), reason)
     for theirs, ours in (
+        ("Input data was truncated", "the JSON ends too early"),
         ("Expected", "expected"),
         (", got ", ", not "),
         ("Object missing required field", "there is no"),

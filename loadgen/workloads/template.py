@@ -105,12 +105,12 @@ class Shaper:
         return {"template": "client", "template_sha256": self._template.sha256, "form": form}
 
 
-def render(messages: Iterable[Message], model_path: str, add_generation_prompt: bool = True) -> str:
+def render(messages: Iterable[Message], model_path: str | Path, add_generation_prompt: bool = True) -> str:
     """The messages in the template of the model in this folder. Raises UsageError; see `ChatTemplate`."""
     return load_template(model_path).render(messages, add_generation_prompt)
 
 
-def load_template(model_path: str) -> ChatTemplate:
+def load_template(model_path: str | Path) -> ChatTemplate:
     """The chat template of the model in this folder. Raises UsageError where it has none."""
     config = model_file(model_path, "tokenizer_config.json", dict[str, Any]) or {}
     tokens: dict[str, str] = {}
@@ -134,7 +134,7 @@ def load_template(model_path: str) -> ChatTemplate:
     )
 
 
-def encoder(model_path: str | None) -> Callable[[str], list[int]] | None:
+def encoder(model_path: str | Path | None) -> Callable[[str], list[int]] | None:
     """Text to token ids, special tokens only where the text spells them; None without ``tokenizers`` or its file."""
     if model_path is None or not Path(model_path, "tokenizer.json").is_file():
         return None
@@ -155,7 +155,7 @@ def encoder(model_path: str | None) -> Callable[[str], list[int]] | None:
     return encode
 
 
-def count_tokens(model_path: str | None) -> Callable[[str], int] | None:
+def count_tokens(model_path: str | Path | None) -> Callable[[str], int] | None:
     """A counter of the tokens of a text; None where the package ``tokenizers`` or ``tokenizer.json`` is missing."""
     encode = encoder(model_path)
     if encode is None:
@@ -163,7 +163,7 @@ def count_tokens(model_path: str | None) -> Callable[[str], int] | None:
     return lambda text: len(encode(text))
 
 
-def model_file(model_path: str | None, name: str, shape: type[T]) -> T | None:
+def model_file(model_path: str | Path | None, name: str, shape: type[T]) -> T | None:
     """A JSON file of the model's folder; None where there is no folder or no such file. Raises UsageError."""
     if model_path is None or not Path(model_path, name).is_file():
         return None
