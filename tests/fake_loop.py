@@ -18,7 +18,7 @@ from typing import Any
 
 from fake_connection import Connection, Request
 from fake_pages import Book, answer, read_ask
-from fake_plan import Plan, make_plan
+from fake_plan import Plan, make_plan, make_reusable
 from fake_script import Script
 from fake_wire import Ask
 
@@ -169,13 +169,15 @@ class Server:
         self._play(conn, self._plan(ask, fault), now)
 
     def _plan(self, ask: Ask, fault: dict[str, Any] | None) -> Plan:
-        key = (ask, json.dumps(fault))
+        if self.script.gzip or self.script.split_bytes:  # the counts cannot be put in afterwards
+            return make_plan(self.script, ask, fault)
+        key = (ask._replace(in_tok=0, cached=0), json.dumps(fault))
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= _CACHED_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = make_plan(self.script, ask, fault)
-        return plan
+            plan = self._plans[key] = make_reusable(self.script, ask, fault)
+        return plan.with_counts(ask) if plan.marked else plan
 
     # -- playing a plan -------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from fake_script import Script
 from fake_wire import Ask, Dialect, frame
 
 _MS = 1_000_000
+_IN, _CACHED = 734_000_000, 612_000_000
+_MARKS = re.compile(rb"734\d{6}|612000000|122000000")
+"""Stand for the prompt's counts in a plan that is used again: in_tok (plus up to 999999), cached, in_tok - cached."""
 _BAD = "\uf8ff"
 """Stands for the bytes that are not UTF-8 until the event has been encoded."""
 
@@ -46,6 +50,30 @@ class Plan(NamedTuple):
     writes: tuple[Write, ...]
     end: str
     stepped: bool = True
+    marked: tuple[int, ...] = ()
+
+    def with_counts(self, ask: Ask) -> Plan:
+        """A plan of `make_reusable` with the prompt's counts of a request, padded so that no length changes."""
+
+        def count(mark: re.Match[bytes]) -> bytes:
+            value = int(mark[0])
+            if value >= _IN:
+                return b"%9d" % (value - _IN + ask.in_tok)
+            return b"%9d" % (ask.cached if value == _CACHED else ask.in_tok - ask.cached)
+
+        writes = list(self.writes)
+        for i in self.marked:
+            writes[i] = writes[i]._replace(data=_MARKS.sub(count, writes[i].data))
+        return self._replace(writes=tuple(writes))
+
+
+def make_reusable(script: Script, ask: Ask, fault: dict[str, Any] | None) -> Plan:
+    """The plan of all requests that differ from this one in the prompt's counts alone; see `Plan.with_counts`.
+
+    Laying out a reply takes a while, and a server that is doing it is late for its other streams.
+    """
+    plan = make_plan(script, ask._replace(in_tok=_IN, cached=_CACHED), fault)
+    return plan._replace(marked=tuple(i for i, w in enumerate(plan.writes) if _MARKS.search(w.data)))
 
 
 def make_plan(script: Script, ask: Ask, fault: dict[str, Any] | None) -> Plan:
@@ -61,14 +89,12 @@ def make_plan(script: Script, ask: Ask, fault: dict[str, Any] | None) -> Plan:
     if not ask.stream:
         return _whole(script, dialect, ask, fault)
     events, end = _apply(script, dialect, ask, fault, _events(script, dialect, ask))
-    writes = _frame(script, dialect, _group(script, events), end, clean=end == "keep" and kind != "no_end")
+    writes = _frame(script, dialect, _group(script, events), clean=end == "keep" and kind != "no_end")
     if kind == "slow_head" and fault:
         writes = _dribble(writes, fault.get("gap_ms", 5.0))
     if kind == "surplus" and fault:
         extra = str(fault.get("body", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")).encode()
         writes.append(Write(writes[-1].due, writes[-1].step, extra, 0, "surplus", 0))
-    if end == "clean_close":
-        end = "close"
     if kind == "no_end":
         end = "hang"
     elif end == "keep" and (script.framing == "close" or not script.keep_alive):
@@ -124,11 +150,11 @@ def _apply(
         return [*head, Event("error", frame(script, ask, body), step)], "keep"
     if kind == "half_json":
         half = frame(script, ask, dialect.token(position, 1, False))
-        return [*head, Event("part", half[: len(half) // 2], step)], "clean_close" if fault.get("clean") else "close"
+        return [*head, Event("part", half[: len(half) // 2], step)], "keep" if fault.get("clean") else "close"
     if kind == "bad_chunk":
         return [*head, Event("bad_chunk", b"", step)], "close"
     if kind == "huge_event":
-        huge = dialect.token(position, 1, False, "x" * fault.get("bytes", 10 << 20))
+        huge = dialect.token(position, 1, False, "x" * fault.get("bytes", 11 << 20))
         return [*head, Event("token", frame(script, ask, huge), step + 1, 1), *rest[1:]], "keep"
     if kind == "bad_utf8":
         bad = frame(script, ask, dialect.token(position, 1, False, _BAD)).replace(_BAD.encode(), b"\xff\xfe\xc3")
@@ -169,7 +195,7 @@ def _comment(script: Script) -> bytes:
     return f": keep-alive{script.newline}{script.newline}".encode()
 
 
-def _frame(script: Script, dialect: Dialect, writes: list[Write], end: str, clean: bool) -> list[Write]:
+def _frame(script: Script, dialect: Dialect, writes: list[Write], clean: bool) -> list[Write]:
     """The writes with the head before them and the framing around them."""
     if script.gzip:
         deflate = zlib.compressobj(wbits=31)
@@ -183,7 +209,7 @@ def _frame(script: Script, dialect: Dialect, writes: list[Write], end: str, clea
     head = _head(script, 200, headers, total if script.framing == "length" else None)
     if script.framing == "chunked":
         writes = [w._replace(data=b"zz\r\n" if w.kind == "bad_chunk" else _chunk(w.data)) for w in writes]
-        if clean or end == "clean_close":
+        if clean:
             due, step = (writes[-1].due, writes[-1].step) if writes else (0, 0)
             writes.append(Write(due, step, b"0\r\n\r\n", 0, "end", 0))
     if script.head == "early" or not writes:

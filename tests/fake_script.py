@@ -31,7 +31,7 @@ FAULTS = {
     "cut": ("after",),  # FIN in the middle
     "reset": ("after",),  # RST in the middle
     "stall": ("after",),  # the stream goes silent in the middle
-    "half_json": ("after", "clean"),  # half an event, then the end; clean: the framing says that this was all
+    "half_json": ("after", "clean"),  # half an event, then FIN; clean: the framing says that this was all, and no FIN
     "bad_chunk": ("after",),  # a chunk size that is no number
     "bad_utf8": ("after",),  # an event whose text is not UTF-8
     "huge_event": ("after", "bytes"),  # one event with that many bytes of text

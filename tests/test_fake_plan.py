@@ -6,8 +6,8 @@ import zlib
 from typing import Any
 
 import pytest
-from fake_plan import make_plan
-from fake_script import read_script
+from fake_plan import make_plan, make_reusable
+from fake_script import DIALECTS, read_script
 from fake_wire import Ask
 from fakes import sse_events
 
@@ -125,3 +125,14 @@ def test_a_word_that_no_script_has_is_refused() -> None:
         read_script({"ttft_mss": 1})
     with pytest.raises(ValueError, match="explode"):
         read_script({"faults": [{"kind": "explode"}]})
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_plan_that_is_used_again_says_the_same_with_the_counts_of_each_request(dialect: str) -> None:
+    script = read_script({"framing": "close", "usage": "continuous", "prefix_cache": True})
+    ask = Ask(dialect, 5, 1234, 17, True, True)
+    reusable = make_reusable(script, ask._replace(in_tok=1), None)
+    again = b"".join(w.data for w in reusable.with_counts(ask).writes)
+    once = b"".join(w.data for w in make_plan(script, ask, None).writes)
+    assert again.replace(b" ", b"") == once.replace(b" ", b"")
+    assert b"1234" in again
