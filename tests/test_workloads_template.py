@@ -250,6 +250,24 @@ def test_a_users_prompt_is_rendered_too_but_raw_ones_need_no_template(tmp_path):
     assert synthetic.open({"kind": "words", "words": 2, "raw": True}, client("none")).session(0)[0].text
 
 
+def test_a_template_that_refuses_a_shipped_prompt_says_so_when_it_is_opened_and_names_the_way_out(tmp_path):
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}ok"
+    folder = model(tmp_path, refuses)
+    with pytest.raises(UsageError, match=r"System role not supported.* prompt \S+\. Set workload\.system: false"):
+        natural.open({}, client(folder))
+    source = natural.open({"system": False}, client(folder))
+    assert {source.session(i)[0].text for i in range(source.size)} == {"ok"}
+
+
+def test_a_template_that_refuses_a_users_line_names_the_line(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    folder = model(tmp_path, "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}ok")
+    source = jsonl.open({"path": "p.jsonl", "order": "file"}, client(folder, folder=str(tmp_path)))
+    assert source.session(0)[0].text == "ok"
+    with pytest.raises(UsageError, match=r"p\.jsonl:2: .*it says 'no b'\."):
+        source.session(1)
+
+
 class Letters:
     """A tokenizer whose tokens are letters; it stands for the package where that is not installed."""
 

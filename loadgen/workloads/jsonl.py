@@ -103,16 +103,20 @@ class Jsonl:
         weakref.finalize(self, os.close, self._file)
 
     def session(self, index: int) -> tuple[Prompt, ...]:
-        """One prompt. Raises UsageError where the file was changed after it had been opened."""
+        """One prompt. Raises UsageError where the template refuses it, or the file was changed since it was opened."""
         at = place(index, len(self._index.starts), self._context.seed, self._settings.order)
         start = self._index.starts[at]
         stop = self._index.starts[at + 1] if at + 1 < len(self._index.starts) else self._end
         data = os.pread(self._file, stop - start, start).split(b"\n", 1)[0]
-        line = read_line(self._decoder, data, f"{self._index.path}:{self._index.numbers[at]}")
+        where = f"{self._index.path}:{self._index.numbers[at]}"
+        line = read_line(self._decoder, data, where)
         ask_tok = self._context.ask_tok
         if line.output_tokens is not None and not self._context.exact:
             ask_tok = line.output_tokens
-        return (self._prompt(line, ask_tok),)
+        try:
+            return (self._prompt(line, ask_tok),)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
 
     def _prompt(self, line: Line, ask_tok: int) -> Prompt:
         if line.token_ids is not None:
@@ -146,7 +150,9 @@ def open(settings: dict[str, Any], context: Context) -> Jsonl:
         index.scan(decoder)
         if not index.starts:
             raise UsageError(f"{index.path} holds no prompt; write one JSON object a line, as in {{'prompt': '...'}}.")
-        return Jsonl(index, decoder, chosen, context)
+        source = Jsonl(index, decoder, chosen, context)
+        source.session(0)  # a template that does not fit says so now
+        return source
     except OSError as error:
         raise UsageError(f"{index.path} cannot be read: {error.strerror}.") from error
 

@@ -1,7 +1,8 @@
 """The prompts that ship with loadgen: English and Chinese, as people ask them, in ``natural.jsonl``.
 
 They were written for this project: chat, code, maths, summarise (with the passage) and continue (a text to go on
-with). Settings: ``tags`` and ``langs`` narrow the set; ``as`` is explained in ``template``. A line of the file is
+with). Settings: ``tags`` and ``langs`` narrow the set; ``system: false`` leaves out the few prompts that have a system
+message, which some models' templates refuse; ``as`` is explained in ``template``. A line of the file is
 ``{"id", "lang": "en" | "zh", "tag", "messages"}``.
 """
 
@@ -22,10 +23,11 @@ from loadgen.workloads.template import Form, Shaper
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """``tags`` and ``langs`` are those to keep; None keeps all."""
+    """``tags`` and ``langs`` are those to keep; None keeps all. ``system`` keeps prompts with a system message."""
 
     tags: list[str] | None = None
     langs: list[str] | None = None
+    system: bool = True
     form: Form = msgspec.field(name="as", default="text")
 
 
@@ -37,9 +39,14 @@ class Line(msgspec.Struct, frozen=True):
     tag: str
     messages: tuple[Message, ...]
 
+    @property
+    def with_system(self) -> bool:
+        """True for a prompt that begins with a system message."""
+        return self.messages[0].role == "system"
+
 
 class Natural:
-    """The shipped prompts, in a new seeded order on every pass."""
+    """The shipped prompts, in a new seeded order on every pass. Raises UsageError where the template refuses one."""
 
     name = "natural"
 
@@ -49,14 +56,19 @@ class Natural:
         self._sha256 = sha256
         self._seed = context.seed
         self._shaper = Shaper(self.name, context, form)
-        self._made: dict[int, tuple[Prompt, ...]] = {}  # each prompt is rendered once, when it is first asked for
+        # Few enough to be rendered here, all of them, so that a template that refuses one says so before the run.
+        self._sessions = [(self._prompt(line),) for line in lines]
 
     def session(self, index: int) -> tuple[Prompt, ...]:
         """One prompt."""
-        at = place(index, len(self._lines), self._seed)
-        if at not in self._made:
-            self._made[at] = (self._shaper.prompt(self._lines[at].messages),)
-        return self._made[at]
+        return self._sessions[place(index, len(self._sessions), self._seed)]
+
+    def _prompt(self, line: Line) -> Prompt:
+        try:
+            return self._shaper.prompt(line.messages)
+        except UsageError as error:
+            hint = " Set workload.system: false to leave such prompts out." if line.with_system else ""
+            raise UsageError(f"{error} That was natural's prompt {line.id}.{hint}") from error
 
     def describe(self) -> dict[str, Any]:
         """Counts by tag and language, and the SHA-256 of the shipped file (of all of it, whatever was chosen)."""
@@ -82,6 +94,7 @@ def open(settings: dict[str, Any], context: Context) -> Natural:
         for word in wanted or ():
             one_of(f"workload.{key}", word, sorted(set(known)))
     kept = [line for line in lines if _wanted(line.tag, chosen.tags) and _wanted(line.lang, chosen.langs)]
+    kept = [line for line in kept if chosen.system or not line.with_system]
     if not kept:
         raise UsageError(
             f"workload: prompts: natural has no prompt with tags {chosen.tags} and langs {chosen.langs}; leave one out."

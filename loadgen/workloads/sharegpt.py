@@ -104,7 +104,9 @@ def open(settings: dict[str, Any], context: Context) -> ShareGpt:
     if not questions.prompts:
         why = ", ".join(f"{count} {reason}" for reason, count in questions.dropped.items()) or "the array is empty"
         raise UsageError(f"{path}: no conversation can be used: {why}; one needs a human turn and a reply to it.")
-    return ShareGpt(questions, chosen, context)
+    source = ShareGpt(questions, chosen, context)
+    source.session(0)  # a template that does not fit says so now
+    return source
 
 
 def _questions(path: Path, data: bytes) -> Questions:
