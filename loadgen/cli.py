@@ -144,7 +144,7 @@ def main() -> None:
     try:
         app(prog_name="loadgen")
     except LoadgenError as error:
-        print(f"loadgen: {error}", file=sys.stderr)
+        print(_lines(f"loadgen: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("loadgen: interrupted", file=sys.stderr)
@@ -190,6 +190,11 @@ def _width(stream: Any) -> int:
         return 160
 
 
+def _lines(text: str) -> str:
+    """Lines without control characters: an error quotes what a server said, and a terminal obeys escapes."""
+    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
+
+
 def _say_nothing(_: object) -> None:
     """For --quiet."""
 
@@ -207,7 +212,7 @@ class _Screen:
             self._live = self._make_live()
             self.progress = Progress(self._above, self._show)
         else:
-            self.progress = Progress(lambda line: print(line, file=sys.stderr, flush=True), None)
+            self.progress = Progress(lambda line: print(_lines(line), file=sys.stderr, flush=True), None)
 
     def __enter__(self) -> _Screen:
         if self._live is not None:
@@ -227,7 +232,7 @@ class _Screen:
         return Live(console=console, transient=True, auto_refresh=False)
 
     def _above(self, line: str) -> None:
-        self._live.console.print(line)
+        self._live.console.print(_lines(line))
 
     def _show(self, lines: list[str]) -> None:
         from rich.text import Text

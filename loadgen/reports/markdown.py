@@ -21,7 +21,7 @@ def render(report: RunReport) -> str:
     parts += _table(rows.rows(report))
     parts += _bullets(rows.comparison_lines(report), "## Comparison")
     parts += _ratios(report)
-    parts += _bullets(rows.objective_lines(report, "✓", "✗"), "## Objectives")
+    parts += _bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
     parts += _bullets([failure.partition("\n")[0] for failure in report.failures], "## Failed")
     parts += _bullets(rows.warning_lines(report), "## Warnings")
     parts += _bullets(rows.notes(report), "## Notes")
@@ -124,5 +124,5 @@ def _bullets(lines: Sequence[str], heading: str = "") -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Text of others as text: no HTML, no line ends."""
-    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text of others as text: no HTML, no line ends, no control characters."""
+    return rows.plain(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.judge import Judgement
 from loadgen.metrics import Measure
 
 
@@ -88,6 +89,11 @@ COLUMNS = (
 )
 
 
+def plain(text: str) -> str:
+    """Text without control characters: names and errors come from outside, and a terminal obeys escapes."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def axis_names(report: RunReport) -> list[str]:
     """The axes of the matrix, in their order."""
     names: dict[str, None] = {}
@@ -133,22 +139,64 @@ def warning_lines(report: RunReport) -> list[str]:
         where = warning.where[0] if count == 1 else f"{count} repeats, first {warning.where[0]}"
         lines.append(f"{mark}{warning.text} ({where})")
     for comparison in report.comparisons:
+        of_cells: dict[str, list[tuple[str, str]]] = {}
         for cell in comparison.cells:
-            lines += [f"{doubt.text} ({cell.cell})" for doubt in cell.doubts]
+            for doubt in cell.doubts:
+                of_cells.setdefault(doubt.code, []).append((cell.cell, doubt.text))
+        for places in of_cells.values():
+            more = f" ({len(places)} cells)" if len(places) > 1 else ""
+            lines.append(places[0][1] + more)
         lines += [doubt.text for doubt in comparison.doubts]
     return list(dict.fromkeys(lines))
 
 
-def objective_lines(report: RunReport, tick: str, cross: str, unknown: str = "?") -> list[str]:
-    """The objectives by cell and target, marked as met, missed, or not to be judged."""
-    lines = []
+class Marks(NamedTuple):
+    """How an objective that is met, missed, or cannot be judged is marked."""
+
+    met: str
+    missed: str
+    unknown: str
+
+    def of(self, met: bool | None) -> str:
+        """The mark of a judgement."""
+        return self.unknown if met is None else self.met if met else self.missed
+
+
+UNICODE = Marks("✓", "✗", "?")
+ASCII = Marks("ok", "MISSED", "?")
+
+
+def objective_lines(report: RunReport, marks: Marks) -> list[str]:
+    """One line for each objective that all cells meet; for the others one line a cell and target that does not."""
+    found: dict[str, list[tuple[str, Judgement]]] = {}
     for cell in report.cells:
         for target in cell.targets:
             for judgement in target.judgements:
-                mark = unknown if judgement.met is None else tick if judgement.met else cross
-                value = "" if judgement.value is None else f": {judgement.value:.4g}"
-                lines.append(f"{mark} {cell.id}, {target.target}: {judgement.text}{value} ({judgement.why})")
+                found.setdefault(judgement.text, []).append((f"{cell.id}, {target.target}", judgement))
+    lines = []
+    for text, places in found.items():
+        met = [judgement for _, judgement in places if judgement.met]
+        if len(met) == len(places):
+            why = f"; {met[0].why}" if "too few" in met[0].why else ""
+            lines.append(f"{marks.met} {text}: met {_everywhere(len(places))}, {_worst(met)}{why}")
+            continue
+        if met:
+            lines.append(f"{marks.met} {text}: met in {len(met)} of {len(places)} places")
+        for where, judgement in places:
+            if not judgement.met:
+                value = "" if judgement.value is None else f" {number(judgement.value)}"
+                lines.append(f"{marks.of(judgement.met)} {text}: {where}:{value} ({judgement.why})")
     return lines
+
+
+def _everywhere(count: int) -> str:
+    return "here" if count == 1 else f"in all {count} places"
+
+
+def _worst(judgements: Sequence[Judgement]) -> str:
+    values = [judgement.value for judgement in judgements if judgement.value is not None]
+    low, high = min(values), max(values)
+    return f"value {number(low)}" if low == high else f"values {number(low)} to {number(high)}"
 
 
 def title(report: RunReport) -> str:

@@ -1,7 +1,7 @@
 """The report for a terminal or a pipe: plain text of a given width. In: a `RunReport`. Out: text, no escapes.
 
-Columns that do not fit give way, the least needed first, and are named. Values that came from outside (names, error
-texts) were stripped of control characters where they entered.
+Columns that do not fit give way, the least needed first, and are named. Control characters in what came from outside
+(names, error texts) never get through.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from loadgen.reports import rows
 
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
-    parts = [rows.title(report), "", *_table(report, width), ""]
+    parts = [*_wrap(rows.title(report), width), "", *_table(report, width), ""]
     parts += _section("", rows.comparison_lines(report), width)
-    parts += _section("Objectives", rows.objective_lines(report, *(("✓", "✗") if unicode else ("ok", "MISSED"))), width)
+    parts += _section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += _section("Failed", [failure.partition("\n")[0] for failure in report.failures], width)
     parts += _section("Warnings", rows.warning_lines(report), width)
     parts += _section("Notes", [*filter(None, [rows.scope_line(report)]), *rows.notes(report)], width)
@@ -73,7 +73,7 @@ def _section(heading: str, lines: Sequence[str], width: int) -> list[str]:
 
 def _wrap(line: str, width: int, indent: str = "") -> list[str]:
     return textwrap.wrap(
-        line,
+        rows.plain(line),
         max(width, 40),
         initial_indent=indent,
         subsequent_indent=indent + "  ",

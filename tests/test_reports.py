@@ -1,0 +1,178 @@
+"""Reports from records that were made up: what they show, how wide they are, what never gets through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadgen.assemble import RunReport, assemble
+from loadgen.plan import make_plan
+from loadgen.record import Record
+from loadgen.repeat import Result
+from loadgen.reports import json as json_report
+from loadgen.reports import markdown, rows, text
+from loadgen.scenario import expand, public_dict
+from loadgen.scenario import load as load_scenario
+from loadgen.store import Run, create_run, write_json
+from loadgen.summarise import summarise
+from loadgen.summary import Context, Window
+
+HOSTILE = "<img src=x onerror=alert(1)>|\u001b[31m"
+SCENARIO = (
+    "schema: loadgen/v1\nname: made_up\n"
+    "targets: {dense: {endpoint: 'http://h:1', model: d}, moe: {endpoint: 'http://h:2', model: m}}\n"
+    "workload: {prompts: natural, output: {exact: 11}}\nload: {warmup_s: 1, window_s: 30}\n"
+    "matrix: {concurrency: [1, 4]}\nrepeats: 3\ncomparison: {baseline: dense, scope: instance}\n"
+    "objectives: [p50 ttft < 60 ms, error_rate < 1 %]\n"
+)
+
+
+def record(seq: int, speed: float, more: dict[str, Any]) -> Record:
+    """A request that was sent at second ``1 + seq / 10`` and got 11 tokens, the first after 50 ms."""
+    sent = 1 + seq / 10
+    chunks = [50_000 + round(i * 10_000 / speed) for i in range(11)]
+    end = sent + chunks[-1] / 1e6
+    fields = {
+        "seq": seq, "session": seq, "phase": "measure", "t_sched": sent, "t_send": sent, "t_first": sent + 0.05,
+        "t_last": end, "t_end": end, "ttft_s": 0.05, "tpot_s": (chunks[-1] - chunks[0]) / 1e7,
+        "e2e_s": chunks[-1] / 1e6,
+        "chunk_us": chunks, "ask_tok": 11, "in_tok": 20, "out_tok": 11, "tok_source": "usage", "clock": "kernel",
+        "lag_us_max": 10, "status": "ok", "http": 200, "finish": "length", "prompt_sha": str(seq), "cached_tok": 0,
+    }  # fmt: skip
+    return Record(**(fields | more))
+
+
+def write_repeat(run: Run, cell: str, target: str, rep: int, speed: float) -> None:
+    failing = {"status": "http_error", "err": f"500: {HOSTILE}", "chunk_us": [], "ttft_s": None, "out_tok": None}
+    records = [record(seq, speed, {}) for seq in range(290)]
+    if target == "moe" and cell == "concurrency=4":
+        records += [record(290 + seq, speed, failing) for seq in range(3)]
+    context = Context(exact_tok=11, concurrency=int(cell.partition("=")[2]), worker_cpu=(0.1,))
+    summary = summarise(records, Window(1, 31), context)
+    _, folder = run.repeat(cell, target, rep).new_attempt()
+    result = Result(
+        cell=cell, target=target, rep=rep, attempt=1, block=(rep + 1) // 2, seed=1, server=None,
+        started="2026-11-21T00:00:00Z", summary=summary, workers=(),
+    )  # fmt: skip
+    write_json(folder / "summary.json", result)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
+    """Two targets at two concurrencies, three repeats; moe decodes 1.5 times as fast, and fails now and then at 4."""
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "made_up.yaml"
+    path.write_text(SCENARIO)
+    scenario = load_scenario(path).scenario
+    run = create_run(folder / "store", "made_up")
+    write_json(run.folder / "plan.json", make_plan(scenario, expand(scenario)))
+    machine = {"cpu": "a processor", "cores": 2, "memory_gb": 1, "gpus": []}
+    run.write(
+        "run.json",
+        {
+            "run": run.id, "status": "complete", "started": "a", "ended": "b", "scenario": public_dict(scenario),
+            "seed": 1, "versions": {"loadgen": "0"}, "machine": machine, "profile": None, "profile_reason": "",
+            "failures": [],
+        },
+    )  # fmt: skip
+    for cell in ("concurrency=1", "concurrency=4"):
+        for rep in (1, 2, 3):
+            write_repeat(run, cell, "dense", rep, 1.0 + rep / 1000)
+            write_repeat(run, cell, "moe", rep, 1.5)
+    return assemble(run)
+
+
+def test_a_value_is_the_mean_over_the_repeats(report: RunReport) -> None:
+    table = rows.rows(report)
+    assert table[0][:3] == ["concurrency", "target", "output tok/s"]
+    assert [row[:2] for row in table[1:]] == [["1", "dense"], ["1", "moe"], ["4", "dense"], ["4", "moe"]]
+    assert float(table[1][table[0].index("TTFT p50 ms")]) == pytest.approx(50, rel=1e-3)
+    assert float(table[1][table[0].index("TPOT p50 ms")]) == pytest.approx(10 / 1.002, rel=1e-3)
+
+
+def test_a_percentile_below_its_floor_is_a_dash(report: RunReport) -> None:
+    table = rows.rows(report)
+    at = table[0].index("p99")
+    assert {row[at] for row in table[1:]} == {"-"}
+    assert "p99" in " ".join(rows.warning_lines(report))
+
+
+def test_a_comparison_whose_error_rates_differ_is_refused_in_words(report: RunReport) -> None:
+    lines = rows.comparison_lines(report)
+    assert "concurrency 1" in lines[0]
+    assert "not comparable" in lines[1]
+
+
+def test_objectives_are_marked_where_they_are_missed(report: RunReport) -> None:
+    lines = rows.objective_lines(report, rows.UNICODE)
+    assert lines[0].startswith("✓ p50 ttft < 60 ms: met in all 4 places")
+    assert any(line.startswith("✗ error_rate < 1 %: concurrency=4, moe: 0.010") for line in lines)
+    assert report.exit_code == 3
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_line_of_the_table_is_wider_than_the_terminal(report: RunReport, width: int) -> None:
+    lines = text.render(report, width).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("concurrency"))
+    table = lines[start : start + 6]
+    assert max(len(line) for line in table) <= max(width, 75)  # the columns that never give way need 75
+    assert all(("moe" in line) or ("dense" in line) for line in table[2:])
+
+
+def test_columns_that_gave_way_are_named(report: RunReport) -> None:
+    narrow = text.render(report, 80)
+    assert "left out at this width:" in narrow
+    assert "TTFT" in narrow.split("left out at this width:")[1].splitlines()[0]
+    assert "left out" not in text.render(report, 200)
+
+
+def test_without_unicode_the_report_is_ascii(report: RunReport) -> None:
+    assert text.render(report, 100, unicode=False).isascii()
+    assert not text.render(report, 100, unicode=True).isascii()
+
+
+def test_terminal_escapes_and_markup_of_others_do_not_get_through(report: RunReport) -> None:
+    hostile = msgspec.structs.replace(report, failures=(HOSTILE,))
+    assert "\u001b" not in text.render(hostile, 100)
+    page = markdown.render(hostile)
+    assert "<img" not in page
+    assert "\u001b" not in page
+
+
+def test_markdown_has_every_repeat_and_the_definitions(report: RunReport) -> None:
+    page = markdown.render(report)
+    body = page.split("## Every repeat")[1].split("## Definitions")[0]
+    assert sum(line.startswith("| concurrency=") for line in body.splitlines()) == 12
+    assert "never" not in page.split("## Comparison")[0]
+    assert "From the send of a request to the first event" in page
+
+
+def test_json_is_versioned_and_reads_back(report: RunReport) -> None:
+    found = json.loads(json_report.render(report))
+    assert found["schema"] == 1
+    assert msgspec.convert(found["cells"][0]["targets"][0]["results"][0], Result).summary.ok == 290
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.0, "0.000"), (0.00012, "0.0001"), (0.5, "0.500"), (12.345, "12.35"), (123.45, "123.5"),
+     (1234.5, "1234"), (123456.7, "123 457"), (-3.0, "-3.000")],
+)  # fmt: skip
+def test_numbers_have_four_digits_or_so(value: float | None, shown: str) -> None:
+    assert rows.number(value) == shown
+
+
+def test_a_run_without_repeats_has_a_report_that_says_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "made_up.yaml"
+    path.write_text(SCENARIO)
+    scenario = load_scenario(path).scenario
+    run = create_run(tmp_path / "store", "made_up")
+    write_json(run.folder / "plan.json", make_plan(scenario, expand(scenario)))
+    run.write("run.json", {"scenario": public_dict(scenario), "failures": []})
+    empty = assemble(run)
+    assert empty.exit_code == 6
+    assert text.render(empty).count("SKIPPED") == 4
