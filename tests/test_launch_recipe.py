@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from loadgen import backends
 from loadgen.errors import UsageError
 from loadgen.launch import launchers_folder, load_recipe, recipes
-from loadgen.launch.recipe import Recipe
+from loadgen.launch.recipe import Recipe, SeenWord
+from loadgen.telemetry.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 
 
 def written(folder: Path, text: str) -> Recipe:
@@ -39,6 +41,14 @@ def test_every_default_of_a_shipped_recipe_is_an_option_that_it_has() -> None:
         assert set(recipe.defaults) <= set(recipe.options)
         if recipe.docker:
             assert set(recipe.docker.defaults) <= {*recipe.options, *recipe.docker.options}
+
+
+def test_what_recipes_may_name_is_what_telemetry_reads(tmp_path: Path) -> None:
+    words = (*GAUGES, *COUNTERS, *HISTOGRAMS)
+    assert set(get_args(SeenWord)) == set(words)
+    for name in ("hf", "vllm"):
+        assert {"running", "waiting", "generation_tokens"} <= set(load_recipe(name, Path()).seen)
+    assert "mine.yaml:2: seen" in refused(tmp_path, "command: [e]\nseen: {runing: x}\n")
 
 
 def test_an_unknown_engine_is_answered_with_the_nearest_name_and_all_others() -> None:

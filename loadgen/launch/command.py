@@ -63,8 +63,9 @@ class Command:
 
     ``env`` is added to the inherited variables; ``secret_env`` too, by reference (the engine's name -> ours). ``files``
     are written into the server's folder, its working directory. ``request`` is added to every request, ``exact`` to
-    those that ask for exactly N tokens (``"{n}"`` stands for N). ``metrics`` is a path or None; ``version`` a command
-    that prints the engine's version, or empty. ``cpus`` is empty where the server is not pinned, or its container is.
+    those that ask for exactly N tokens (``"{n}"`` stands for N). ``metrics`` is a path or None, ``seen`` names what
+    stands there; ``version`` is a command that prints the engine's version, or empty. ``cpus`` is empty where the
+    server is not pinned, or its container is.
     """
 
     target: str
@@ -82,6 +83,7 @@ class Command:
     served_name: str
     ready: Ready
     metrics: str | None
+    seen: Mapping[str, str]
     facts: Mapping[str, Fact]
     version: tuple[str, ...]
     stop: tuple[tuple[str, ...], ...]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -49,6 +49,12 @@ def _text(value: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(_text)]
 """A word: ``--port 80`` may stand in YAML as a number."""
+
+
+SeenWord = Literal[
+    "running", "waiting", "kv_use", "batch", "prompt_tokens", "generation_tokens", "cached_tokens", "queue_s", "ttft_s"
+]
+"""What telemetry reads from a metrics page; ``batch``, ``queue_s`` and ``ttft_s`` are histograms there."""
 
 
 class Part(BaseModel):
@@ -198,6 +204,9 @@ class Recipe(Part):
     preload: list[Call] = []
     ready: Ready = Ready()
     metrics: str | None = None
+    """Path of the Prometheus page; None where the engine has none."""
+    seen: dict[SeenWord, str] = {}
+    """Our word for what an engine says of itself while it runs -> its metric (with or without ``_total``)."""
     backend: str = "openai_chat"
     served_name: str = ""
     """The name that requests must use, where the engine dictates one."""

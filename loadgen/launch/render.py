@@ -63,9 +63,10 @@ def render(
         served_name=names["served_name"],
         ready=recipe.ready.model_copy(update={"name": _filled(recipe.ready.name, names)}),
         metrics=recipe.metrics,
+        seen={str(word): metric for word, metric in recipe.seen.items()},
         facts=recipe.facts,
-        version=() if form.docker else tuple(_filled(word, names) for word in recipe.version),
-        stop=tuple(tuple(_filled(word, names) for word in command) for command in recipe.stop.commands),
+        version=() if form.docker else _all_filled(recipe.version, names),
+        stop=tuple(_all_filled(command, names) for command in recipe.stop.commands),
         grace_s=recipe.stop.grace_s,
         container=container,
         cpus=() if form.docker else spec.cpus,
@@ -225,6 +226,10 @@ def _sum(effects: Iterator[tuple[Effect, Any]], start: Effect, names: Mapping[st
 def _filled(text: str, names: Mapping[str, Any]) -> str:
     """``text`` with its placeholders replaced; a name in braces that is none of them stays as it is."""
     return PLACEHOLDER.sub(lambda found: text_of(names[found[1]]) if found[1] in names else found[0], text)
+
+
+def _all_filled(words: list[str], names: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(_filled(word, names) for word in words)
 
 
 def _deep(node: Any, names: Mapping[str, Any]) -> Any:
