@@ -15,6 +15,7 @@ One thread, one poll, and nothing on the way that can wait.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,10 @@ NEVER = 1 << 62
 _CHECK_NS = 100_000_000
 _PAUSE_NS = 100_000_000
 """After a failure a slot of a closed loop sends again no sooner than this after its last send."""
+_NAP_S = 0.0004
+_BUSY_READS = 200
+"""Above this many reads in 100 ms the loop naps before it polls: it then fetches a dozen pieces a wake instead of one
+or two, at half the cost. It costs no accuracy, since arrivals are the kernel's; a nap never reaches into a send."""
 _SPIN_NS = 60_000
 """The timer fires this much early, and the loop polls without waiting for the rest: waking takes about as long."""
 
@@ -115,7 +120,8 @@ class Loop:
         self.quota = self._share(self.shape.requests)
         self.cap = self._share(self.shape.max_in_flight)
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
-        self.not_before = self.next_check = 0
+        self.not_before = self.next_check = self.reads = 0
+        self.nap_s = 0.0
         self.drain_until = NEVER
         self.ahead = max(8, min(self._share(self.shape.concurrency) or 64, 256))
 
@@ -129,8 +135,13 @@ class Loop:
         if now >= self.next_check:
             self._check(now)
         wait = self._wait(now, due)
-        busy = self.backlog or (wait > 0 and self.prepared.look_ahead(self.ahead))
-        ready = self.traffic.step(0.0 if busy else wait)
+        if self.backlog or (wait > 0 and self.prepared.look_ahead(self.ahead)):
+            ready = self.traffic.step(0.0)
+        else:
+            if self.nap_s and wait > self.nap_s:
+                time.sleep(self.nap_s)
+            ready = self.traffic.step(wait)
+        self.reads += ready
         if self.backlog and (not ready or self.backlog.full):
             self.backlog.slice()
 
@@ -169,10 +180,14 @@ class Loop:
     def _check(self, now: int) -> None:
         """Ten times a second: the end of the window, timeouts, the clock, the tick, the end of the drain."""
         self.next_check = now + _CHECK_NS
+        self.nap_s = _NAP_S if self.reads > _BUSY_READS else 0.0
+        self.reads = 0
         if now >= self.stop_at:
             self._begin_drain(now)
         for exchange in list(self.traffic.active):
             self._check_exchange(exchange, now)
+            if exchange.pieces and (self.backlog.full or now - exchange.last_read > _CHECK_NS):
+                self.backlog.add(exchange)
         if now >= self.tally.due:
             self.offset.sample()
             self._flush()

@@ -22,10 +22,12 @@ _TEXT_LIMIT = 300
 class Exchange:
     """One request on its way. Times are monotonic ns, 0 while they have not come.
 
-    ``pieces`` are (bytes, control messages, when it was read), waiting to be understood; ``queued`` says that the
-    exchange stands in that queue. ``failed`` is the status that the driver itself saw (timeout, reset ...), None while
-    nothing failed, and ``why`` its text. ``kernel`` is True while every arrival was stamped by the kernel. ``closed``:
-    the server closed the connection; ``ended``: no more can come. ``left`` is what is missing of a known length.
+    ``pieces`` are bytes waiting to be understood, ``stamps`` their control messages, ``reads`` when they were read;
+    ``queued`` says that the exchange stands in that queue. ``hot``: its first token is in and its chunked stream is
+    read without a second look; ``plain``: it does not run over TLS. ``failed`` is the status that the driver itself
+    saw (timeout, reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is True while every arrival
+    was stamped by the kernel. ``closed``: the server closed the connection; ``ended``: no more can come. ``left`` is
+    what is missing of a known length.
     """
 
     __slots__ = (
@@ -34,16 +36,20 @@ class Exchange:
         "ended",
         "failed",
         "head",
+        "hot",
         "kernel",
         "lag_ns",
         "last_read",
         "left",
         "phase",
         "pieces",
+        "plain",
         "prompt",
         "queued",
+        "reads",
         "reply",
         "send",
+        "stamps",
         "t_due",
         "t_end",
         "t_send",
@@ -54,7 +60,9 @@ class Exchange:
         self.send = send
         self.prompt = prompt
         self.phase = phase
-        self.pieces: list[tuple[bytes, Any, int]] = []
+        self.pieces: list[bytes] = []
+        self.stamps: list[Any] = []
+        self.reads: list[int] = []
         self.reply: Reply | None = None
         self.head = b""
         self.left: int | None = None
@@ -67,6 +75,8 @@ class Exchange:
         self.t_send = 0
         self.last_read = 0
         self.t_end = 0
+        self.hot = False
+        self.plain = True
         self.closed = False
         self.ended = False
         self.queued = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ class Reply:
         self.surplus = False
         self.body = bytearray()
         self._texts: list[bytes] = []
-        self._cumulative = 0
+        self._whole: Chunk | None = None
         self._data: list[bytes] = []
         self._left = head.length or 0
         self._framing = bytearray()
@@ -69,7 +70,8 @@ class Reply:
         if self.complete:
             self.surplus = self.surplus or bool(piece)
             return
-        if self._template is not None and not self.body and self._inflate is None and self._feed_fast(piece, at):
+        usual = self._template is not None and not (self.body or self._data) and self._inflate is None
+        if usual and self._feed_fast(piece, at):
             return
         if self.head.chunked:
             self._dechunk(piece, at)
@@ -81,6 +83,29 @@ class Reply:
             self.complete = self._left == 0
         else:
             self._payload(piece, at)
+
+    def feed_many(self, pieces: Sequence[bytes], arrivals: Sequence[int]) -> None:
+        """Takes several pieces with their arrivals, as `feed` would one by one. Raises MalformedReply."""
+        at = 0
+        while at < len(pieces):
+            template = self._template
+            if template is not None and self._between_chunks():
+                taken = template.run(pieces, at, self._texts)
+                self.chunk_ns += arrivals[at : at + taken]
+                self.chunk_tok += [1 if template.between is not None else 0] * taken
+                at += taken
+            if at < len(pieces):
+                self.feed(pieces[at], arrivals[at])
+                at += 1
+
+    def _between_chunks(self) -> bool:
+        """True if the next byte begins an HTTP chunk and an event."""
+        return (
+            self.head.chunked
+            and self._state == "size"
+            and not (self.complete or self._framing or self.body or self._data)
+            and self._inflate is None
+        )
 
     def end_of_input(self, at: int) -> None:
         """The connection was closed. That is how a reply without a length ends; for the others it is a cut."""
@@ -107,7 +132,7 @@ class Reply:
         joined = b"".join(self._texts)
         try:
             return str(msgspec.json.decode(b'"' + joined + b'"'))
-        except msgspec.DecodeError:  # half of a surrogate pair, or a control byte that this server does not escape
+        except (msgspec.DecodeError, UnicodeDecodeError):  # half a surrogate pair, an unescaped control byte, no UTF-8
             return joined.decode("utf-8", "replace")
 
     def excerpt(self) -> str:
@@ -260,13 +285,15 @@ class Reply:
             start = data[:120].decode("utf-8", "replace")
             raise MalformedReply(f"an event is not what this protocol sends ({error}): {start}") from error
         self._chunk(chunk, at)
-        if at is not None and offset >= 0 and chunk.carries_token:
+        if at is not None and offset >= 0 and chunk.carries_token and not chunk.cumulative:
             self._wait -= 1
             if self._wait <= 0:
                 self._template = make_template(raw, chunk, offset, self.backend)
                 self._wait = _RETRY_TEMPLATE
 
     def _chunk(self, chunk: Chunk, at: int | None) -> None:
+        if chunk.cumulative:
+            chunk, self._whole = chunk.after(self._whole), chunk
         if chunk.error is not None and self.error is None:
             self.error = chunk.error
         self.done = self.done or chunk.done

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from loadgen.drive.clock import ANCILLARY, ask_for_stamps, now_ns
+from loadgen.drive.clock import ask_for_stamps, now_ns
 from loadgen.drive.http import Endpoint
 
 SMALL_READ = 2048
@@ -228,12 +228,3 @@ class Pool:
             return None, (None, None)
         bios = (ssl.MemoryBIO(), ssl.MemoryBIO())
         return self._tls.wrap_bio(*bios, server_hostname=self.endpoint.host), bios
-
-
-def stamped_read(connection: Connection, size: int) -> tuple[bytes, list[Any]]:
-    """What has arrived (b'' at the end of the stream) and the control messages with its stamp.
-
-    Raises BlockingIOError when nothing has, OSError when the connection was cut.
-    """
-    data, ancillary, _, _ = connection.recvmsg(size, ANCILLARY)
-    return data, ancillary
