@@ -1,0 +1,93 @@
+"""What the server says of itself at /metrics (Prometheus text). What is not known is absent, never 0.
+
+Counted here, on the server's side of the socket: what a client measures can be held against it. ``batch_size`` has one
+observation per decode step, so its sum over its count is the mean batch that was run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from hf_reply import Reply
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+OUTCOMES = ("stop", "length", "cancelled", "error", "refused")
+
+
+class CudaMemory:
+    """Peak memory of torch's allocator since the start, by device; nothing where there is no CUDA."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Prometheus' collector protocol."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return
+        live = GaugeMetricFamily("hf:memory_allocated_peak_bytes", "Peak of live tensors", labels=["device"])
+        held = GaugeMetricFamily("hf:memory_reserved_peak_bytes", "Peak held by torch's allocator", labels=["device"])
+        for index in range(torch.cuda.device_count()):
+            live.add_metric([f"cuda:{index}"], torch.cuda.max_memory_allocated(index))
+            held.add_metric([f"cuda:{index}"], torch.cuda.max_memory_reserved(index))
+        yield from (live, held)
+
+
+class Metrics:
+    """The server's counters. One object a process; the event loop alone writes to it."""
+
+    def __init__(self, info: Mapping[str, str], kv_capacity_tokens: int | None) -> None:
+        registry = self._registry = CollectorRegistry()
+        Info("loadgen_hf", "How this server runs", registry=registry).info(dict(info))
+        ProcessCollector(registry=registry)  # process_resident_memory_bytes and its kin, where /proc is
+        registry.register(CudaMemory())
+        if kv_capacity_tokens is not None:
+            Gauge("hf:kv_capacity_tokens", "Tokens that the KV cache holds", registry=registry).set(kv_capacity_tokens)
+        self.running = Gauge("hf:requests_running", "Requests in the batch", registry=registry)
+        self.waiting = Gauge("hf:requests_waiting", "Requests that wait for a place", registry=registry)
+        self.batch_size = Histogram("hf:batch_size", "Rows of each decode step", buckets=BATCHES, registry=registry)
+        self.batch_size_max = Gauge("hf:batch_size_max", "Largest decode step so far", registry=registry)
+        self.prompt_tokens = Counter(
+            "hf:prompt_tokens", "Prompt tokens of requests that left the queue", registry=registry
+        )
+        self.generation_tokens = Counter("hf:generation_tokens", "Tokens that left the model", registry=registry)
+        self.requests = Counter("hf:requests", "Requests by how they ended", ["outcome"], registry=registry)
+        for outcome in OUTCOMES:
+            self.requests.labels(outcome)
+        first, queue = "From a request's arrival to its first token", "From a request's arrival to its prefill"
+        self.ttft = Histogram("hf:time_to_first_token_seconds", first, buckets=SECONDS, registry=registry)
+        self.queue = Histogram("hf:queue_seconds", queue, buckets=SECONDS, registry=registry)
+        self._largest = 0
+
+    def text(self) -> bytes:
+        """The page /metrics."""
+        return generate_latest(self._registry)
+
+    def started(self, reply: Reply, at: float | None = None) -> None:
+        """A request leaves the queue, now or ``at`` a time of ``time.perf_counter``."""
+        reply.started = time.perf_counter() if at is None else at
+        self.queue.observe(reply.started - reply.arrived)
+        self.prompt_tokens.inc(len(reply.ask.prompt))
+
+    def step(self, rows: int) -> None:
+        """A decode step of so many rows."""
+        self.batch_size.observe(rows)
+        if rows > self._largest:
+            self._largest = rows
+            self.batch_size_max.set(rows)
+
+    def token(self, reply: Reply) -> None:
+        """A token was handed over."""
+        self.generation_tokens.inc()
+        if reply.tokens == 1 and reply.first is not None:
+            self.ttft.observe(reply.first - reply.arrived)
+
+    def ended(self, outcome: str) -> None:
+        """A request that was taken has ended."""
+        self.requests.labels(outcome).inc()
+
+    def refused(self) -> None:
+        """A request was answered with an error before it was taken."""
+        self.requests.labels("refused").inc()
