@@ -22,7 +22,7 @@ from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.store import Run
-from loadgen.targets import doubts_of, headers_of, models_folder, options_of, secrets_of, spec_of
+from loadgen.targets import doubts_of, headers_of, local_model, models_folder, options_of, secrets_of, spec_of
 
 
 class Watcher(Protocol):
@@ -86,7 +86,7 @@ class Sites:
             model_path=model,
             tokenizer=self._tokenizer(target, model),
             metrics=command.base_url + command.metrics if command.metrics else None,
-            names=dict(getattr(command, "seen", {})),
+            names=dict(command.seen),
             doubts=tuple(doubts_of(target_name, target)),
         )
 
@@ -145,7 +145,7 @@ class Sites:
 
     def _model_path(self, name: str, target: Target) -> str | None:
         if not isinstance(target.model, MadeModel):
-            return target.model if Path(target.model).is_dir() else None
+            return local_model(self._folder, target)
         key = launch_key(name, target)
         if key not in self._models:
             self._watcher.say(f"making the model of {name} from {target.model.config} (random weights)")
@@ -188,7 +188,7 @@ class Sites:
             model_path=model,
             tokenizer=self._tokenizer(target, model),
             metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,
-            names=dict(getattr(recipe, "seen", {})) if recipe else {},
+            names={str(word): name for word, name in recipe.seen.items()} if recipe else {},
         )
         if name not in self._probed:
             probe(name, site, cell.scenario.load.connect_timeout_s)

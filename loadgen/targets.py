@@ -40,6 +40,14 @@ def spec_of(folder: Path, name: str, target: Target, model: str | None) -> launc
     )
 
 
+def local_model(folder: Path, target: Target) -> str | None:
+    """The folder of a target's model, None for one that is on a hub or still to be made."""
+    if not isinstance(target.model, str):
+        return None
+    path = folder / Path(target.model).expanduser()
+    return str(path) if path.is_dir() else None
+
+
 def check_target(folder: Path, name: str, target: Target) -> None:
     """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
     headers_of(target)
@@ -61,7 +69,7 @@ def check_asking(folder: Path, cell: Cell, name: str) -> None:
     recipe = launch.load_recipe(target.engine, folder) if target.engine else None
     backend = backends.load(target.backend or (recipe.backend if recipe else "openai_chat"))
     source = workloads.load(workload.prompts)
-    model = target.model if isinstance(target.model, str) and Path(target.model).is_dir() else None
+    model = local_model(folder, target)
     if isinstance(target.model, MadeModel) and target.endpoint is None:
         return
     context = workloads.Context(

@@ -41,7 +41,7 @@ class LaunchSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     python: str | None = None
     image: str | None = None
-    devices: tuple[int, ...] = ()
+    devices: tuple[int | str, ...] = ()
     cpus: tuple[int, ...] = ()
     folder: Path = Path()
     api_key_env: str | None = None
@@ -90,7 +90,7 @@ class Command:
     grace_s: float
     container: Container | None
     cpus: tuple[int, ...]
-    devices: tuple[int, ...]
+    devices: tuple[int | str, ...]
     install: str
     notes: tuple[str, ...]
 

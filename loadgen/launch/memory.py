@@ -26,8 +26,8 @@ class MemoryProof:
         return not self.held
 
 
-def used(devices: tuple[int, ...] = ()) -> dict[int, int] | None:
-    """Bytes in use on each GPU, by NVML's index; all GPUs if ``devices`` is empty. None where there is no NVML."""
+def used(devices: tuple[int | str, ...] = ()) -> dict[int, int] | None:
+    """Bytes in use on each GPU, by NVML's index; ``devices`` are indices or UUIDs, empty for all. None where there is no NVML."""
     nvml = _nvml()
     if nvml is None:
         return None
@@ -71,11 +71,18 @@ def _nvml() -> Any:
     return pynvml
 
 
-def _handles(nvml: Any, devices: tuple[int, ...]) -> list[tuple[int, Any]]:
-    return [(index, nvml.nvmlDeviceGetHandleByIndex(index)) for index in devices or range(nvml.nvmlDeviceGetCount())]
+def _handles(nvml: Any, devices: tuple[int | str, ...]) -> list[tuple[int, Any]]:
+    found = []
+    for device in devices or range(nvml.nvmlDeviceGetCount()):
+        if isinstance(device, str):
+            handle = nvml.nvmlDeviceGetHandleByUUID(device)
+            found.append((int(nvml.nvmlDeviceGetIndex(handle)), handle))
+        else:
+            found.append((device, nvml.nvmlDeviceGetHandleByIndex(device)))
+    return found
 
 
-def _holders(devices: tuple[int, ...]) -> tuple[int, ...]:
+def _holders(devices: tuple[int | str, ...]) -> tuple[int, ...]:
     nvml = _nvml()
     if nvml is None:
         return ()
