@@ -126,8 +126,23 @@ def comparison_lines(report: RunReport) -> list[str]:
 
 
 def notes(report: RunReport) -> list[str]:
-    """What holds for every comparison of the run, once."""
-    return list(dict.fromkeys(note for comparison in report.comparisons for note in comparison.notes))
+    """What holds for every comparison of the run, and what the engines' recipes say of their words, once."""
+    found = [note for comparison in report.comparisons for note in comparison.notes]
+    for server in report.run.get("servers", {}).values():
+        found += [f"{server['engine']}: {note}" for note in server.get("notes", ())]
+    return list(dict.fromkeys(found))
+
+
+def server_lines(report: RunReport) -> list[str]:
+    """What was launched: engine and version, start-up time, the facts that the engine gave of itself."""
+    lines = []
+    for name, server in report.run.get("servers", {}).items():
+        facts = {key: value for key, value in (server.get("facts") or {}).items() if value is not None}
+        said = ", ".join(f"{key} {value}" for key, value in facts.items())
+        startup = server.get("startup_s")
+        ready = f"ready after {startup:.1f} s" if startup is not None else "never ready"
+        lines.append(f"{name}: {server['engine']}, {ready}" + (f" ({said})" if said else ""))
+    return lines
 
 
 def warning_lines(report: RunReport) -> list[str]:
