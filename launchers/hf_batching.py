@@ -18,13 +18,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from hf_choose import Chooser, choose
 from hf_metrics import Metrics
 from hf_reply import Ask, Refused, Reply, Token
-from hf_slots import Slots
+
+if TYPE_CHECKING:
+    from hf_slots import Slots
 
 T = TypeVar("T")
 GRACE_S = 2.0
@@ -86,26 +88,34 @@ class Batching:
         self._news.set()
 
     def stop(self) -> None:
-        """Takes no more requests; what is in the batch has `GRACE_S` to end."""
-        self._stop_at = time.perf_counter() + GRACE_S
+        """Takes no more requests; what is in the batch has `GRACE_S` to end, counted from the first call."""
+        if self._stop_at is None:
+            self._stop_at = time.perf_counter() + GRACE_S
         self.wake()
 
     async def run(self) -> None:
         """Works until `stop`. A step that fails ends the replies in it with an error; the loop goes on."""
-        while not self._over():
-            self._news.clear()
-            self._drop_cancelled()
-            self._gauge()
-            if not self._waiting and not self._rows:
-                await self._news.wait()
-                continue
-            if self._lets_in():
-                await self._prefill(self._waiting.popleft())
-                await asyncio.sleep(0)
-            if self._rows:
-                await self._decode()
+        try:
+            while not self._over():
+                await self._round()
+        finally:
+            self.stop()
+            self._fail_all(Refused(503, "The server was stopped before this reply was whole.", code="stopping"))
+        await asyncio.sleep(0)
+
+    async def _round(self) -> None:
+        """At most one prefill and one decode step; waits where there is nothing to do."""
+        self._news.clear()
+        self._drop_cancelled()
+        self._gauge()
+        if not self._waiting and not self._rows:
+            await self._news.wait()
+            return
+        if self._lets_in():
+            await self._prefill(self._waiting.popleft())
             await asyncio.sleep(0)
-        self._fail_all(Refused(503, "The server was stopped before this reply was whole.", code="stopping"))
+        if self._rows:
+            await self._decode()
         await asyncio.sleep(0)
 
     def _over(self) -> bool:

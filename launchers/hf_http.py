@@ -212,9 +212,8 @@ class Answer(Response):
         self._give_up()
 
     def _give_up(self) -> None:
-        if not self._reply.ended:
-            self._reply.cancel()
-            self._service.engine.wake()
+        self._reply.cancel()
+        self._service.engine.wake()
 
     async def _stream(self, token: Token, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]

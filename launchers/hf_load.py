@@ -89,8 +89,7 @@ def load(args: argparse.Namespace) -> Loaded:
 
     hub: Any = importlib.import_module("transformers")  # its types are partial, and change from version to version
     hub.utils.logging.disable_progress_bar()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
     torch.manual_seed(args.seed)
     name = str(Path(args.model).expanduser()) if is_path(args.model) else args.model
     device = pick_device(args.device)
@@ -188,9 +187,11 @@ def weights_of(folder: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says first, with its kind where it says nothing."""
+    """What an exception says first, with its kind where that says little."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not lines or isinstance(error, KeyError):
+        return f"{type(error).__name__} {error}".strip()
+    return lines[0]
 
 
 def hub_advice(model: str) -> str:

@@ -4,9 +4,9 @@ It runs in a thread of its own and hands each step's tokens to the event loop wi
 decodes greedily only: its sampling is a property of the whole batch. Sizes are given so that it starts small on a CPU,
 where its defaults take gigabytes; on a GPU its own choices stand.
 
-Measured over HTTP on one core with two small models, against `hf_batching`: one request at a time 5 to 10 % slower; 16 at
-once with prompts of 100 tokens as fast, with prompts of 450 tokens a quarter to a third slower; the first token takes
-three times as long at 16, because prompts share the steps with the decodes. Without flash attention every packed
+Measured over HTTP on one core with two small models, against `hf_batching`: one request at a time 5 to 10 % slower; 16
+at once with prompts of 100 tokens as fast, with prompts of 450 tokens a quarter to a third slower; the first token
+takes three times as long at 16, because prompts share the steps with the decodes. Without flash attention every packed
 sequence attends over the keys of all others, masked. So it is asked for by name.
 """
 
@@ -69,6 +69,7 @@ class Paged:
         self._step = 0  # tokens handed over in this round of the event loop, which is one step of the manager
         self._news = asyncio.Event()
         self._stopping = False
+        self._dead = False
 
     def submit(self, ask: Ask) -> Reply:
         """Gives a request to the manager. Raises Refused: 400 for sampling and min_tokens, 503 if full or stopping."""
@@ -87,6 +88,8 @@ class Paged:
         )
         if taken is None:
             self._forget(name)
+            self._dead = True
+            self.wake()
             raise Refused(503, "transformers' batching has stopped; the server's log says why.", code="stopping")
         self._gauge()
         return reply
@@ -101,8 +104,8 @@ class Paged:
         self.wake()
 
     async def run(self) -> None:
-        """Passes cancellations on until `stop`."""
-        while not self._stopping:
+        """Passes cancellations on until `stop`. Raises RuntimeError when the manager's thread has died."""
+        while not self._stopping and not self._dead:
             await self._news.wait()
             self._news.clear()
             for name in [name for name, reply in self._replies.items() if reply.cancelled]:
@@ -114,6 +117,8 @@ class Paged:
         for name in list(self._replies):
             self._end(name, Refused(503, "The server was stopped before this reply was whole.", code="stopping"))
         await asyncio.sleep(0)
+        if self._dead:
+            raise RuntimeError("transformers' batching thread has died; its error stands above in this log")
 
     def _refuse(self, ask: Ask) -> None:
         if self._stopping:

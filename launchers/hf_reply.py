@@ -76,8 +76,9 @@ class Reply:
         if self.first is None:
             self.first = self.last
         self.tokens += 1
-        self.ended = token.finish is not None
-        self._events.put_nowait(token)
+        if not self.cancelled:
+            self.ended = token.finish is not None
+            self._events.put_nowait(token)
 
     def fail(self, error: Refused) -> None:
         """Ends the reply with an error."""
@@ -85,11 +86,13 @@ class Reply:
         self._events.put_nowait(error)
 
     def cancel(self) -> None:
-        """Says that nobody waits for the rest: the engine frees the place in its batch."""
-        self.cancelled = True
+        """Says that nobody waits for the rest: the engine frees the place in its batch, and `next` raises."""
+        if not self.ended:
+            self.cancelled = True
+            self.fail(Refused(499, "The client went away."))
 
     async def next(self) -> Token:
-        """The next token. Raises Refused where the engine gave up on the request."""
+        """The next token. Raises Refused where the engine gave up on the request, or the client did."""
         event = await self._events.get()
         if isinstance(event, Refused):
             raise event
@@ -103,7 +106,7 @@ class Engine(Protocol):
         """Takes a request. Raises Refused: 400 for what it cannot do, 503 where its queue is full or it is stopping."""
 
     async def run(self) -> None:
-        """Works until `stop`; fails every reply that is then left."""
+        """Works until `stop`; fails every reply that is then left. Raises what the engine died of."""
 
     def stop(self) -> None:
         """Takes no more requests, and ends those it has after a short grace."""

@@ -83,7 +83,8 @@ def positive(text: str) -> int:
 def main() -> int:
     """The program, from the command line to its exit code."""
     args = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it listens there is nothing to finish
+    for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        signal.signal(number, lambda *_, code=code: os._exit(code))  # until it listens there is nothing to finish
     try:
         check_options(args)
         listener = reserve(args.host, args.port)
@@ -140,16 +141,17 @@ async def serve(
         listener.listen(BACKLOG)
     except OSError as error:
         raise PortInUse(f"{args.host}:{args.port} cannot be listened on: {error.strerror}.") from None
-    say(f"ready on http://{args.host}:{args.port} as {service.reader.served_name}")
-    await listen(service, listener)
+    say(f"ready on http://{args.host}:{listener.getsockname()[1]} as {service.reader.served_name}")
+    await listen(service, listener, work)
     engine.stop()
-    await work
+    await work  # raises what the engine died of, if it did
     say("stopped")
     return 0
 
 
-async def listen(service: Service, listener: socket.socket) -> None:
-    """Runs uvicorn on a listening socket until a signal; what is under way then gets a moment to end."""
+async def listen(service: Service, listener: socket.socket, work: asyncio.Task[None]) -> None:
+    """Runs uvicorn on a listening socket until a signal, or until the engine dies; what is under way then gets a moment
+    to end."""
     import uvicorn
     from hf_http import app
 
@@ -170,7 +172,9 @@ async def listen(service: Service, listener: socket.socket) -> None:
         timeout_keep_alive=300,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    await Server(config).serve(sockets=[listener])
+    server = Server(config)
+    work.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    await server.serve(sockets=[listener])
 
 
 def make_service(

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from hf_batching import Batching, Policy
 from hf_load import Loaded, Unusable
 from hf_metrics import Metrics
@@ -56,7 +57,13 @@ async def warm_slots(args: argparse.Namespace, loaded: Loaded, thread: ThreadPoo
             slots.decode([0] * size)
         slots.reset()
 
-    await asyncio.get_running_loop().run_in_executor(thread, work)
+    try:
+        await asyncio.get_running_loop().run_in_executor(thread, work)
+    except torch.OutOfMemoryError as error:
+        raise Unusable(
+            f"A KV cache of {rows} rows of {loaded.length} tokens does not fit beside {args.model} on {loaded.device}: "
+            f"{str(error).splitlines()[0]} Start with a smaller --max-batch-size or --max-model-len."
+        ) from error
     chosen = policy(args, loaded)
     words = f"prompts of {', '.join(map(str, lengths))} tokens, decode steps of {', '.join(map(str, sizes))} rows"
     return lambda metrics: Batching(slots, chosen, metrics, thread), words, rows * loaded.length
