@@ -10,61 +10,153 @@ In: payloads (whole events) as bytes. Out: the JSON-escaped text of each event a
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate, pairwise
+from operator import add
+from typing import Any, NamedTuple
 
 import msgspec
 
 from loadgen.backends import Backend
+from loadgen.drive.body import chunk_size
 from loadgen.record import Chunk
 
 _IDS = (b'"token_ids":[', b'"token_ids": [', b'"tokens":[', b'"tokens": [')
 _PROBE = "loadgen-probe"
 
+_strings = msgspec.json.Decoder(list[str]).decode
+
+
+class Item(NamedTuple):
+    """What one event and the framing behind it come to: its escaped text, the length of its payload, how many bytes
+    lie between its start and that of the next, and the size of the HTTP chunk that comes next (`SAME`: it is in the
+    same chunk, `LAST`: the chunk ends here, and nothing is known of the next)."""
+
+    text: bytes
+    length: int
+    advance: int
+    size: int
+
+
+SAME = -1
+LAST = 0
+
+Known = dict[bytes, Item]
+"""Items by the bytes that they were found as. A vocabulary is finite, so most events are found here."""
+_KNOWN_LIMIT = 30_000
+_VOCABULARIES = 16
+"""Servers that write the id of a request behind the text make a new one with each request."""
+_NEEDLE = 99
+"""Python searches for a longer needle in a way that pays off only in long texts."""
+
+
+class Taken(NamedTuple):
+    """What `Template.take` understood: the first ``pieces`` pieces; the text of each event; how many events ended in
+    each of these pieces (None: one in each); and in how many pieces several HTTP chunks had merged."""
+
+    pieces: int
+    texts: Sequence[bytes]
+    counts: Sequence[int] | None
+    merged: int
+
 
 class Template:
-    """The constant bytes of a stream's events: ``before`` text ``between`` ids ``after`` (``between`` None: no ids)."""
+    """The constant bytes of a stream's events: ``before`` text ``between`` ids ``after`` (``between`` None: no ids).
 
-    __slots__ = ("after", "before", "between", "chunk_end", "ids_first", "separator", "sizes")
+    ``vocabularies`` are shared by all streams of a driver, by what comes behind the text: the id of a request, which
+    differs from stream to stream, mostly stands before it.
+    """
 
-    def __init__(self, before: bytes, between: bytes | None, after: bytes, ids_first: bool = False) -> None:
+    __slots__ = ("after", "before", "between", "ids_first", "known", "lead", "needle", "separator")
+
+    def __init__(
+        self,
+        before: bytes,
+        between: bytes | None,
+        after: bytes,
+        ids_first: bool = False,
+        vocabularies: dict[object, Known] | None = None,
+    ) -> None:
         self.before, self.between, self.after, self.ids_first = before, between, after, ids_first
         self.separator = after + before
-        self.chunk_end = after + b"\r\n"
-        self.sizes: dict[bytes, int] = {}
+        self.lead, self.needle = before[:-_NEEDLE], before[-_NEEDLE:]
+        self.known: Known = {}
+        if vocabularies is not None:
+            if len(vocabularies) >= _VOCABULARIES:
+                vocabularies.clear()
+            self.known = vocabularies.setdefault((len(before), between, after, ids_first), self.known)
 
-    def run(self, pieces: Sequence[bytes], start: int, texts: list[bytes]) -> int:
-        """Takes pieces from ``start`` on while each is one HTTP chunk that holds one event of one token.
+    def take(self, pieces: Sequence[bytes]) -> Taken | None:
+        """Understands as many pieces as begin and end with whole HTTP chunks of whole, familiar events.
 
-        Adds the escaped text of each to ``texts``; the number of pieces taken. This is the way of nearly every token
-        of a paced stream, so it is written for speed: some 0.6 microseconds a piece.
+        This is the way of nearly every token, so it works on all pieces at once with what Python does in C: the
+        constant part is cut out, what remains is looked up, and the sizes of the chunks are held against what was
+        found. None if not even the first piece is familiar.
         """
-        before, end, between, sizes = self.before, self.chunk_end, self.between, self.sizes
-        head, tail = len(before), len(end)
-        for number in range(start, len(pieces)):
-            piece = pieces[number]
-            at = piece.find(b"\r\n", 1, 9) + 2
-            if not (piece.endswith(end) and piece.startswith(before, at)):
-                return number - start
-            size = len(piece) - at - 2
-            line = piece[: at - 2]
-            if sizes.get(line) != size:
-                if _hexadecimal(line) != size:
-                    return number - start
-                sizes[line] = size
-            text = piece[at + head : -tail]
-            if between is not None:
-                text, middle, ids = text.partition(between)
-                if self.ids_first:
-                    text, ids = ids, text
-                if not middle or not ids.isdigit():
-                    return number - start
-            elif not text:
-                return number - start
-            if b'"' in text or b"\n" in text or text.endswith(b"\\"):
-                return number - start
-            texts.append(text)
-        return len(pieces) - start
+        joined = b"".join(pieces)
+        first, *parts = (joined.replace(self.lead, b"") if self.lead else joined).split(self.needle)
+        if not parts or not first.endswith(b"\r\n"):
+            return None
+        if len(self.known) > _KNOWN_LIMIT:
+            self.known.clear()
+        found = list(map(self.known.get, parts))
+        items = found if None not in found else self._learned(parts, found)
+        if not items:
+            return None
+        texts, lengths, advances, sizes = zip(*items, strict=True)
+        declared = (chunk_size(first[:-2]), *sizes[:-1])
+        whole = len(items)
+        if declared != lengths or sizes[-1] == SAME:
+            whole = _whole_chunks(declared[0], lengths, sizes)
+        starts = list(accumulate(advances, initial=len(first)))
+        return _placed(pieces, texts[:whole], list(map(add, starts, lengths[:whole])), sizes[:whole])
+
+    def _learned(self, parts: Sequence[bytes], found: list[Item | None]) -> list[Item]:
+        """The items of the parts as far as they are familiar; new ones are kept."""
+        items = []
+        for part, item in zip(parts, found, strict=True):
+            item = item or self._learn(part)
+            if item is None:
+                break
+            items.append(item)
+        return items
+
+    def _learn(self, part: bytes) -> Item | None:
+        slot, after, rest = part.partition(self.after)
+        if not after:
+            return None
+        text = self._text(slot)
+        if text is None:
+            return None
+        size = LAST
+        if not rest:
+            size = SAME
+        elif rest != b"\r\n":
+            if not (rest.startswith(b"\r\n") and rest.endswith(b"\r\n")):
+                return None
+            size = chunk_size(rest[2:-2])
+            if size <= 0:
+                return None
+        length = len(self.before) + len(slot) + len(self.after)
+        self.known[part] = item = Item(text, length, len(self.before) + len(part), size)
+        return item
+
+    def _text(self, slot: bytes) -> bytes | None:
+        """The escaped text in a slot, None if there may be more to it than a text and one token id."""
+        text = slot
+        if self.between is not None:
+            text, middle, ids = slot.partition(self.between)
+            if self.ids_first:
+                text, ids = ids, text
+            if not middle or not ids.isdigit():
+                return None
+        elif not text:
+            return None
+        if b'"' in text or b"\n" in text or text.endswith(b"\\"):
+            return None
+        return text
 
     def match(self, payload: bytes) -> list[tuple[bytes, int]] | None:
         """(escaped text, tokens) of each event in a payload of whole events; None if any of them does not fit.
@@ -79,29 +171,68 @@ class Template:
             return None
         found = []
         for slot in payload[len(before) : -len(after)].split(self.separator):
-            text, tokens = slot, 1
-            if self.between is not None:
-                text, middle, ids = slot.partition(self.between)
-                if self.ids_first:
-                    text, ids = ids, text
-                if not middle or not ids.isdigit():
-                    return None
-            elif not text:
+            text = self._text(slot)
+            if text is None:
                 return None
-            if b'"' in text or b"\n" in text or text.endswith(b"\\"):
-                return None
-            found.append((text, tokens))
+            found.append((text, 1))
         return found
 
 
-def _hexadecimal(line: bytes) -> int:
+def _whole_chunks(size: int, lengths: Sequence[int], sizes: Sequence[int]) -> int:
+    """How many events lie in whole HTTP chunks whose declared sizes are those of their events."""
+    whole, filled = 0, 0
+    for number, (length, following) in enumerate(zip(lengths, sizes, strict=True), 1):
+        filled += length
+        if following == SAME:
+            continue
+        if filled != size:
+            break
+        whole, filled, size = number, 0, following
+    return whole
+
+
+def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int], sizes: Sequence[int]) -> Taken | None:
+    """Lays events, which end at ``ends`` in the joined pieces, over the pieces that bring their last bytes."""
+    piece_ends = list(accumulate(map(len, pieces)))
+    chunk_ends = [end + 2 for end, size in zip(ends, sizes, strict=True) if size != SAME]
+    if chunk_ends == piece_ends and len(chunk_ends) == len(ends):
+        return Taken(len(pieces), texts, None, 0)
+    boundaries = set(chunk_ends)
+    taken = len(pieces)
+    while taken and piece_ends[taken - 1] not in boundaries:
+        taken -= 1
+    if not taken:
+        return None
+    until = [bisect_right(ends, end) for end in piece_ends[:taken]]
+    chunks = [bisect_right(chunk_ends, end) for end in piece_ends[:taken]]
+    merged = sum(after - before > 1 for before, after in pairwise([0, *chunks]))
+    return Taken(taken, texts[: until[-1]], [after - before for before, after in pairwise([0, *until])], merged)
+
+
+def spelled(texts: Sequence[bytes]) -> str:
+    """The text that JSON-escaped pieces spell together. Raises ValueError if one of them is no inside of a string.
+
+    Halves of a surrogate pair may stand in two pieces; one that stays alone becomes U+FFFD.
+    """
+    whole = b'["' + b'","'.join(texts) + b'"]'
     try:
-        return int(line, 16) if line.isalnum() else -1
+        return "".join(_strings(whole))
     except ValueError:
-        return -1
+        text = "".join(json.loads(whole.decode()))
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def make_template(event: bytes, decoded: Chunk, data_start: int, backend: Backend) -> Template | None:
+def escaped(text: str) -> bytes:
+    """A text as the inside of a JSON string. Half of a surrogate pair stays one."""
+    try:
+        return msgspec.json.encode(text)[1:-1]
+    except UnicodeEncodeError:
+        return json.dumps(text).encode()[1:-1]
+
+
+def make_template(
+    event: bytes, decoded: Chunk, data_start: int, backend: Backend, vocabularies: dict[object, Known] | None = None
+) -> Template | None:
     """The template of an event, or None where its slots cannot be told apart for certain.
 
     ``event`` is the whole event with its terminator; its JSON begins at ``data_start``. ``decoded`` is what the
@@ -126,9 +257,8 @@ def make_template(event: bytes, decoded: Chunk, data_start: int, backend: Backen
     ids_first = ids is not None and ids < text
     if not _probe(pieces, ids is not None, ids_first, data_start, backend):
         return None
-    if ids is None:
-        return Template(pieces[0], None, pieces[1])
-    return Template(pieces[0], pieces[1], pieces[2], ids_first)
+    between = None if ids is None else pieces[1]
+    return Template(pieces[0], between, pieces[-1], ids_first, vocabularies)
 
 
 def _slot(event: bytes, text: str) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from loadgen.drive.http import MalformedReply, parse_head
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.reply import Reply
+from loadgen.drive.scan import Known
 from loadgen.drive.sockets import LARGE_READ, SMALL_READ, Connection, Pool
 from loadgen.drive.understand import MANY, Backlog
 
@@ -45,6 +46,7 @@ class Traffic:
         self._connections: dict[int, Connection] = {}
         self._others: dict[int, Callable[[], None]] = {}
         self._carrier: dict[Exchange, Connection] = {}
+        self._vocabularies: dict[object, Known] = {}
         self._unsent: deque[tuple[Exchange, bytes]] = deque()
 
     # -- the poll -------------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ class Traffic:
 
     def _read(self, connection: Connection, exchange: Exchange) -> None:
         reply = exchange.reply
-        size = LARGE_READ if reply is not None and reply.chunk_ns else SMALL_READ
+        size = LARGE_READ if reply is not None and (reply.chunk_ns or len(exchange.pieces) > 2) else SMALL_READ
         while True:
             try:
                 data, ancillary, _, _ = connection.recvmsg(size, ANCILLARY)
@@ -256,7 +258,11 @@ class Traffic:
         if head is None:
             return None
         exchange.reply = Reply(
-            head, self.prepared.backend, self.prepared.job.options.stream, self.shape.max_event_bytes
+            head,
+            self.prepared.backend,
+            self.prepared.job.options.stream,
+            self.shape.max_event_bytes,
+            self._vocabularies,
         )
         exchange.left = head.length
         return exchange.reply

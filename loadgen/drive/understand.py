@@ -10,11 +10,13 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from operator import sub
 from typing import Any
 
 from loadgen.drive.clock import RealtimeOffset, realtime_ns_of
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
+from loadgen.drive.reply import Reply
 
 _SLICE = 128
 """Pieces taken apart between two looks at the sockets: some 150 microseconds."""
@@ -84,7 +86,7 @@ class Backlog:
             if len(pieces) > left:
                 pieces, stamps, reads = pieces[:left], stamps[:left], reads[:left]
             left -= len(pieces) + 1
-            self._feed(exchange, pieces, stamps, reads)
+            self._understand(exchange, pieces, stamps, reads)
             if exchange.pieces:
                 self.add(exchange)
             elif exchange.ended and not exchange.queued:
@@ -100,8 +102,12 @@ class Backlog:
         except (IndexError, struct.error):  # a piece without a stamp, or with another control message
             return [self.arrival(exchange, *pair) for pair in zip(stamps, reads, strict=True)]
         offset = self.offset.ns
-        found = [second * 1_000_000_000 + rest - offset for second, rest in zip(raw[::2], raw[1::2], strict=True)]
-        lags = [read_at - at for read_at, at in zip(reads, found, strict=True)]
+        if raw[0] == raw[-2]:  # all within one second
+            base = raw[0] * 1_000_000_000 - offset
+            found = [base + rest for rest in raw[1::2]]
+        else:
+            found = [second * 1_000_000_000 + rest - offset for second, rest in zip(raw[::2], raw[1::2], strict=True)]
+        lags = list(map(sub, reads, found))
         if min(lags) < 0 or min(found) < exchange.t_send:
             return [self.arrival(exchange, *pair) for pair in zip(stamps, reads, strict=True)]
         exchange.lag_ns = max(exchange.lag_ns, *lags)
@@ -122,24 +128,44 @@ class Backlog:
         exchange.kernel = False
         return read_at
 
-    def _feed(self, exchange: Exchange, pieces: list[bytes], stamps: list[Any], reads: list[int]) -> None:
-        reply, at = exchange.reply, exchange.t_end
-        if pieces:
-            self.bytes -= sum(map(len, pieces))
-            if reply is not None and exchange.failed != "malformed":
-                arrivals = self.arrivals(exchange, stamps, reads)
-                at = arrivals[-1]
-                try:
-                    reply.feed_many(pieces, arrivals)
-                except MalformedReply as error:
-                    self.broken(exchange, str(error))
+    def settled(self, exchange: Exchange) -> bool:
+        """Understands at once what there is of an exchange; True if its reply is complete."""
+        pieces, stamps, reads = exchange.pieces, exchange.stamps, exchange.reads
+        exchange.pieces, exchange.stamps, exchange.reads = [], [], []
+        self._feed(exchange, pieces, stamps, reads)
+        return exchange.reply is not None and exchange.reply.complete and not exchange.ended
+
+    def _understand(self, exchange: Exchange, pieces: list[bytes], stamps: list[Any], reads: list[int]) -> None:
+        """Takes pieces apart, and sees whether they were the last."""
+        at = self._feed(exchange, pieces, stamps, reads)
+        reply = exchange.reply
         if reply is None or exchange.pieces:
             return
         exchange.hot = bool(reply.chunk_ns) and reply.head.chunked and exchange.plain
         if exchange.closed:
-            reply.end_of_input(at)
+            self._try(exchange, reply, reply.end_of_input)
         elif reply.complete and not exchange.ended:
             self.over(exchange, at)
+
+    def _feed(self, exchange: Exchange, pieces: list[bytes], stamps: list[Any], reads: list[int]) -> int:
+        """Takes pieces apart; when the last of them arrived."""
+        self.bytes -= sum(map(len, pieces))
+        reply = exchange.reply
+        if reply is None or not pieces:
+            return exchange.t_end
+        arrivals = self.arrivals(exchange, stamps, reads)
+        self._try(exchange, reply, lambda: reply.feed_many(pieces, arrivals))
+        return arrivals[-1]
+
+    def _try(self, exchange: Exchange, reply: Reply, feed: Callable[[], None]) -> None:
+        """Lets a reply take something, unless it has been found to be none before."""
+        if reply.malformed:
+            return
+        try:
+            feed()
+        except MalformedReply as error:
+            reply.malformed = True
+            self.broken(exchange, str(error))
 
 
 @lru_cache(maxsize=256)
