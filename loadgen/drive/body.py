@@ -63,6 +63,18 @@ class Chunked:
         self.between = self._state == "size" and not self._line
         self.surplus = position < end
 
+    def boundary(self, piece: bytes) -> int:
+        """How many bytes of a piece go to the end of the chunk that it begins with or goes on with; 0 if all do."""
+        start, left = 0, self._left
+        if self.between:
+            line = piece.find(b"\r\n", 0, 20)
+            left = chunk_size(piece[:line].strip()) if line > 0 else -1
+            start = line + 2
+        elif self._state != "data":
+            return 0
+        end = start + left + 2
+        return end if left > 0 and end < len(piece) else 0
+
     def _take(self, line: bytes) -> None:
         """Takes a line between chunk data: a size, the line end after data, a trailer field."""
         if self._state == "crlf":

@@ -32,10 +32,13 @@ _timespec = struct.Struct("@qq")
 
 
 def ask_for_stamps(sock: socket.socket) -> bool:
-    """Asks the kernel to stamp what this socket receives. False where it cannot: macOS, Unix sockets."""
+    """Asks the kernel to stamp what this socket receives. False where it cannot: macOS, Unix sockets, gVisor."""
     if not sys.platform.startswith("linux") or sock.family == socket.AF_UNIX:
         return False
-    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
     return True
 
 

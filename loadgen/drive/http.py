@@ -14,7 +14,7 @@ from loadgen import __version__
 from loadgen.errors import UsageError
 
 HEAD_LIMIT = 65536
-"""A reply whose head is longer than this is malformed."""
+"""A reply whose head, with the 1xx heads before it, is longer than this is malformed."""
 
 
 class MalformedReply(Exception):
@@ -91,10 +91,9 @@ class Head:
     def __init__(self, status: int, size: int, fields: Mapping[bytes, bytes], http10: bool) -> None:
         self.status = status
         self.size = size
-        self.chunked = b"chunked" in fields.get(b"transfer-encoding", b"").lower()
-        self.length = _length(fields.get(b"content-length")) if not self.chunked else None
-        if status in (204, 304):
-            self.length = 0
+        bodiless = status in (204, 304)
+        self.chunked = not bodiless and b"chunked" in fields.get(b"transfer-encoding", b"").lower()
+        self.length = 0 if bodiless else None if self.chunked else _length(fields.get(b"content-length"))
         self.gzip = b"gzip" in fields.get(b"content-encoding", b"").lower()
         self.is_html = b"html" in fields.get(b"content-type", b"").lower()
         connection = fields.get(b"connection", b"").lower()
@@ -103,17 +102,17 @@ class Head:
 
 
 def parse_head(data: bytes) -> Head | None:
-    """The head at the start of ``data``, or None while it is not whole. 1xx heads are passed over.
+    """The head at the start of ``data``, or None while it is not whole. Heads of 1xx replies before it are passed over.
 
     Raises MalformedReply for anything that is no HTTP/1.x reply.
     """
     skipped = 0
     while True:
         end = data.find(b"\r\n\r\n", skipped)
+        _check_start(data[skipped : skipped + 8])
+        if (end if end >= 0 else len(data) - 3) > HEAD_LIMIT:
+            raise MalformedReply(f"the reply's head is longer than {HEAD_LIMIT} bytes")
         if end < 0:
-            _check_start(data[skipped : skipped + 8])
-            if len(data) - skipped > HEAD_LIMIT:
-                raise MalformedReply(f"the reply's head is longer than {HEAD_LIMIT} bytes")
             return None
         head = _parse(data[skipped:end], end + 4)
         if head.status >= 200:
@@ -127,10 +126,9 @@ def _check_start(start: bytes) -> None:
 
 
 def _parse(block: bytes, size: int) -> Head:
-    _check_start(block[:8])
     first, *lines = block.split(b"\r\n")
     parts = first.split(b" ", 2)
-    if len(parts) < 2 or len(parts[1]) != 3 or not parts[1].isdigit():
+    if len(parts) < 2 or len(parts[1]) != 3 or not parts[1].isdigit() or parts[1] < b"100":
         raise MalformedReply(f"the status line {first[:60]!r} has no status")
     fields = {}
     for line in lines:
@@ -144,6 +142,6 @@ def _parse(block: bytes, size: int) -> Head:
 def _length(value: bytes | None) -> int | None:
     if value is None:
         return None
-    if not value.isdigit():
-        raise MalformedReply(f"content-length {value[:20]!r} is no number")
+    if not value.isdigit() or len(value) > 15:
+        raise MalformedReply(f"content-length {value[:20]!r} is no number of bytes")
     return int(value)

@@ -90,28 +90,44 @@ class Reply:
         else:
             self._payload(piece, at)
 
-    def feed_many(self, pieces: Sequence[bytes], arrivals: Sequence[int]) -> None:
-        """Takes several pieces with their arrivals, as `feed` would one by one. Raises MalformedReply."""
+    def feed_many(self, pieces: list[bytes], arrivals: Sequence[int]) -> None:
+        """Takes several pieces with their arrivals, as `feed` would one by one. Raises MalformedReply.
+
+        What is familiar is taken all at once; of the rest one HTTP chunk at a time goes the slow way, since what
+        comes behind it may be familiar again. ``pieces`` is used up.
+        """
         at = 0
         while at < len(pieces):
-            template = self._template
-            if template is not None and self.between_chunks and not self._events.open:
-                taken = template.take(pieces[at:] if at else pieces)
-                if taken is not None:
-                    self._take_many(taken, arrivals[at : at + taken.pieces], template.between is not None)
-                    at += taken.pieces
+            at = self._feed_familiar(pieces, arrivals, at)
             if at < len(pieces):
-                self.feed(pieces[at], arrivals[at])
-                at += 1
+                cut = self._chunked.boundary(pieces[at]) if self._chunked is not None and self.stream else 0
+                piece, rest = (pieces[at][:cut], pieces[at][cut:]) if cut else (pieces[at], b"")
+                self.feed(piece, arrivals[at])
+                pieces[at] = rest
+                at += not rest
+
+    def _feed_familiar(self, pieces: list[bytes], arrivals: Sequence[int], at: int) -> int:
+        """Takes what is familiar from piece ``at`` on; the number of the piece with the first byte that is not."""
+        template = self._template
+        if template is None or not self.between_chunks or self._events.open or self._gunzip is not None:
+            return at
+        taken = template.take(pieces[at:] if at else pieces)
+        if taken is None:
+            return at
+        self._take_many(taken, arrivals[at:], template.between is not None)
+        at += taken.pieces
+        if taken.rest:
+            pieces[at] = pieces[at][taken.rest :]
+        return at
 
     def _take_many(self, taken: Taken, arrivals: Sequence[int], with_ids: bool) -> None:
         self._texts += taken.texts
         self.chunk_tok += [1 if with_ids else 0] * len(taken.texts)
         self.coalesced += taken.merged
         if taken.counts is None:
-            self.chunk_ns += arrivals
+            self.chunk_ns += arrivals[: taken.pieces]
         else:
-            for at, count in zip(arrivals, taken.counts, strict=True):
+            for at, count in zip(arrivals, taken.counts, strict=False):
                 self.chunk_ns += [at] * count
 
     @property
@@ -258,7 +274,7 @@ class Reply:
         if usual and chunk.carries_token and not chunk.cumulative:
             self._wait -= 1
             if self._wait <= 0:
-                self._template = make_template(raw, chunk, offset, self.backend)
+                self._template = make_template(raw, chunk, offset, self.backend, self._vocabularies)
                 self._wait = _RETRY_TEMPLATE
 
     def _no_stream(self, line: bytes) -> None:

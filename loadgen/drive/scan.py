@@ -53,10 +53,11 @@ _NEEDLE = 99
 
 
 class Taken(NamedTuple):
-    """What `Template.take` understood: the first ``pieces`` pieces; the text of each event; how many events ended in
-    each of these pieces (None: one in each); and in how many pieces several HTTP chunks had merged."""
+    """What `Template.take` understood: the first ``pieces`` pieces and ``rest`` bytes of the next; the text of each
+    event; how many events ended in each of these pieces (None: one in each); in how many several chunks had merged."""
 
     pieces: int
+    rest: int
     texts: Sequence[bytes]
     counts: Sequence[int] | None
     merged: int
@@ -89,11 +90,11 @@ class Template:
             self.known = vocabularies.setdefault((len(before), between, after, ids_first), self.known)
 
     def take(self, pieces: Sequence[bytes]) -> Taken | None:
-        """Understands as many pieces as begin and end with whole HTTP chunks of whole, familiar events.
+        """Understands pieces from the first on, as far as they are whole HTTP chunks of whole, familiar events.
 
         This is the way of nearly every token, so it works on all pieces at once with what Python does in C: the
         constant part is cut out, what remains is looked up, and the sizes of the chunks are held against what was
-        found. None if not even the first piece is familiar.
+        found. None if not even the first chunk is familiar.
         """
         joined = b"".join(pieces)
         first, *parts = (joined.replace(self.lead, b"") if self.lead else joined).split(self.needle)
@@ -154,7 +155,9 @@ class Template:
                 return None
         elif not text:
             return None
-        if b'"' in text or b"\n" in text or text.endswith(b"\\"):
+        try:
+            msgspec.json.decode(b'"' + text + b'"', type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         return text
 
@@ -193,20 +196,19 @@ def _whole_chunks(size: int, lengths: Sequence[int], sizes: Sequence[int]) -> in
 
 def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int], sizes: Sequence[int]) -> Taken | None:
     """Lays events, which end at ``ends`` in the joined pieces, over the pieces that bring their last bytes."""
+    if not ends:
+        return None
     piece_ends = list(accumulate(map(len, pieces)))
     chunk_ends = [end + 2 for end, size in zip(ends, sizes, strict=True) if size != SAME]
     if chunk_ends == piece_ends and len(chunk_ends) == len(ends):
-        return Taken(len(pieces), texts, None, 0)
-    boundaries = set(chunk_ends)
-    taken = len(pieces)
-    while taken and piece_ends[taken - 1] not in boundaries:
-        taken -= 1
-    if not taken:
-        return None
-    until = [bisect_right(ends, end) for end in piece_ends[:taken]]
-    chunks = [bisect_right(chunk_ends, end) for end in piece_ends[:taken]]
+        return Taken(len(pieces), 0, texts, None, 0)
+    taken = bisect_right(piece_ends, chunk_ends[-1])
+    rest = chunk_ends[-1] - (piece_ends[taken - 1] if taken else 0)
+    edges = piece_ends[: taken + (rest > 0)]
+    until = [bisect_right(ends, edge) for edge in edges]
+    chunks = [bisect_right(chunk_ends, edge) for edge in edges]
     merged = sum(after - before > 1 for before, after in pairwise([0, *chunks]))
-    return Taken(taken, texts[: until[-1]], [after - before for before, after in pairwise([0, *until])], merged)
+    return Taken(taken, rest, texts, [after - before for before, after in pairwise([0, *until])], merged)
 
 
 def spelled(texts: Sequence[bytes]) -> str:

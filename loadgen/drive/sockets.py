@@ -26,7 +26,8 @@ sent into a closing connection is lost."""
 
 
 class Connection:
-    """One TCP, TLS or Unix connection. ``exchange`` is the request that it carries now, None when idle."""
+    """One TCP, TLS or Unix connection. ``exchange`` is the request that it carries now, None when idle; ``finished``:
+    the peer announced over TLS that it will send no more."""
 
     __slots__ = (
         "_out",
@@ -37,6 +38,7 @@ class Connection:
         "connected",
         "exchange",
         "fd",
+        "finished",
         "idle_since",
         "kernel",
         "opened",
@@ -54,7 +56,8 @@ class Connection:
         self.exchange: Any = None
         self.tls = tls
         self._tls_in, self._tls_out = bios
-        self._out = b""
+        self._out: bytes | memoryview = b""
+        self.finished = False
         self.opened = now_ns()
         self.conn_s: float | None = None
         self.connected = False
@@ -87,34 +90,44 @@ class Connection:
         return True
 
     def send(self, data: bytes) -> bool:
-        """Sends, or as much as the socket takes. True when nothing is left; else call `flush` when it is writable."""
+        """Sends, or as much as the socket takes. True when nothing is left; else call `flush` when it is writable.
+
+        Raises OSError when the connection is gone.
+        """
         if self.tls is not None:
             self.tls.write(data)
             data = self._tls_out.read()
-        self._out += data
+        self._out = memoryview(bytes(self._out) + data if self._out else data)
         return self.flush()
 
     def flush(self) -> bool:
-        """Sends what is left. True when nothing is."""
+        """Sends what is left. True when nothing is. Raises OSError when the connection is gone."""
         while self._out:
             try:
                 sent = self.sock.send(self._out)
             except (BlockingIOError, InterruptedError):
                 return False
             self._out = self._out[sent:]
+        self._out = b""
         return True
 
+    def give_up_sending(self) -> None:
+        """Forgets what was not sent: the peer does not take it, but may have answered."""
+        self._out = b""
+
     def decrypt(self, data: bytes) -> bytes:
-        """The plain bytes of what came in. An end that the peer announced (close_notify) reads as b''."""
+        """The plain bytes of what came in; b'' where it was TLS's own business. Raises ssl.SSLError for broken TLS."""
         assert self.tls is not None
         self._tls_in.write(data)
-        plain = b""
+        plain = []
         try:
             while more := self.tls.read(LARGE_READ):
-                plain += more
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                plain.append(more)
+        except ssl.SSLWantReadError:
             pass
-        return plain
+        except ssl.SSLZeroReturnError:
+            self.finished = True
+        return b"".join(plain)
 
     def close(self, reset: bool = False) -> None:
         """Closes; with ``reset`` at once (RST), so that the server notices that nobody reads any more."""
@@ -133,7 +146,7 @@ class Connection:
         self._tls_in.write(data)
 
     def _flush_tls(self) -> None:
-        self._out += self._tls_out.read()
+        self._out = bytes(self._out) + self._tls_out.read()
         self.flush()
 
 
@@ -169,7 +182,10 @@ class Pool:
             self.address = (socket.AF_UNIX, self.endpoint.unix)
             return
         reason: OSError | None = None
-        found = socket.getaddrinfo(self.endpoint.host, self.endpoint.port, type=socket.SOCK_STREAM)
+        try:
+            found = socket.getaddrinfo(self.endpoint.host, self.endpoint.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise OSError(f"{self.endpoint.host!r} cannot be a host name") from error
         for family, _, _, _, address in found:
             try:
                 with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -194,7 +210,7 @@ class Pool:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(sock, *self._wrap())
             failed = sock.connect_ex(address)
-            if failed not in (0, errno.EINPROGRESS, errno.EAGAIN):
+            if failed not in (0, errno.EINPROGRESS):  # EAGAIN, too: a Unix socket's queue is full, or no port is left
                 raise OSError(failed, os.strerror(failed))
         except OSError:
             sock.close()
