@@ -42,13 +42,20 @@ def ask_for_stamps(sock: socket.socket) -> bool:
     return True
 
 
-def realtime_ns_of(ancillary: list[Any]) -> int:
-    """The kernel's stamp (ns since the epoch) among the control messages of a recvmsg; 0 if there is none."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= 16:
-            seconds, nanoseconds = _timespec.unpack_from(data)
-            return int(seconds * 1_000_000_000 + nanoseconds)
-    return 0
+def stamp_of(ancillary: list[Any]) -> bytes:
+    """The kernel's stamp among the control messages of a recvmsg, a struct timespec; b'' if there is none.
+
+    A socket that was asked for nothing else gets no other control message.
+    """
+    return ancillary[0][2] if ancillary else b""
+
+
+def realtime_ns_of(stamp: bytes) -> int:
+    """Nanoseconds since the epoch; 0 for a stamp that is not there."""
+    if len(stamp) != _timespec.size:
+        return 0
+    seconds, nanoseconds = _timespec.unpack(stamp)
+    return int(seconds * 1_000_000_000 + nanoseconds)
 
 
 class RealtimeOffset:

@@ -22,7 +22,7 @@ _TEXT_LIMIT = 300
 class Exchange:
     """One request on its way. Times are monotonic ns, 0 while they have not come.
 
-    ``pieces`` are bytes waiting to be understood, ``stamps`` their control messages, ``reads`` when they were read;
+    ``pieces`` are bytes waiting to be understood, ``stamps`` the kernel's stamps, ``reads`` when they were read;
     ``queued`` says that the exchange stands in that queue. ``hot``: its first token is in and its chunked stream is
     read without a second look; ``plain``: it does not run over TLS. ``failed`` is the status that the driver itself
     saw (timeout, reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is True while every arrival
@@ -61,7 +61,7 @@ class Exchange:
         self.prompt = prompt
         self.phase = phase
         self.pieces: list[bytes] = []
-        self.stamps: list[Any] = []
+        self.stamps: list[bytes] = []
         self.reads: list[int] = []
         self.reply: Reply | None = None
         self.head = b""

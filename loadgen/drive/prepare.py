@@ -13,9 +13,11 @@ import msgspec
 
 from loadgen import backends, workloads
 from loadgen.backends import Backend
-from loadgen.drive.http import Endpoint, parse_endpoint, request_bytes, request_head
+from loadgen.drive.http import Endpoint, parse_endpoint, parse_head, request_bytes, request_head
 from loadgen.drive.job import Job
 from loadgen.drive.outcome import CountTokens
+from loadgen.drive.reply import Reply
+from loadgen.drive.scan import Known
 from loadgen.record import Prompt
 
 
@@ -35,6 +37,7 @@ class Prepared:
         self._encode = msgspec.json.Encoder().encode
         self._ahead: deque[tuple[int, Prompt, bytes]] = deque()
         self._next = job.worker
+        self._vocabularies: dict[object, Known] = {}
 
     def request(self, session: int) -> tuple[Prompt, bytes]:
         """The prompt of a session and the bytes of its request."""
@@ -54,6 +57,13 @@ class Prepared:
         self._next += self.job.workers
         self._ahead.append((session, *self._build(session)))
         return True
+
+    def begin_reply(self, data: bytes) -> Reply | None:
+        """The reply that begins with these bytes, None while its head is not whole. Raises MalformedReply."""
+        head = parse_head(data)
+        if head is None:
+            return None
+        return Reply(head, self.backend, self.job.options.stream, self.job.shape.max_event_bytes, self._vocabularies)
 
     def fields(self, session: int) -> tuple[Prompt, dict[str, Any]]:
         """The prompt of a session and its request as JSON fields, for drivers that bring their own client."""

@@ -111,6 +111,8 @@ class Reply:
         template = self._template
         if template is None or not self.between_chunks or self._events.open or self._gunzip is not None:
             return at
+        if not template.begins(pieces[at]):
+            return at
         taken = template.take(pieces[at:] if at else pieces)
         if taken is None:
             return at

@@ -82,22 +82,25 @@ class Template:
     ) -> None:
         self.before, self.between, self.after, self.ids_first = before, between, after, ids_first
         self.separator = after + before
-        self.lead, self.needle = before[:-_NEEDLE], before[-_NEEDLE:]
+        self.needle, self.lead = before[:_NEEDLE], before[_NEEDLE:]
         self.known: Known = {}
         if vocabularies is not None:
             if len(vocabularies) >= _VOCABULARIES:
                 vocabularies.clear()
-            self.known = vocabularies.setdefault((len(before), between, after, ids_first), self.known)
+            self.known = vocabularies.setdefault((len(before), self.lead, between, after, ids_first), self.known)
+
+    def begins(self, piece: bytes) -> bool:
+        """True if a piece that begins with a chunk may begin with a familiar event: `take` is worth its while."""
+        return piece.find(self.needle, 0, len(self.before) + 20) >= 0
 
     def take(self, pieces: Sequence[bytes]) -> Taken | None:
         """Understands pieces from the first on, as far as they are whole HTTP chunks of whole, familiar events.
 
-        This is the way of nearly every token, so it works on all pieces at once with what Python does in C: the
-        constant part is cut out, what remains is looked up, and the sizes of the chunks are held against what was
-        found. None if not even the first chunk is familiar.
+        This is the way of nearly every token, so it works on all pieces at once with what Python does in C: they are
+        split where events begin, each part is looked up, and the sizes of the chunks are held against what was found. None if not even the first chunk is familiar.
         """
         joined = b"".join(pieces)
-        first, *parts = (joined.replace(self.lead, b"") if self.lead else joined).split(self.needle)
+        first, *parts = joined.split(self.needle)
         if not parts or not first.endswith(b"\r\n"):
             return None
         if len(self.known) > _KNOWN_LIMIT:
@@ -125,8 +128,8 @@ class Template:
         return items
 
     def _learn(self, part: bytes) -> Item | None:
-        slot, after, rest = part.partition(self.after)
-        if not after:
+        slot, after, rest = part.removeprefix(self.lead).partition(self.after)
+        if not after or not part.startswith(self.lead):
             return None
         text = self._text(slot)
         if text is None:
@@ -141,7 +144,7 @@ class Template:
             if size <= 0:
                 return None
         length = len(self.before) + len(slot) + len(self.after)
-        self.known[part] = item = Item(text, length, len(self.before) + len(part), size)
+        self.known[part] = item = Item(text, length, len(self.needle) + len(part), size)
         return item
 
     def _text(self, slot: bytes) -> bytes | None:

@@ -8,22 +8,21 @@ are small until the first token is in.
 
 from __future__ import annotations
 
-import select
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from loadgen.drive.clock import ANCILLARY, now_ns, realtime_ns_of
-from loadgen.drive.http import MalformedReply, parse_head
+from loadgen.drive.clock import ANCILLARY, now_ns, realtime_ns_of, stamp_of
+from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
+from loadgen.drive.poll import READ, WRITE, make_poll
+from loadgen.drive.pool import Pool
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.reply import Reply
-from loadgen.drive.scan import Known
-from loadgen.drive.sockets import LARGE_READ, SMALL_READ, Connection, Pool
-from loadgen.drive.understand import MANY, Backlog
+from loadgen.drive.sockets import LARGE_READ, SMALL_READ, Connection
+from loadgen.drive.understand import MANY, Backlog, ends
 
-READ = select.POLLIN
-WRITE = select.POLLOUT
+_READS = 32
+"""Most reads from one socket before the others have their turn: a server may send faster than this program reads."""
 
 
 class Traffic:
@@ -38,16 +37,11 @@ class Traffic:
         self.backlog = backlog
         self.ended = ended
         self.poll = make_poll()
-        self.pool = Pool(prepared.endpoint, self.shape.connect_timeout_s, self._watch, self._close)
+        self.pool = Pool(prepared.endpoint, self.shape.connect_timeout_s, self.poll)
         self.active: set[Exchange] = set()
-        self.opened = 0
-        self.kernel_clock = True
         self.loop_ns = 0
-        self._connections: dict[int, Connection] = {}
         self._others: dict[int, Callable[[], None]] = {}
         self._carrier: dict[Exchange, Connection] = {}
-        self._vocabularies: dict[object, Known] = {}
-        self._unsent: deque[tuple[Exchange, bytes]] = deque()
 
     # -- the poll -------------------------------------------------------------------------------------------------
 
@@ -65,7 +59,7 @@ class Traffic:
         """Waits at most ``wait`` seconds, then handles all that is ready; how many descriptors were."""
         ready = self.poll.poll(wait)
         began = now_ns()
-        connections, read = self._connections, self._read
+        connections, read = self.pool.connections, self._read
         for fd, event in ready:
             connection = connections.get(fd)
             if event == READ and connection is not None and connection.exchange is not None and connection.connected:
@@ -80,12 +74,12 @@ class Traffic:
             elif not connection.connected:
                 self._connecting(connection)
             elif connection.exchange is None:
-                self.pool.forget(connection)  # idle and readable: the server closed it, or sent what nobody asked for
+                self.pool.stir(connection)
             else:
-                if event & WRITE and connection.flush():
+                if event & WRITE and connection.go_on():
                     self.poll.modify(fd, READ)
                 if event & ~WRITE:
-                    self._read(connection, connection.exchange)
+                    read(connection, connection.exchange)
         busy = now_ns() - began
         if busy > self.loop_ns:
             self.loop_ns = busy
@@ -93,10 +87,8 @@ class Traffic:
 
     def close(self) -> None:
         """Closes every connection and the poll."""
-        for connection in list(self._connections.values()):
-            self._close(connection)
-        if hasattr(self.poll, "close"):
-            self.poll.close()
+        self.pool.close_all()
+        self.poll.close()
 
     # -- connections ----------------------------------------------------------------------------------------------
 
@@ -108,39 +100,24 @@ class Traffic:
         limit = now_ns() + self.pool.timeout_ns
         while self.pool.opening and now_ns() < limit:
             self.step(0.05)
-
-    def _watch(self, connection: Connection) -> None:
-        self._connections[connection.fd] = connection
-        self.opened += 1
-        self.kernel_clock = self.kernel_clock and connection.kernel
-        self.poll.register(connection.fd, READ | WRITE)
-
-    def _close(self, connection: Connection, reset: bool = False) -> None:
-        if self._connections.pop(connection.fd, None) is not None:
-            self.poll.unregister(connection.fd)
-        connection.close(reset)
+        if not self.pool.idle and self.pool.refusal is not None:
+            raise self.pool.refusal
 
     def _connecting(self, connection: Connection) -> None:
         try:
-            usable = connection.advance()
+            if self.pool.advance(connection):
+                self._free(connection, now_ns())
         except OSError as error:
-            self.pool.opening -= 1
-            self._close(connection)
-            if self._unsent:
-                self._refused(self._unsent[0][0], error)
-            return
-        self.poll.modify(connection.fd, READ)
-        if usable:
-            self.pool.opening -= 1
-            self._free(connection, now_ns())
+            if self.pool.first_waiting() is not None:
+                self._refused(self.pool.waiting[0][0], error)
 
     def _refused(self, exchange: Exchange, error: OSError) -> None:
         self.fail(exchange, "connect_error", f"{self.prepared.job.endpoint}: {error.strerror or error}")
 
     def _free(self, connection: Connection, now: int) -> None:
         """A usable connection without a request: the request that has waited longest takes it, else the pool."""
-        if self._unsent:
-            self._send(*self._unsent.popleft(), connection)
+        if self.pool.first_waiting() is not None:
+            self._send(*self.pool.waiting.popleft(), connection)
         else:
             self.pool.give(connection, now)
 
@@ -154,7 +131,7 @@ class Traffic:
         if connection is not None:
             self._send(exchange, data, connection)
             return
-        self._unsent.append((exchange, data))
+        self.pool.waiting.append((exchange, data))
         try:
             self.pool.open()
         except OSError as error:
@@ -190,12 +167,12 @@ class Traffic:
         pieces = exchange.pieces
         if len(data) < 7 or data.endswith(b"\r\n0\r\n\r\n"):
             if data:
-                self._piece(connection, exchange, data, ancillary, now)
+                self._piece(connection, exchange, data, stamp_of(ancillary), now)
             else:
                 self._closed(connection, exchange, now)
             return
         pieces.append(data)
-        exchange.stamps.append(ancillary)
+        exchange.stamps.append(stamp_of(ancillary))
         exchange.reads.append(now)
         self.backlog.bytes += len(data)
         if len(pieces) >= MANY:
@@ -204,7 +181,7 @@ class Traffic:
     def _read(self, connection: Connection, exchange: Exchange) -> None:
         reply = exchange.reply
         size = LARGE_READ if reply is not None and (reply.chunk_ns or len(exchange.pieces) > 2) else SMALL_READ
-        while True:
+        for _ in range(_READS):
             try:
                 data, ancillary, _, _ = connection.recvmsg(size, ANCILLARY)
             except BlockingIOError:
@@ -220,56 +197,61 @@ class Traffic:
             if connection.tls is not None:
                 data = connection.decrypt(data)
             if data:
-                self._piece(connection, exchange, data, ancillary, now)
-            if not full or connection.exchange is not exchange:
+                self._piece(connection, exchange, data, stamp_of(ancillary), now)
+            if connection.exchange is not exchange:
+                return
+            if connection.finished:
+                self._closed(connection, exchange, now)
+            if not full or connection.finished:
                 return
 
-    def _piece(self, connection: Connection, exchange: Exchange, data: bytes, ancillary: Any, now: int) -> None:
+    def _piece(self, connection: Connection, exchange: Exchange, data: bytes, stamp: bytes, now: int) -> None:
         reply = exchange.reply
         if reply is None:
             exchange.head += data
-            reply = self._begin_reply(exchange, ancillary)
+            reply = self._begin_reply(exchange, stamp)
             if reply is None:
                 return
             data = exchange.head[reply.head.size :]
             exchange.head = b""
-        self.backlog.add_piece(exchange, data, ancillary, now)
+        self.backlog.add_piece(exchange, data, stamp, now)
         if not ends(exchange, reply, data):
             return
-        at = self.backlog.arrival(exchange, ancillary, now)
-        self._end(exchange, at)
+        if reply.head.chunked and not reply.stream and not self.backlog.settled(exchange):
+            return  # a page may hold anything, even what looks like its end
+        self._end(exchange, self.backlog.arrival(exchange, stamp, now))
         self.backlog.add(exchange)
+        self._release(connection, exchange, reply, now)
+
+    def _release(self, connection: Connection, exchange: Exchange, reply: Reply, now: int) -> None:
+        """The reply is over: the connection goes back, if nothing came after the end and the server keeps it."""
         connection.exchange = None
-        if reply.head.keep_alive and (exchange.left or 0) >= 0:
+        surplus = reply.surplus or (exchange.left or 0) < 0
+        if reply.head.keep_alive and not surplus and not connection.sending:
             self._free(connection, now)
         else:
-            self._close(connection)
+            self.pool.close(connection)
 
-    def _begin_reply(self, exchange: Exchange, ancillary: Any) -> Reply | None:
-        realtime = realtime_ns_of(ancillary)
+    def _begin_reply(self, exchange: Exchange, stamp: bytes) -> Reply | None:
+        realtime = realtime_ns_of(stamp)
         if realtime and realtime - self.backlog.offset.ns < exchange.t_send - 1_000_000:
             self.fail(exchange, "malformed", "bytes came on the connection before the request was sent on it")
             return None
         try:
-            head = parse_head(exchange.head)
+            exchange.reply = self.prepared.begin_reply(exchange.head)
         except MalformedReply as error:
             self.fail(exchange, "malformed", str(error))
-            return None
-        if head is None:
-            return None
-        exchange.reply = Reply(
-            head,
-            self.prepared.backend,
-            self.prepared.job.options.stream,
-            self.shape.max_event_bytes,
-            self._vocabularies,
-        )
-        exchange.left = head.length
+        if exchange.reply is not None:
+            exchange.left = exchange.reply.head.length
         return exchange.reply
 
     def _closed(self, connection: Connection, exchange: Exchange, now: int) -> None:
         """The server closed: the end of a reply without a length, a cut in all others."""
-        self._close(connection)
+        if connection.broken is not None:
+            self.fail(exchange, "reset", f"the TLS connection broke: {connection.broken}")
+            return
+        connection.exchange = None
+        self.pool.close(connection)
         if exchange.reply is None:
             exchange.failed, exchange.why = "reset", "the server closed the connection without a reply"
         exchange.closed = True
@@ -280,13 +262,15 @@ class Traffic:
 
     def fail(self, exchange: Exchange, status: str, why: str) -> None:
         """Ends an exchange with a status that the driver saw; its connection is reset."""
+        if exchange.ended:
+            return
         exchange.failed, exchange.why = status, why
         connection = self._carrier.get(exchange)
         if connection is not None:
-            self._close(connection, reset=True)
-        elif not exchange.t_send:
-            self._unsent = deque(item for item in self._unsent if item[0] is not exchange)
+            connection.exchange = None
+            self.pool.close(connection, reset=True)
         self._end(exchange, now_ns())
+        self.pool.first_waiting()
         self.backlog.add(exchange)
 
     def broken(self, exchange: Exchange, why: str) -> None:
@@ -298,10 +282,11 @@ class Traffic:
             self.fail(exchange, "malformed", why)
 
     def over(self, exchange: Exchange, at: int) -> None:
-        """Decoding found an end that the bytes alone did not show (a chunked body with trailer fields, surplus)."""
-        connection = self._carrier[exchange]
+        """Decoding found an end that the bytes alone did not show: in short pieces, after trailer fields or surplus."""
+        connection, reply = self._carrier[exchange], exchange.reply
+        assert reply is not None
         self._end(exchange, at)
-        self._close(connection)
+        self._release(connection, exchange, reply, now_ns())
 
     def _end(self, exchange: Exchange, at: int) -> None:
         exchange.t_end = at
@@ -309,34 +294,3 @@ class Traffic:
         self.active.discard(exchange)
         self._carrier.pop(exchange, None)
         self.ended(exchange, at)
-
-
-def ends(exchange: Exchange, reply: Reply, data: bytes) -> bool:
-    """True if the reply ends with this piece, as far as its bytes show it; ``exchange.left`` counts a known length."""
-    if reply.head.chunked:
-        if len(data) >= 7:
-            return data.endswith(b"\r\n0\r\n\r\n")
-        tail = b"".join(exchange.pieces[-7:])
-        return tail.endswith(b"\r\n0\r\n\r\n") or tail == b"0\r\n\r\n"
-    if exchange.left is None:
-        return False
-    exchange.left -= len(data)
-    return exchange.left <= 0
-
-
-class _SlowPoll:
-    """select.poll behind epoll's interface, for systems without epoll; its time-out has whole milliseconds."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self.register = self._poll.register
-        self.modify = self._poll.modify
-        self.unregister = self._poll.unregister
-
-    def poll(self, wait: float) -> list[tuple[int, int]]:
-        return self._poll.poll(wait * 1000)
-
-
-def make_poll() -> Any:
-    """epoll where there is one (Linux), else poll; both have the same event numbers for reading and writing."""
-    return select.epoll() if hasattr(select, "epoll") else _SlowPoll()

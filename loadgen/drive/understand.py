@@ -63,13 +63,13 @@ class Backlog:
             exchange.queued = True
             self._waiting.append(exchange)
 
-    def add_piece(self, exchange: Exchange, data: bytes, ancillary: Any, read_at: int) -> None:
-        """Keeps a piece with its control messages and the time at which it was read (ns).
+    def add_piece(self, exchange: Exchange, data: bytes, stamp: bytes, read_at: int) -> None:
+        """Keeps a piece with its kernel stamp (b'' without one) and the time at which it was read (ns).
 
         Until the stream is a familiar one its pieces are understood soon; later many at a time, which costs less.
         """
         exchange.pieces.append(data)
-        exchange.stamps.append(ancillary)
+        exchange.stamps.append(stamp)
         exchange.reads.append(read_at)
         self.bytes += len(data)
         if not exchange.hot or len(exchange.pieces) >= MANY:
@@ -92,14 +92,14 @@ class Backlog:
             elif exchange.ended and not exchange.queued:
                 self.whole(exchange)
 
-    def arrivals(self, exchange: Exchange, stamps: list[Any], reads: list[int]) -> list[int]:
+    def arrivals(self, exchange: Exchange, stamps: list[bytes], reads: list[int]) -> list[int]:
         """When pieces reached this host (monotonic ns): by the kernel's stamps, where those can be true.
 
         A stamp from before the send or after the read comes from a clock that was set in between.
         """
         try:
-            raw = _timespecs(len(stamps)).unpack(b"".join([ancillary[0][2] for ancillary in stamps]))
-        except (IndexError, struct.error):  # a piece without a stamp, or with another control message
+            raw = _timespecs(len(stamps)).unpack(b"".join(stamps))
+        except struct.error:  # a piece without a stamp
             return [self.arrival(exchange, *pair) for pair in zip(stamps, reads, strict=True)]
         offset = self.offset.ns
         if raw[0] == raw[-2]:  # all within one second
@@ -113,12 +113,12 @@ class Backlog:
         exchange.lag_ns = max(exchange.lag_ns, *lags)
         return found
 
-    def arrival(self, exchange: Exchange, ancillary: Any, read_at: int) -> int:
+    def arrival(self, exchange: Exchange, stamp: bytes, read_at: int) -> int:
         """When a piece reached this host (monotonic ns): by the kernel's stamp, if there is one that can be true.
 
         A stamp from before the send or after the read comes from a clock that was set in between.
         """
-        realtime = realtime_ns_of(ancillary)
+        realtime = realtime_ns_of(stamp)
         at = realtime - self.offset.ns
         if realtime and exchange.t_send <= at <= read_at:
             lag = read_at - at
@@ -135,7 +135,7 @@ class Backlog:
         self._feed(exchange, pieces, stamps, reads)
         return exchange.reply is not None and exchange.reply.complete and not exchange.ended
 
-    def _understand(self, exchange: Exchange, pieces: list[bytes], stamps: list[Any], reads: list[int]) -> None:
+    def _understand(self, exchange: Exchange, pieces: list[bytes], stamps: list[bytes], reads: list[int]) -> None:
         """Takes pieces apart, and sees whether they were the last."""
         at = self._feed(exchange, pieces, stamps, reads)
         reply = exchange.reply
@@ -147,7 +147,7 @@ class Backlog:
         elif reply.complete and not exchange.ended:
             self.over(exchange, at)
 
-    def _feed(self, exchange: Exchange, pieces: list[bytes], stamps: list[Any], reads: list[int]) -> int:
+    def _feed(self, exchange: Exchange, pieces: list[bytes], stamps: list[bytes], reads: list[int]) -> int:
         """Takes pieces apart; when the last of them arrived."""
         self.bytes -= sum(map(len, pieces))
         reply = exchange.reply
@@ -172,3 +172,16 @@ class Backlog:
 def _timespecs(count: int) -> struct.Struct:
     """The layout of ``count`` struct timespec, one after the other."""
     return struct.Struct(f"@{2 * count}q")
+
+
+def ends(exchange: Exchange, reply: Reply, data: bytes) -> bool:
+    """True if the reply ends with this piece, as far as its bytes show it; ``exchange.left`` counts a known length."""
+    if reply.head.chunked:
+        if len(data) >= 7:
+            return data.endswith(b"\r\n0\r\n\r\n")
+        tail = b"".join(exchange.pieces[-7:])
+        return tail.endswith(b"\r\n0\r\n\r\n") or (tail == b"0\r\n\r\n" and reply.between_chunks)
+    if exchange.left is None:
+        return False
+    exchange.left -= len(data)
+    return exchange.left <= 0

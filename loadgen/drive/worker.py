@@ -168,9 +168,9 @@ def _audit(loop: Loop, job: Job, mine: int) -> Audit:
         cpu_share=share,
         rss_mib=usage.ru_maxrss / 1024,
         clock_steps=loop.offset.steps,
-        kernel_clock=loop.traffic.kernel_clock,
+        kernel_clock=loop.traffic.pool.kernel_clock,
         loop_us_max=tally.loop_ns_worst // 1000,
-        connections=loop.traffic.opened,
+        connections=loop.traffic.pool.opened,
     )
 
 
