@@ -80,9 +80,9 @@ def test_streamed_and_whole_replies_are_the_same_text_and_tokens(server: Running
 
 
 def test_a_batch_of_four_gives_the_tokens_of_four_alone_and_is_a_batch(server: Running) -> None:
-    alone = [server.post(CHAT, ask(text, tokens=20)).json() for text in TEXTS]
+    alone = [server.post(CHAT, ask(text, tokens=48)).json() for text in TEXTS]
     steps, rows = server.metric("hf:batch_size_count"), server.metric("hf:batch_size_sum")
-    together = at_once(server, [ask(text, tokens=20) for text in TEXTS])
+    together = at_once(server, [ask(text, tokens=48) for text in TEXTS])
     ids = [reply["choices"][0]["token_ids"] for reply in together]
     assert ids == [reply["choices"][0]["token_ids"] for reply in alone]
     seen = (server.metric("hf:batch_size_sum") - rows) / (server.metric("hf:batch_size_count") - steps)

@@ -20,9 +20,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_start_and_a_stop(model: Path, tmp_path: Path) -> None:
     with running(model, tmp_path / "server.log", "--step-delay-ms", "20", ready=False) as one:
-        with pytest.raises(ConnectionRefusedError):  # the port is bound, and nobody listens before the model is warm
+        with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", one.port)).close()
-        await_ready(one)
+        await_ready(one)  # refused until then, and the first answer is 200
+        assert "warmed up in" in one.log.read_text()
         second = program("hf_server.py", "--model", str(model), "--port", str(one.port))
         assert second.returncode == 1
         assert f"127.0.0.1:{one.port} cannot be bound" in second.stderr
