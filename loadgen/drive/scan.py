@@ -66,8 +66,8 @@ class Taken(NamedTuple):
 class Template:
     """The constant bytes of a stream's events: ``before`` text ``between`` ids ``after`` (``between`` None: no ids).
 
-    ``vocabularies`` are shared by all streams of a driver, by what comes behind the text: the id of a request, which
-    differs from stream to stream, mostly stands before it.
+    ``vocabularies`` are shared by all streams of a driver. The id of a request, which differs from stream to stream,
+    mostly stands near the start of an event: in ``needle``, at which pieces are split, and not in ``lead`` behind it.
     """
 
     __slots__ = ("after", "before", "between", "ids_first", "known", "lead", "needle", "separator")
@@ -97,7 +97,8 @@ class Template:
         """Understands pieces from the first on, as far as they are whole HTTP chunks of whole, familiar events.
 
         This is the way of nearly every token, so it works on all pieces at once with what Python does in C: they are
-        split where events begin, each part is looked up, and the sizes of the chunks are held against what was found. None if not even the first chunk is familiar.
+        split where events begin, each part is looked up, and the sizes of the chunks are held against what was
+        found. None if not even the first chunk is familiar.
         """
         joined = b"".join(pieces)
         first, *parts = joined.split(self.needle)

@@ -9,7 +9,6 @@ are small until the first token is in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from loadgen.drive.clock import ANCILLARY, now_ns, realtime_ns_of, stamp_of
 from loadgen.drive.http import MalformedReply

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from operator import sub
-from typing import Any
 
 from loadgen.drive.clock import RealtimeOffset, realtime_ns_of
 from loadgen.drive.http import MalformedReply
