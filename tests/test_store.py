@@ -60,7 +60,7 @@ def test_a_full_disk_is_a_sentence() -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot make the folder .*--store"):
+    with pytest.raises(StoreError, match=r"cannot make the folder .*--store"):
         create_run(tmp_path / "file", "demo")
 
 

@@ -36,6 +36,8 @@ _NAP_S = 0.0004
 _BUSY_READS = 200
 """Above this many reads in 100 ms the loop naps before it polls: it then fetches a dozen pieces a wake instead of one
 or two, at half the cost. It costs no accuracy, since arrivals are the kernel's; a nap never reaches into a send."""
+_SENDS = 64
+"""Most sends between two looks at the sockets: a client that is behind its schedule must not stop reading."""
 _SPIN_NS = 60_000
 """The timer fires this much early, and the loop polls without waiting for the rest: waking takes about as long."""
 
@@ -85,11 +87,16 @@ class Loop:
     def run(self, start: int) -> None:
         """Runs the schedule from ``start`` (monotonic ns) until everything has ended and is written."""
         self._begin(start)
-        while not (self.stopping and not self.traffic.active and not self.backlog):
-            self._step()
-        self._flush()
-        self.report(self._tick())
-        self.close()
+        try:
+            while not (self.stopping and not self.traffic.active and not self.backlog):
+                self._step()
+            self._flush()
+            self.report(self._tick())
+        except BaseException:
+            self._flush()  # whatever went wrong, what has ended is not lost
+            raise
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Gives every descriptor back."""
@@ -117,7 +124,7 @@ class Loop:
         self.measure_from = self.stop_at = NEVER
         if self.shape.warmup_s is not None:
             self.measure_from_now(start + int(self.shape.warmup_s * 1e9))
-        self.quota = self._share(self.shape.requests)
+        self.quota = self._quota()
         self.cap = self._share(self.shape.max_in_flight)
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
         self.not_before = self.next_check = self.reads = 0
@@ -128,10 +135,12 @@ class Loop:
     def _step(self) -> None:
         now = now_ns()
         due = self._due(now)
-        while due is not None and due <= now:
+        sends = _SENDS
+        while due is not None and due <= now and sends:
             self._send_one(now)
             now = now_ns()
             due = self._due(now)
+            sends -= 1
         if now >= self.next_check:
             self._check(now)
         wait = self._wait(now, due)
@@ -142,7 +151,9 @@ class Loop:
                 time.sleep(self.nap_s)
             ready = self.traffic.step(wait)
         self.reads += ready
-        if self.backlog and (not ready or self.backlog.full):
+        if self.backlog and not ready:
+            self.backlog.slice()
+        while self.backlog and self.backlog.full:
             self.backlog.slice()
 
     def _due(self, now: int) -> int | None:
@@ -160,7 +171,7 @@ class Loop:
             return max(due, self.not_before)
         if now < self.stop_at < NEVER and self.quota is None and self.shape.arrival is None:
             return self.stop_at
-        self._begin_drain(now)
+        self._begin_drain(now if self.quota is not None or self.stop_at == NEVER else max(now, self.stop_at))
         return None
 
     def _wait(self, now: int, due: int | None) -> float:
@@ -184,6 +195,7 @@ class Loop:
         self.reads = 0
         if now >= self.stop_at:
             self._begin_drain(now)
+        self.traffic.pool.close_late(now)
         for exchange in list(self.traffic.active):
             self._check_exchange(exchange, now)
             if exchange.pieces and (self.backlog.full or now - exchange.last_read > _CHECK_NS):
@@ -211,11 +223,12 @@ class Loop:
         elif now - exchange.last_read > shape.stall_timeout_s * 1e9:
             self.traffic.fail(exchange, "stalled", f"no byte for load.stall_timeout_s = {shape.stall_timeout_s:g} s")
 
-    def _begin_drain(self, now: int) -> None:
+    def _begin_drain(self, at: int) -> None:
+        """Sends nothing more. What is in flight has until ``drain_s`` after ``at``, the end of the window."""
         if not self.stopping:
             self.stopping = True
-            self.drain_until = now + int(self.shape.drain_s * 1e9)
-            self._mark_cpu(now)
+            self.drain_until = at + int(self.shape.drain_s * 1e9)
+            self._mark_cpu(now_ns())
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -271,6 +284,15 @@ class Loop:
         """Remembers time and CPU at the first measured send, and at the last moment of the window."""
         first = self.cpu_marks[:2] if self.cpu_marks else (now, cpu_s())
         self.cpu_marks = (*first, now, cpu_s())
+
+    def _quota(self) -> int | None:
+        """This worker's part of the measured requests. In a closed loop they are dealt to the workers with a slot."""
+        total, workers = self.shape.requests, self.job.workers
+        if self.shape.arrival is None:
+            workers = min(workers, self.shape.concurrency or workers)
+        if total is None:
+            return None
+        return len(range(self.job.worker, total, workers)) if self.job.worker < workers else 0
 
     def _share(self, total: int | None) -> int | None:
         """This worker's part of a count that is split over all workers."""

@@ -86,8 +86,13 @@ CountTokens = Callable[[str], int]
 
 
 def judge(exchange: Exchange) -> tuple[str, str | None]:
-    """(status, error text) of an ended exchange: a failure that the driver saw, else what the reply itself says."""
+    """(status, error text) of an ended exchange: a failure that the driver saw, else what the reply itself says.
+
+    An error that the server sent comes before everything that followed from it.
+    """
     reply = exchange.reply
+    if reply is not None and reply.error is not None:
+        return "error_event", reply.error
     if exchange.failed is not None:
         return exchange.failed, exchange.why
     if reply is None:
@@ -98,8 +103,6 @@ def judge(exchange: Exchange) -> tuple[str, str | None]:
         return ("rate_limited" if status == 429 else "http_error"), f"{status}{after}: {reply.excerpt()}"
     if reply.head.is_html:
         return "malformed", f"the server answered 200 with HTML instead of a stream of events: {reply.excerpt()}"
-    if reply.error is not None:
-        return "error_event", reply.error
     if not reply.complete:
         return "truncated", "the connection was closed before the reply was complete"
     if (reply.stream and not (reply.done or reply.finish)) or (reply.backend.NEEDS_DONE and not reply.done):

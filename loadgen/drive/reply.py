@@ -154,7 +154,7 @@ class Reply:
             return
         if self.head.is_html:
             raise MalformedReply(f"the server answered 200 with HTML instead of JSON: {self.excerpt()}")
-        if not self.stream:
+        if not self.stream and self.complete:
             self._chunk(self._meaning(bytes(self.body), self.backend.whole), None)
         try:
             self._text = spelled(self._texts)

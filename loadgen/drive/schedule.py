@@ -17,6 +17,9 @@ from typing import NamedTuple, Protocol
 from loadgen.arrival import Arrival, offsets
 from loadgen.drive.job import Job, Shape
 
+_DIGEST_SENDS = 100_000
+"""Sends that a digest covers: enough to find a different schedule, at 0.1 s."""
+
 
 class Send(NamedTuple):
     """One request to send: its session, when it is due (ns, monotonic), and the slot that it belongs to (or -1)."""
@@ -96,14 +99,14 @@ def share(arrival: Arrival, seed: int, worker: int, workers: int) -> Iterator[tu
 def digest(shape: Shape, seed: int, worker: int, workers: int) -> int:
     """A number for a worker's share of the schedule; those of all workers add up (modulo 2**64) to that of the whole.
 
-    It covers the sends until the end of the window, at most a million; a closed loop has only its slots.
+    It covers the sends until the end of the window, at most the first 100,000; a closed loop has only its slots.
     """
     if shape.arrival is None:
         items: Iterator[tuple[int, float]] = ((slot, 0.0) for slot in range(worker, shape.concurrency or 0, workers))
     else:
         end = (shape.warmup_s or 0.0) + (shape.window_s or float("inf"))
         share_ = share(shape.arrival, seed, worker, workers)
-        items = itertools.takewhile(lambda item: item[1] < end and item[0] < 1_000_000, share_)
+        items = itertools.takewhile(lambda item: item[1] < end and item[0] < _DIGEST_SENDS, share_)
     total = 0
     for session, offset in items:
         line = f"{seed}:{session}:{round(offset * 1e9)}".encode()

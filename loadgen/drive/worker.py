@@ -26,6 +26,7 @@ import importlib
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ from loadgen.drive.loop import Loop
 from loadgen.drive.prepare import Prepared, token_counter
 from loadgen.drive.schedule import digest
 from loadgen.drive.tally import Audit, say
-from loadgen.errors import LoadgenError
+from loadgen.errors import LoadgenError, TargetError
 
 _WARM_LIMIT = 4096
 
@@ -77,48 +78,56 @@ def main() -> None:
     """Runs jobs until the input ends."""
     _raise_file_limit()
     control = Control(sys.stdin.fileno())
-    out = sys.stdout.fileno()
+    out = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # so that nothing that prints can break the lines to the parent
     while (message := control.next()) is not None:
         if "job" not in message:
             continue
+        job = msgspec.convert(message["job"], Job)
         try:
-            _run(msgspec.convert(message["job"], Job), control, out)
+            _run(job, control, lambda kind, value: _tell(out, kind, value))
         except LoadgenError as error:
-            os.write(out, say("failed", {"kind": type(error).__name__, "text": str(error)}))
+            _tell(out, "failed", {"kind": type(error).__name__, "text": str(error)})
         except OSError as error:
-            os.write(out, say("failed", {"kind": "TargetError", "text": f"{error.strerror or error}"}))
+            text = f"{error.filename or job.out}: {error.strerror or error}; a worker could not go on"
+            _tell(out, "failed", {"kind": "StoreError", "text": text})
 
 
-def _run(job: Job, control: Control, out: int) -> None:
+def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
     prepared = Prepared(job)
-    fd = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        loop = _loop_of(job)(
-            prepared,
-            token_counter(job.tokenizer),
-            lambda lines: _write_all(fd, lines),
-            lambda tick: _write_all(out, say("tick", tick)),
-        )
-        loop.warm(_connections(job))
+    with contextlib.ExitStack() as stack:
+        fd = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        stack.callback(os.close, fd)
+        count = token_counter(job.tokenizer)
+        loop = _loop_of(job)(prepared, count, lambda lines: _write_all(fd, lines), lambda tick: tell("tick", tick))
+        stack.callback(loop.close)
+        try:
+            loop.warm(_connections(job))
+        except OSError as error:
+            raise TargetError(f"{job.endpoint} cannot be reached: {error.strerror or error}") from error
         mine = digest(job.shape, job.seed, job.worker, job.workers)
-        os.write(out, say("ready", {"digest": mine}))
+        tell("ready", {"digest": mine})
         message = control.next()
         while message is not None and "start" not in message:
             if "stop" in message:
-                os.write(out, say("done", _audit(loop, job, mine)))
+                tell("done", _audit(loop, job, mine))
                 return
             message = control.next()
         if message is None:
             return
+        stack.callback(_thaw)
         gc.collect()
         gc.freeze()
         gc.disable()  # a collection in the middle would stop the loop for milliseconds; the loop makes no cycles
         loop.watch(control.fd, lambda: _obey(loop, control))
         loop.run(message["start"])
-        os.write(out, say("done", _audit(loop, job, mine)))
-    finally:
-        gc.enable()
-        os.close(fd)
+        tell("done", _audit(loop, job, mine))
+
+
+def _thaw() -> None:
+    """Gives what the repeat left behind to the collector again."""
+    gc.unfreeze()
+    gc.enable()
 
 
 def _loop_of(job: Job) -> Any:
@@ -172,6 +181,11 @@ def _audit(loop: Loop, job: Job, mine: int) -> Audit:
         loop_us_max=tally.loop_ns_worst // 1000,
         connections=loop.traffic.pool.opened,
     )
+
+
+def _tell(out: int, kind: str, value: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone; the end of the input will say so
+        _write_all(out, say(kind, value))
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -64,19 +64,25 @@ class Fleet:
         """Runs one repeat and returns when it is over.
 
         ``look()`` is called some ten times a second and says whether to stop; ``measure_at()`` likewise, and gives the
-        end (monotonic ns) of a warm-up whose length is not fixed, once it is known. Raises TargetError (or the
-        worker's own error) if no worker could make itself ready; LoadgenError if the schedules do not add up.
+        end (monotonic ns) of a warm-up whose length is not fixed, once it is known. Raises the worker's own error
+        (TargetError, UsageError ...) if one could not make itself ready; LoadgenError if one died before it was, or if
+        the schedules do not add up.
         """
         taken = self._processes[: len(jobs)]
-        for process, job in zip(taken, jobs, strict=True):
-            process.revive()
-            process.say("job", job)
-        ready = [process.wait("ready", _READY_S) for process in taken]
-        _check_digests(jobs, [int(message["digest"]) for message in ready])
-        start = time.monotonic_ns() + _LEAD_NS
-        for process in taken:
-            process.say("start", start)
-        return self._follow(taken, start, on_tick, look, measure_at)
+        try:
+            for process, job in zip(taken, jobs, strict=True):
+                process.revive()
+                process.say("job", job)
+            ready = [process.wait("ready", _READY_S) for process in taken]
+            _check_digests(jobs, [int(message["digest"]) for message in ready])
+            start = time.monotonic_ns() + _LEAD_NS
+            for process in taken:
+                process.say("start", start)
+            return self._follow(taken, start, on_tick, look, measure_at)
+        except BaseException:
+            for process in taken:  # in the middle of this job they would misunderstand the next
+                process.end()
+            raise
 
     def _follow(
         self,
@@ -102,9 +108,12 @@ class Fleet:
                             on_tick(msgspec.convert(message["tick"], Tick))
                         elif "done" in message:
                             audits[process.index] = msgspec.convert(message["done"], Audit)
-                    if process.gone and process.index not in audits:
+                        elif "failed" in message:
+                            lost[process.index] = f"worker {process.index} failed: {message['failed']['text']}"
+                    if process.gone:
                         selector.unregister(process.stdout)
-                        lost[process.index] = process.epitaph()
+                        if process.index not in audits:
+                            lost.setdefault(process.index, process.epitaph())
                 wanted = look()
                 if wanted is not None and wanted != told:
                     told = wanted
@@ -153,7 +162,7 @@ class _Process:
         self.stdout = self._popen.stdout
 
     def revive(self) -> None:
-        """Starts the process anew if the one before died."""
+        """Starts the process anew if the one before died or was ended."""
         if self.gone or self._popen.poll() is not None:
             self.end()
             self._start()
@@ -206,3 +215,4 @@ class _Process:
             self._popen.kill()
             self._popen.wait()
         self.stdout.close()
+        self.gone = True

@@ -27,7 +27,7 @@ class MemoryProof:
 
 
 def used(devices: tuple[int | str, ...] = ()) -> dict[int, int] | None:
-    """Bytes in use on each GPU, by NVML's index; ``devices`` are indices or UUIDs, empty for all. None where there is no NVML."""
+    """Bytes in use on each GPU, by NVML's index; ``devices`` are indices or UUIDs, empty for all. None without NVML."""
     nvml = _nvml()
     if nvml is None:
         return None

@@ -40,7 +40,13 @@ ACCURACY: list[Case] = [
     ("256 streams, 10 ms gaps", ["--ttft-us", "50000", "--gap-us", "10000"], 256, 1024, 128),
     ("1,000 streams, 10 ms gaps", ["--ttft-us", "50000", "--gap-us", "10000"], 1000, 2000, 50),
     ("1,000 streams, all in one ms", ["--ttft-us", "50000", "--gap-us", "50000", "--grid-us", "50000"], 1000, 2000, 20),
-    ("role chunk at once, token after 100 ms", ["--ttft-us", "100000", "--gap-us", "10000", "--role-early"], 16, 64, 20),
+    (
+        "role chunk at once, token after 100 ms",
+        ["--ttft-us", "100000", "--gap-us", "10000", "--role-early"],
+        16,
+        64,
+        20,
+    ),
 ]
 
 
@@ -135,8 +141,9 @@ def cpu_table(folder: Path, rounds: int, cases: Sequence[Case]) -> list[dict[str
 
 def row(found: dict[str, Any]) -> str:
     return (
-        f"{found['case']:40} {found['client']:9} {found['us_per_token']:8.2f} us/token {found['us_per_request']:9.0f} us/request "
-        f"{found['tokens_per_s']:10.0f} tokens/s   loadgen / it = {found['loadgen_over_it']:.3f}"
+        f"{found['case']:40} {found['client']:9} {found['us_per_token']:8.2f} us/token "
+        f"{found['us_per_request']:9.0f} us/request {found['tokens_per_s']:10.0f} tokens/s   "
+        f"loadgen / it = {found['loadgen_over_it']:.3f}"
     )
 
 
@@ -164,7 +171,8 @@ def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case]) -> list[dic
             )
             found = rows[-1]
             print(
-                f"{found['case']:40} {client:9} TTFT true {found['true_mean_ms']:7.2f} (p99 {found['true_p99_ms']:7.2f})  "
+                f"{found['case']:40} {client:9} "
+                f"TTFT true {found['true_mean_ms']:7.2f} (p99 {found['true_p99_ms']:7.2f})  "
                 f"reported {found['reported_mean_ms']:7.2f} (p99 {found['reported_p99_ms']:7.2f})  "
                 f"stamp after write {found['lag_p50_ms']:7.3f} (p99 {found['lag_p99_ms']:7.3f}) ms",
                 flush=True,
@@ -186,7 +194,9 @@ def main() -> None:
     rounds = 1 if args.quick else args.rounds
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder)

@@ -62,7 +62,9 @@ async def with_httpx(url: str, streams: int, tokens: int) -> tuple[Stream, Any]:
 
     async def stream(number: int) -> AsyncIterator[str]:
         headers = {"x-request-id": f"r-{number}"}
-        async with client.stream("POST", url + "/chat/completions", json=body_of(number, tokens), headers=headers) as reply:
+        async with client.stream(
+            "POST", url + "/chat/completions", json=body_of(number, tokens), headers=headers
+        ) as reply:
             async for line in reply.aiter_lines():
                 text = text_of(line)
                 if text is not None:

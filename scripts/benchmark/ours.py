@@ -43,7 +43,7 @@ def main() -> None:
         out=str(path),
     )
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    loop = Loop(Prepared(job), None, lambda lines: os.write(fd, lines), lambda tick: None)
+    loop = Loop(Prepared(job), None, lambda lines: os.write(fd, lines), lambda _: None)
     loop.warm(streams)
     gc.collect()
     gc.freeze()
