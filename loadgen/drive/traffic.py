@@ -84,6 +84,10 @@ class Traffic:
             self.loop_ns = busy
         return len(ready)
 
+    def tidy(self, now: int) -> None:
+        """Ten times a second: connections that never came about are given up."""
+        self.pool.close_late(now)
+
     def close(self) -> None:
         """Closes every connection and the poll."""
         self.pool.close_all()
@@ -164,7 +168,7 @@ class Traffic:
             return
         now = exchange.last_read = now_ns()
         pieces = exchange.pieces
-        if len(data) < 7 or data.endswith(b"\r\n0\r\n\r\n"):
+        if len(data) < 7 or (data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")):  # perhaps the end
             if data:
                 self._piece(connection, exchange, data, stamp_of(ancillary), now)
             else:
@@ -215,6 +219,7 @@ class Traffic:
             exchange.head = b""
         self.backlog.add_piece(exchange, data, stamp, now)
         if not ends(exchange, reply, data):
+            self.backlog.add(exchange)
             return
         if reply.head.chunked and not reply.stream and not self.backlog.settled(exchange):
             return  # a page may hold anything, even what looks like its end
