@@ -47,7 +47,7 @@ def test_reported_times_are_those_of_the_servers_own_log(tmp_path: Path, concurr
         load = f"load: {{concurrency: {concurrency}, ramp_s: 0.25, warmup_s: 0.3, window_s: 1.5}}\n"
         text = one_target(server.url, load).replace("exact: 12", "exact: 21")
         done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
-        assert done.code in (0, 5), done.err + done.out  # 5: too busy to send in time; what was received is right
+        assert done.good, done.err + done.out
         (summary,) = [result.summary for result in done.results()]
         truth = {entry["id"]: entry for entry in server.truth()}
     records = done.records(done.attempts()[0])
@@ -63,9 +63,9 @@ def test_reported_times_are_those_of_the_servers_own_log(tmp_path: Path, concurr
 
 
 def test_two_targets_are_compared_with_an_interval(tmp_path: Path) -> None:
-    with FakeServer(ttft_ms=10, gap_ms=4) as fast, FakeServer(ttft_ms=20, gap_ms=8) as slow:
+    with FakeServer(ttft_ms=60, gap_ms=8) as fast, FakeServer(ttft_ms=120, gap_ms=16) as slow:
         done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, two_targets(fast.url, slow.url))))
-    assert done.code == 0, done.err + done.out
+    assert done.good, done.err + done.out
     assert "fast" in done.out
     assert done.out.count("met in all 4 places") == 2
     report = json.loads((done.run / "report.json").read_text())
@@ -73,7 +73,8 @@ def test_two_targets_are_compared_with_an_interval(tmp_path: Path) -> None:
     assert [cell["axes"]["concurrency"] for cell in cells] == [1, 4]
     for cell in cells:
         ratio = cell["primary"]["ratio"]
-        assert ratio["low"] < 2.0 < ratio["high"] or ratio["value"] == pytest.approx(2.0, rel=0.03)
+        assert ratio["value"] == pytest.approx(2.0, rel=0.2)
+        assert ratio["low"] <= ratio["value"] <= ratio["high"]
         assert cell["primary"]["verdict"] == "faster"
     assert (done.run / "report.md").read_text().count("times the output tok/s of slow") == 2
 
@@ -119,7 +120,7 @@ def test_an_open_loop_goes_through_the_same_path(tmp_path: Path) -> None:
     with FakeServer(ttft_ms=5, gap_ms=1) as server:
         load = "load: {rate_rps: 50, arrival: constant, warmup_s: 0, window_s: 1}\n"
         done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, one_target(server.url, load))))
-    assert done.code == 0, done.err + done.out
+    assert done.good, done.err + done.out
     records = done.records(done.attempts()[0])
     assert len(records) == 50
     assert sorted(record.t_sched for record in records) == pytest.approx([i / 50 for i in range(50)])
@@ -165,7 +166,7 @@ def test_endpoint_and_model_on_the_command_line_replace_the_targets(tmp_path: Pa
         )
         path = write_scenario(tmp_path, text)
         done = loadgen(tmp_path, "run", str(path), "--endpoint", server.url + "/v1", "--model", "m")
-    assert done.code == 0, done.err + done.out
+    assert done.good, done.err + done.out
     assert {record.target for record in done.records(done.attempts()[0])} == {"endpoint"}
 
 
@@ -203,7 +204,7 @@ def test_a_key_goes_out_by_reference_and_is_written_nowhere(tmp_path: Path, monk
     with FakeServer(ttft_ms=5, gap_ms=1) as server:
         text = one_target(server.url).replace("model: m", "model: m, api_key_env: MY_KEY")
         done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
-        assert done.code == 0, done.err
+        assert done.good, done.err
     assert "canary" not in done.out + done.err
     for path in done.run.rglob("*"):
         assert not path.is_file() or b"canary" not in path.read_bytes(), path
@@ -297,7 +298,7 @@ def test_a_killed_run_is_resumed_and_whole_pairs_are_not_done_again(tmp_path: Pa
             p: p.stat().st_mtime_ns for p in tmp_path.glob("store/runs/*/*/cells/*/*/rep-*/attempt-1/summary.json")
         }
         done = loadgen(tmp_path, "run", str(path), "--resume", "last")
-    assert done.code in (0, 5), done.err + done.out  # 5: the machine was late; that is not asked here
+    assert done.good, done.err + done.out
     summaries = list(done.run.glob("cells/*/*/rep-*/attempt-*/summary.json"))
     per_repeat = {summary.parents[1]: [] for summary in summaries}
     for summary in summaries:

@@ -43,7 +43,11 @@ _SPIN_NS = 60_000
 
 
 class Loop:
-    """Runs one job. ``write`` takes finished lines of records, ``report`` takes a `Tick` a second."""
+    """Runs one job. ``write`` takes finished lines of records, ``report`` takes a `Tick` a second.
+
+    ``carry`` is the seam behind which drivers change: it moves requests and replies (`Traffic`, our own sockets; or
+    `clients.ClientTraffic`, a library's client).
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Loop:
         count_tokens: CountTokens | None,
         write: Callable[[bytes], Any],
         report: Callable[[Tick], Any],
+        carry: Callable[[Prepared, Backlog, Callable[[Exchange, int], None]], Any] = Traffic,
     ) -> None:
         self.job = prepared.job
         self.shape = prepared.job.shape
@@ -60,7 +65,7 @@ class Loop:
         self.report = report
         self.offset = RealtimeOffset()
         self.backlog = Backlog(self.offset, self._record, self._broken, self._over)
-        self.traffic = Traffic(prepared, self.backlog, self._ended)
+        self.traffic = carry(prepared, self.backlog, self._ended)
         self.timer = Timer()
         if self.timer.fd >= 0:
             self.traffic.also_watch(self.timer.fd, self.timer.clear)
@@ -195,7 +200,7 @@ class Loop:
         self.reads = 0
         if now >= self.stop_at:
             self._begin_drain(now)
-        self.traffic.pool.close_late(now)
+        self.traffic.tidy(now)
         for exchange in list(self.traffic.active):
             self._check_exchange(exchange, now)
             if exchange.pieces and (self.backlog.full or now - exchange.last_read > _CHECK_NS):

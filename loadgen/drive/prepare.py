@@ -65,16 +65,15 @@ class Prepared:
             return None
         return Reply(head, self.backend, self.job.options.stream, self.job.shape.max_event_bytes, self._vocabularies)
 
-    def fields(self, session: int) -> tuple[Prompt, dict[str, Any]]:
-        """The prompt of a session and its request as JSON fields, for drivers that bring their own client."""
-        prompt = self._source.session(session)[0]
-        return prompt, self.backend.body(prompt, self.job.options)
+    def request_id(self, session: int) -> str:
+        """What goes into ``x-request-id``, so that a server's log can be joined with the records."""
+        labels = self.job.labels
+        return f"{labels.run}-{labels.cell}-{labels.target}-{labels.rep}-{labels.attempt}-{session}"
 
     def _build(self, session: int) -> tuple[Prompt, bytes]:
-        prompt, fields = self.fields(session)
-        labels = self.job.labels
-        request_id = f"{labels.run}-{labels.cell}-{labels.target}-{labels.rep}-{labels.attempt}-{session}"
-        return prompt, request_bytes(self._head, request_id, self._encode(fields))
+        prompt = self._source.session(session)[0]
+        fields: dict[str, Any] = self.backend.body(prompt, self.job.options)
+        return prompt, request_bytes(self._head, self.request_id(session), self._encode(fields))
 
 
 def token_counter(folder: str | None) -> CountTokens | None:

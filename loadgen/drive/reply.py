@@ -15,6 +15,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from loadgen.backends import Backend
 from loadgen.drive.body import Chunked, Gunzip, chunk_size
 from loadgen.drive.events import FOREIGN, NOT_MEANT, Events, check, decoded
@@ -293,6 +295,17 @@ class Reply:
         except NOT_MEANT as error:
             start = data[:120].decode("utf-8", "replace")
             raise MalformedReply(f"an event is not what this protocol sends ({error}): {start}") from error
+
+    def take_event(self, event: Any, at: int) -> None:
+        """Takes an event that a client has decoded already. Raises MalformedReply if it is none of this protocol."""
+        if not self.stream:
+            self.body += msgspec.json.encode(event)
+            return
+        try:
+            chunk = self.backend.chunk(event)
+        except NOT_MEANT as error:
+            raise MalformedReply(f"an event is not what this protocol sends: {error}") from error
+        self._chunk(chunk, at)
 
     def _chunk(self, chunk: Chunk, at: int | None) -> None:
         if chunk.cumulative:

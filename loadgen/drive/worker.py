@@ -27,6 +27,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,6 +37,7 @@ from loadgen.drive.loop import Loop
 from loadgen.drive.prepare import Prepared, token_counter
 from loadgen.drive.schedule import digest
 from loadgen.drive.tally import Audit, say
+from loadgen.drive.traffic import Traffic
 from loadgen.errors import LoadgenError, TargetError
 
 _WARM_LIMIT = 4096
@@ -99,7 +101,8 @@ def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
         fd = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         stack.callback(os.close, fd)
         count = token_counter(job.tokenizer)
-        loop = _loop_of(job)(prepared, count, lambda lines: _write_all(fd, lines), lambda tick: tell("tick", tick))
+        carry = _carrier_of(job)
+        loop = Loop(prepared, count, lambda lines: _write_all(fd, lines), lambda tick: tell("tick", tick), carry)
         stack.callback(loop.close)
         try:
             loop.warm(_connections(job))
@@ -130,11 +133,14 @@ def _thaw() -> None:
     gc.enable()
 
 
-def _loop_of(job: Job) -> Any:
-    """The driver by its file's name: the default is `loop.Loop`, others bring their own client."""
+def _carrier_of(job: Job) -> Callable[..., Any]:
+    """What moves the bytes: our own sockets, or another client by its file's name."""
     if job.driver == "loadgen":
-        return Loop
-    return importlib.import_module(f"loadgen.drive.clients.{job.driver}").Loop
+        return Traffic
+    from loadgen.drive.clients import ClientTraffic
+
+    module = importlib.import_module(f"loadgen.drive.clients.{job.driver}")
+    return partial(ClientTraffic, open_client=module.open_client)
 
 
 def _obey(loop: Loop, control: Control) -> None:

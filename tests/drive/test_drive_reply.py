@@ -85,3 +85,44 @@ def test_familiar_streams_taken_many_at_a_time_mean_what_they_mean_one_by_one(
     assert reply.text() == "".join(texts)
     assert reply.chunk_tok == [1 if ids else 0] * len(texts)
     assert (reply.complete, reply.surplus) == (True, False)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> tuple[str, bytes, list[int]]:
+    """(backend, bytes of a reply that were tampered with, where its pieces end)."""
+    stream = draw(streams())
+    wire = draw(wires(stream))
+    data = bytearray(b"".join(wire.pieces))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 3))
+        junk = st.sampled_from(
+            [b"", b"\n", b"\r", b"\r\n", b'"', b"{", b"\xff", b"0", b"\\", b"data:", b"\n\n", b"5\r\n"]
+        )
+        data[at : at + length] = draw(junk)
+    ends = [sum(map(len, wire.pieces[: number + 1])) for number in range(len(wire.pieces))]
+    return stream.backend, bytes(data), ends
+
+
+def fate(backend: str, data: bytes, cuts: list[int], batch: int) -> tuple[Any, ...]:
+    """What becomes of a reply: its status, and what was measured of it."""
+    inside = [cut for cut in cuts if 0 < cut < len(data)]
+    pieces = [data[a:b] for a, b in zip([0, *inside], [*inside, len(data)], strict=True)]
+    fed = Fed(backend).feed(pieces, batch=batch)
+    status, _ = fed.judged()
+    if fed.reply is None or b"gzip" in data:
+        return (status,)
+    reply = fed.reply
+    surplus = reply.surplus and fed.error is None  # nothing is fed to a reply that was found to be none
+    return status, len(reply.chunk_ns), reply.chunk_tok, reply.text(), reply.finish, reply.usage, surplus
+
+
+@QUICK
+@given(spoiled(), st.data())
+def test_spoiled_replies_end_alike_however_they_were_cut_and_never_raise(
+    case: tuple[str, bytes, list[int]], data: st.DataObject
+) -> None:
+    backend, sent, ends = case
+    whole = fate(backend, sent, [], 0)
+    assert fate(backend, sent, ends, data.draw(st.sampled_from([0, 5, 64]))) == whole
+    assert fate(backend, sent, list(range(1, len(sent))), 0) == whole
