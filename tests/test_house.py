@@ -23,6 +23,7 @@ LEVELS = (
     ("crossing",),
     ("fleet", "summarise", "compare", "judge"),
     ("store", "telemetry", "warmup", "host", "targets"),
+    ("selftest", "null_server"),
     ("plan",),
     ("repeat",),
     ("probe",),
