@@ -29,7 +29,9 @@ class Stream:
         self.sock = sock
         self.order = order
         self.data = b""
-        self.left = 0
+        self.name = ""
+        self.token = b""
+        self.asked = self.due = self.first = self.last = self.late = self.left = self.total = 0
 
     def __lt__(self, other: Stream) -> bool:
         return self.order < other.order
