@@ -13,7 +13,9 @@ from loadgen.drive.http import MalformedReply
 _LINE_LIMIT = 16384
 _TRAILER_LIMIT = 65536
 _GZIP_RATIO = 200
-"""A compressed reply that grows by more than this is refused: real text compresses 3 to 20 times."""
+_GZIP_FREE = 1 << 20
+"""A compressed reply that grows to more than a MiB and by more than this ratio is refused: real text compresses 3 to
+20 times, and only what repeats itself, as a reply may for a while, some hundred times."""
 _HEX = b"0123456789abcdefABCDEF"
 
 
@@ -106,7 +108,7 @@ class Gunzip:
     def take(self, data: bytes) -> bytes:
         """The plain bytes. Raises MalformedReply for bytes that are not gzip, or grow too much."""
         self._wire += len(data)
-        limit = max(_GZIP_RATIO * self._wire, 65536) - self._plain
+        limit = max(_GZIP_RATIO * self._wire, _GZIP_FREE) - self._plain
         try:
             plain = self._inflate.decompress(data, limit + 1)
         except zlib.error as error:
