@@ -1,10 +1,12 @@
 /* A null server: speaks just enough of OpenAI's streaming protocol to measure a client, and logs the truth.
  *
- * usage: null_server [--port P] [--ttft-us N] [--gap-us N] [--grid-us N] [--per-write N] [--role-early] [--truth FILE]
+ * usage: null_server [--port P] [--ttft-us N] [--gap-us N] [--grid-us N] [--per-write N] [--spread] [--role-early] [--truth FILE]
  *
  * One thread, one epoll. A request asks for its number of tokens with "max_tokens"; its x-request-id goes into the log.
  * gap-us 0 floods: tokens leave as fast as the socket takes them, --per-write of them in one write (and one HTTP chunk).
  * gap-us above 0 paces: token i of a stream leaves at (arrival of the request) + ttft + i * gap, an absolute schedule.
+ * --spread starts every stream up to one gap later, by its connection, so that streams that were asked for at once do
+ * not stay in step for ever; without it they do.
  * --grid-us rounds the start of every stream up to a common grid, so that all streams get their tokens at one moment.
  * --role-early sends a chunk with a role and no content at once. A request without "stream":true gets one token at once.
  *
@@ -46,7 +48,7 @@ static Conn *conns[CONNS];
 static Conn *heap[CONNS];
 static int heap_len, ep;
 static int64_t ttft_ns, gap_ns, grid_ns;
-static int per_write = 1, role_early;
+static int per_write = 1, role_early, spread;
 static FILE *truth;
 
 static int64_t now_ns(void) {
@@ -197,6 +199,7 @@ static void begin(Conn *c, const char *body) {
     c->sent = 0; c->first = c->last = c->late = 0; c->active = 1;
     c->start = c->asked + ttft_ns;
     if (grid_ns) c->start += grid_ns - c->start % grid_ns;
+    if (spread && gap_ns) c->start += (c->fd * 2654435761ULL) % (uint64_t)gap_ns;
     c->due = c->start;
     c->out_len = sprintf(c->out,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -275,6 +278,7 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         const char *v = i + 1 < argc ? argv[i + 1] : "0";
         if (!strcmp(argv[i], "--role-early")) { role_early = 1; continue; }
+        if (!strcmp(argv[i], "--spread")) { spread = 1; continue; }
         if (!strcmp(argv[i], "--port")) port = atoi(v);
         else if (!strcmp(argv[i], "--ttft-us")) ttft_ns = atoll(v) * 1000;
         else if (!strcmp(argv[i], "--gap-us")) gap_ns = atoll(v) * 1000;

@@ -45,9 +45,7 @@ class Broken(Exception):
 class Client(Protocol):
     """What a client module opens. ``path`` and ``fields`` are the backend's; events come as JSON objects."""
 
-    def stream(
-        self, path: str, fields: dict[str, Any], request_id: str
-    ) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+    def stream(self, path: str, fields: dict[str, Any], request_id: str) -> AsyncIterator[tuple[int, dict[str, Any]]]:
         """(arrival in ns, event) until the reply ends; one event for a reply that is not streamed.
 
         Raises Refused or Broken.
