@@ -124,8 +124,8 @@ def check(loaded: Loaded, cells: list[Cell]) -> None:
     """
     for cell in cells:
         for name, target in cell.scenario.targets.items():
-            check_target(loaded.path.parent, name, target)
-            check_asking(loaded.path.parent, cell, name)
+            check_target(loaded.path.parent.absolute(), name, target)
+            check_asking(loaded.path.parent.absolute(), cell, name)
 
 
 def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
@@ -173,7 +173,7 @@ def _measure(state: _State) -> None:
     if not steps:
         return
     workers = max(workers_of(state.cells[step.cell].scenario.load) for _, step in steps)
-    folder = state.loaded.path.parent
+    folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
         Fleet(workers) as fleet,
         Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan) as sites,

@@ -118,7 +118,11 @@ class Sites:
             self._given_up[instance] = f"target {name}: its server died twice and is given up."
             raise LaunchError(self._given_up[instance])
         self._starts[instance] = self._starts.get(instance, 0) + 1
-        spec = self.spec(name, target)
+        try:
+            spec = self.spec(name, target)
+        except LaunchError as error:
+            self._given_up[instance] = str(error)
+            raise
         recipe = launch.load_recipe(spec.engine, self._folder)
         make = partial(launch.render, recipe, spec, run_id=self._run.id, launchers=launch.launchers_folder())
         suffix = "" if self._starts[instance] == 1 else f"-{self._starts[instance]}"

@@ -124,10 +124,9 @@ class Connection:
         try:
             while more := self.tls.read(LARGE_READ):
                 plain.append(more)
+            self.finished = True  # an empty read is the peer's close_notify
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self.finished = True
         except ssl.SSLError as error:
             self.finished, self.broken = True, error.reason or str(error)
         return b"".join(plain)

@@ -22,7 +22,7 @@ def render(report: RunReport) -> str:
     parts += _bullets(rows.comparison_lines(report), "## Comparison")
     parts += _ratios(report)
     parts += _bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
-    parts += _bullets([failure.partition("\n")[0] for failure in report.failures], "## Failed")
+    parts += _bullets(rows.failure_lines(report), "## Failed")
     parts += _bullets(rows.warning_lines(report), "## Warnings")
     parts += _bullets(rows.server_lines(report), "## Servers")
     parts += _bullets(rows.notes(report), "## Notes")

@@ -145,6 +145,21 @@ def server_lines(report: RunReport) -> list[str]:
     return lines
 
 
+def failure_lines(report: RunReport) -> list[str]:
+    """What failed, each message once (its first line), with how often and where first."""
+    found: dict[str, list[str]] = {}
+    for failure in report.failures:
+        where, _, message = failure.partition(": ")
+        found.setdefault(message.strip() or where, []).append(where)
+    lines = []
+    for message, places in found.items():
+        more = f"{len(places)} times, first {places[0]}" if len(places) > 1 else places[0]
+        head, _, rest = message.partition("\n")
+        said = rest.strip().splitlines()[0].strip() if head.endswith(":") and rest.strip() else ""
+        lines.append(f"{head} {said}".strip() + f" ({more})")
+    return lines
+
+
 def warning_lines(report: RunReport) -> list[str]:
     """The doubts, most serious first, each with how often and where it was found."""
     lines = []

@@ -18,7 +18,7 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts = [*_wrap(rows.title(report), width), "", *_table(report, width), ""]
     parts += _section("", rows.comparison_lines(report), width)
     parts += _section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
-    parts += _section("Failed", [failure.partition("\n")[0] for failure in report.failures], width)
+    parts += _section("Failed", rows.failure_lines(report), width)
     parts += _section("Warnings", rows.warning_lines(report), width)
     parts += _section("Notes", [*filter(None, [rows.scope_line(report)]), *rows.notes(report)], width)
     parts.append(f"report: {report.path}/report.md")

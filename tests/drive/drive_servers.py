@@ -172,11 +172,11 @@ class RawServer:
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         try:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls is not None:
                 sock = self.tls.wrap_socket(sock, server_side=True)
                 self._socks.append(sock)
-            else:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) if sock.family != socket.AF_UNIX else None
             self.script(Peer(sock, number))
         except (Gone, OSError):
             pass
