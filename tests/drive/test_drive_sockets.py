@@ -1,0 +1,357 @@
+"""TCP, TLS, Unix and IPv6 sockets: connections opened ahead, verified, kept, given up; and whose clock stamps them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from drive_servers import END, FINISH, STREAM, Peer, RawServer, answering, drive, event, reply
+
+from loadgen.arrival import Arrival
+from loadgen.drive.clock import STEP_NS, RealtimeOffset, Timer, ask_for_stamps, now_ns, realtime_ns_of, stamp_of
+from loadgen.drive.outcome import Exchange
+from loadgen.drive.poll import SlowPoll
+from loadgen.drive.schedule import Send
+from loadgen.drive.understand import Backlog
+from loadgen.record import Prompt
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for this machine, in one file."""
+    folder = tmp_path_factory.mktemp("tls")
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    argv += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    argv += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(argv, check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
+    return both
+
+
+def tls_of(certificate: Path, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.maximum_version = newest
+    return context
+
+
+@needs_openssl
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_is_verified_stamped_by_the_kernel_and_its_connections_are_kept(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, newest: ssl.TLSVersion
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    pieces = (STREAM, event(" a"), event(" b") + FINISH, END)
+    with RawServer(answering(*pieces, gap=0.003), tls=tls_of(certificate, newest)) as server:
+        driven = drive(server.url, {"concurrency": 2, "requests": 8}, connections=2)
+    assert driven.statuses == {"ok": 8}
+    assert {(record.clock, len(record.chunk_us)) for record in driven.records} == {("kernel", 2)}
+    assert driven.loop.traffic.pool.opened == 2  # the tickets of TLS 1.3 come on idle connections, and end none
+    assert all(record.chunk_us[1] - record.chunk_us[0] > 1000 for record in driven.records)
+
+
+@needs_openssl
+def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with (
+        RawServer(answering(reply()), tls=tls_of(certificate)) as server,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        drive(server.url, {"concurrency": 1, "requests": 1})
+
+
+@needs_openssl
+def test_a_certificate_for_another_name_is_refused(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with RawServer(answering(reply()), tls=tls_of(certificate)) as server:
+        url = server.url.replace("localhost", "127.0.0.2")
+        with pytest.raises(OSError, match=r"(?i)certificate|refused"):
+            drive(url, {"concurrency": 1, "requests": 1})
+
+
+@needs_openssl
+def test_an_end_that_tls_announces_is_an_end_even_if_the_connection_stays(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        body = b"".join(chunk.split(b"\r\n")[1] for chunk in (event(" a"), FINISH))
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+        assert isinstance(peer.sock, ssl.SSLSocket)
+        with contextlib.suppress(OSError):
+            peer.sock.unwrap()  # close_notify; then it waits for ours
+
+    with RawServer(script, tls=tls_of(certificate)) as server:
+        driven = drive(server.url, {"concurrency": 1, "requests": 1, "stall_timeout_s": 1.0})
+    assert (driven.only.status, driven.only.chunk_us != []) == ("ok", True)
+
+
+@needs_openssl
+def test_bytes_that_are_no_tls_end_the_request_and_not_the_run(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(STREAM + event(" a"))
+        time.sleep(0.05)
+        with socket.socket(fileno=peer.sock.detach()) as below:
+            below.sendall(b"this is no TLS record" * 10)
+            time.sleep(0.05)
+
+    with RawServer(script, tls=tls_of(certificate)) as server:
+        driven = drive(server.url, {"concurrency": 1, "requests": 2})
+    assert driven.statuses == {"reset": 2}
+    assert all("TLS" in (record.err or "") for record in driven.records)
+    assert [len(record.chunk_us) for record in driven.records] == [1, 1]
+
+
+@needs_openssl
+def test_a_long_request_goes_through_tls_whole(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    prompts = tmp_path / "long.jsonl"
+    prompts.write_text(json.dumps({"prompt": "long " * 1_000_000}))
+    bodies = []
+
+    def script(peer: Peer) -> None:
+        while True:
+            time.sleep(0.05)
+            bodies.append(peer.request()[1])
+            peer.send(reply(1))
+
+    with RawServer(script, tls=tls_of(certificate)) as server:
+        fields = {"workload": "jsonl", "settings": {"path": str(prompts)}}
+        driven = drive(server.url, {"concurrency": 1, "requests": 2}, **fields)
+    assert driven.statuses == {"ok": 2}
+    assert [json.loads(body)["messages"][0]["content"] for body in bodies] == ["long " * 1_000_000] * 2
+
+
+def silent(peer: Peer) -> None:
+    peer.until_gone()
+
+
+def test_a_handshake_that_nobody_answers_ends_by_the_connect_timeout() -> None:
+    with RawServer(silent) as server:
+        shape = {"concurrency": 2, "requests": 2, "connect_timeout_s": 0.2}
+        driven = drive(server.url.replace("http:", "https:"), shape, connections=2)
+    assert driven.statuses == {"connect_error": 2}
+    assert "load.connect_timeout_s = 0.2" in (driven.records[0].err or "")
+    assert not driven.loop.traffic.pool.connections
+
+
+def test_connecting_is_measured_apart_and_once_for_each_connection() -> None:
+    with RawServer(answering(reply(1))) as server:
+        driven = drive(server.url, {"concurrency": 2, "requests": 6}, connections=2)
+    connected = [record for record in driven.records if record.conn_s is not None]
+    assert (len(connected), driven.loop.traffic.pool.opened) == (2, 2)
+
+
+def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_request() -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(reply(1))
+
+    arrival = Arrival(kind="constant", rate_rps=10.0)
+    with RawServer(script) as server:
+        driven = drive(server.url, {"arrival": arrival, "requests": 4})
+    assert driven.statuses == {"ok": 4}
+    assert driven.loop.traffic.pool.opened == 4
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadgen.drive.pool.IDLE_LIMIT_NS", 50_000_000)
+    arrival = Arrival(kind="timestamps", timestamps=(0.0, 0.02, 0.2))
+    with RawServer(answering(reply(1))) as server:
+        driven = drive(server.url, {"arrival": arrival})
+    assert driven.statuses == {"ok": 3}
+    assert driven.loop.traffic.pool.opened == 2
+
+
+def test_a_unix_socket_is_driven_with_stamps_of_our_own(tmp_path: Path) -> None:
+    with RawServer(answering(reply(2)), unix=str(tmp_path / "s")) as server:
+        driven = drive(server.url, {"concurrency": 2, "requests": 5}, connections=2)
+    assert driven.statuses == {"ok": 5}
+    assert {record.clock for record in driven.records} == {"user"}
+    assert not driven.loop.traffic.pool.kernel_clock
+
+
+def test_a_unix_socket_that_is_not_there_or_takes_no_more_is_a_connect_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        drive(f"unix:{tmp_path}/none", {"concurrency": 1, "requests": 1})
+    path = str(tmp_path / "full")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, contextlib.ExitStack() as stack:
+        listener.bind(path)
+        listener.listen(0)
+        for _ in range(9):  # nobody accepts: the queue is full
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.setblocking(False)
+            sock.connect_ex(path)
+        with pytest.raises(BlockingIOError):
+            drive(f"unix:{path}", {"concurrency": 1, "requests": 1})
+
+
+def test_ipv6_is_driven_like_ipv4() -> None:
+    try:
+        server = RawServer(answering(reply(2)), host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with server:
+        driven = drive(server.url, {"concurrency": 1, "requests": 2})
+    assert driven.statuses == {"ok": 2}
+    assert {record.clock for record in driven.records} == {"kernel"}
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])
+def test_a_name_that_has_no_address_is_an_oserror(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, *_: Any, **__: Any) -> Any:
+        name.encode("idna")
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(OSError, match=r"not known|cannot be a host name"):
+        drive(f"http://{host}:1", {"concurrency": 1, "requests": 1})
+
+
+def test_of_a_names_addresses_the_one_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(answering(reply(1))) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        found = [(socket.AF_INET, 1, 6, "", ("127.0.0.9", 1)), (socket.AF_INET, 1, 6, "", ("127.0.0.1", port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        driven = drive(f"http://two.example:{port}", {"concurrency": 1, "requests": 1})
+    assert driven.only.status == "ok"
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+def test_first_tokens_are_stamped_when_they_arrive_however_late_they_are_read() -> None:
+    """The loop is kept busy for 50 ms while the first token comes in: it is not the token that is late."""
+    sent = []
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(STREAM, gap=0.02)
+        sent.append(now_ns())
+        peer.send(event(" a"), gap=0.12)
+        peer.send(FINISH + END)
+
+    def hold_up(loop: Any) -> None:
+        if any(exchange.reply is not None and not exchange.reply.chunk_ns for exchange in loop.traffic.active):
+            time.sleep(0.06)
+
+    with RawServer(script) as server:
+        driven = drive(server.url, {"concurrency": 1, "requests": 1}, during=hold_up)
+    record = driven.only
+    arrived = driven.loop.start + round((record.t_first or 0) * 1e9)
+    assert 0 <= arrived - sent[0] < 20_000_000
+    assert (record.clock, (record.lag_us_max or 0) > 20_000) == ("kernel", True)
+
+
+def test_without_stamps_epoll_and_timer_everything_works_by_our_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What macOS has: no kernel stamps, no epoll, no timerfd."""
+    timer = SimpleNamespace(fd=-1, arm=lambda at: None, close=lambda: None)
+    monkeypatch.setattr("loadgen.drive.sockets.ask_for_stamps", lambda sock: False)
+    monkeypatch.setattr("loadgen.drive.traffic.make_poll", SlowPoll)
+    monkeypatch.setattr("loadgen.drive.loop.Timer", lambda: timer)
+    arrival = Arrival(kind="constant", rate_rps=50.0)
+    with RawServer(answering(STREAM, event(" a"), FINISH, END, gap=0.005)) as server:
+        closed = drive(server.url, {"concurrency": 3, "requests": 9}, connections=3)
+        opened = drive(server.url, {"arrival": arrival, "window_s": 0.2})
+    assert closed.statuses == {"ok": 9}
+    assert opened.statuses == {"ok": 10}
+    assert {record.clock for record in [*closed.records, *opened.records]} == {"user"}
+    assert all((record.t_send or 0) >= record.t_sched for record in opened.records)
+
+
+def test_a_kernel_that_refuses_to_stamp_is_no_error() -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(92, "Protocol not available")
+
+    sock: Any = SimpleNamespace(family=socket.AF_INET, setsockopt=refuse)
+    assert ask_for_stamps(sock) is False
+
+
+def test_a_stamp_is_read_from_its_control_message() -> None:
+    stamp = struct.pack("@qq", 1_700_000_000, 123_456_789)
+    assert realtime_ns_of(stamp_of([(1, 35, stamp)])) == 1_700_000_000_123_456_789
+    assert realtime_ns_of(stamp_of([])) == 0
+    assert realtime_ns_of(b"short") == 0
+
+
+def stamped(at: int, backlog: Backlog) -> bytes:
+    return struct.pack("@qq", *divmod(at + backlog.offset.ns, 1_000_000_000))
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_stamps_that_cannot_be_true_are_replaced_and_the_record_says_so(seconds: int) -> None:
+    """A stamp from before the send, or after the read, is of a clock that was set meanwhile."""
+    backlog = Backlog(RealtimeOffset(), lambda _: None, lambda *_: None, lambda *_: None)
+    sent = now_ns() // 1_000_000_000 * 1_000_000_000 + 400_000_000
+    reads = [sent + 10_000, sent + 20_000 + seconds * 1_000_000_000]
+
+    def arrivals(*at: int) -> tuple[list[int], bool, int]:
+        exchange = Exchange(Send(0, 0, -1), Prompt(source="x", ask_tok=1), "measure")
+        exchange.t_send = sent
+        found = backlog.arrivals(exchange, [stamped(moment, backlog) if moment else b"" for moment in at], reads)
+        return found, exchange.kernel, exchange.lag_ns
+
+    good = [sent + 7_000, reads[1] - 1_000]
+    assert arrivals(*good) == (good, True, 3_000)
+    assert arrivals(sent - 5_000, good[1]) == ([reads[0], good[1]], False, 1_000)
+    assert arrivals(good[0], reads[1] + 5_000) == ([good[0], reads[1]], False, 3_000)
+    assert arrivals(0, good[1]) == ([reads[0], good[1]], False, 1_000)
+
+
+def test_a_clock_that_is_set_is_noticed_and_one_that_drifts_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([100, 150, 150 + STEP_NS + 1, 150 + STEP_NS + 1, 0])
+    monkeypatch.setattr(RealtimeOffset, "_measure", staticmethod(lambda: next(found)))
+    offset = RealtimeOffset()
+    steps = []
+    for _ in range(4):
+        offset.sample()
+        steps.append(offset.steps)
+    assert (steps, offset.ns) == ([0, 1, 1, 2], 0)
+
+
+def test_the_offset_turns_one_clock_into_the_other() -> None:
+    offset = RealtimeOffset()
+    assert abs(time.time_ns() - offset.ns - now_ns()) < 5_000_000
+
+
+def test_the_timer_fires_at_its_time_and_once() -> None:
+    import select
+
+    timer = Timer()
+    if timer.fd < 0:
+        pytest.skip("this system has no timerfd")
+    poll = select.poll()
+    poll.register(timer.fd, select.POLLIN)
+    at = now_ns() + 5_000_000
+    timer.arm(at)
+    assert poll.poll(2000)
+    assert now_ns() >= at
+    timer.clear()
+    timer.clear()
+    assert not poll.poll(0)
+    timer.arm(1)  # long ago
+    assert poll.poll(2000)
+    timer.close()
+    timer.close()
