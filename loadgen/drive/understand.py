@@ -20,6 +20,7 @@ from loadgen.drive.reply import Reply
 _SLICE = 128
 """Pieces taken apart between two looks at the sockets: some 150 microseconds."""
 _FULL_BYTES = 16 << 20
+_FULL_EXCHANGES = 4096
 MANY = 64
 """Pieces of a familiar stream that wait for each other before they are taken apart together."""
 
@@ -53,8 +54,8 @@ class Backlog:
 
     @property
     def full(self) -> bool:
-        """True when so many bytes are waiting that memory must be bounded."""
-        return self.bytes > _FULL_BYTES
+        """True when so much is waiting that memory must be bounded."""
+        return self.bytes > _FULL_BYTES or len(self._waiting) > _FULL_EXCHANGES
 
     def add(self, exchange: Exchange) -> None:
         """Something of this exchange is left to be understood: pieces, or its end."""
