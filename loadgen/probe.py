@@ -6,14 +6,11 @@ as ten thousand failed requests.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from loadgen import backends
 from loadgen.drive.http import parse_endpoint
 from loadgen.errors import TargetError
-from loadgen.record import Message, Prompt
 from loadgen.repeat import Site
 
 _ADVICE = {
@@ -31,12 +28,7 @@ def probe(name: str, site: Site, timeout_s: float) -> None:
     import httpx
 
     backend = backends.load(site.backend)
-    ask: dict[str, Any] = {"text": "Hi"}
-    if "messages" in backend.ACCEPTS:
-        ask = {"messages": (Message("user", "Hi"),)}
-    elif "text" not in backend.ACCEPTS:
-        ask = {"token_ids": (1,)}
-    prompt = Prompt(source="probe", ask_tok=1, **ask)
+    prompt = backends.smallest_prompt(backend)
     body = backend.body(prompt, msgspec.structs.replace(site.options, stream=False))
     where = f"target {name}: {site.url}{backend.PATH}"
     endpoint = parse_endpoint(site.url)

@@ -84,20 +84,10 @@ def run_repeat(
 
     Raises TargetError when the endpoint cannot be reached at all.
     """
-    run_id, folder, attempt = place
+    _, folder, attempt = place
     on_tick, look = hooks
-    load = cell.scenario.load
-    shape = shape_of(load)
-    labels = Labels(
-        run=run_id,
-        cell=cell.id,
-        target=step.target,
-        rep=step.rep,
-        attempt=attempt,
-        server=step.server,
-        endpoint=site.url,
-    )
-    jobs = make_jobs(cell, site, step, labels, folder, shape)
+    shape = shape_of(cell.scenario.load)
+    jobs = make_jobs(cell, site, step, place, shape)
     warmup = WarmUp(shape, len(jobs))
 
     def tick(one: Tick) -> None:
@@ -105,20 +95,18 @@ def run_repeat(
         warmup.add(one)
         on_tick(one)
 
-    stopped: list[Stop] = []
+    stopped: list[int] = []
 
     def looked() -> Stop | None:
         wanted = look()
         if wanted is not None:
-            stopped.append(wanted)
+            stopped.append(time.monotonic_ns())
         return wanted
 
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with Scraper(site.metrics, site.names) as scraper:
         outcome = fleet.run(jobs, tick, looked, warmup.over)
-        ended = time.monotonic_ns()
     warmed = warmup.measured_from(outcome.start_ns)
-    window = window_of(shape, warmed, folder, (ended - outcome.start_ns) / 1e9 if stopped else None)
+    window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)))
     summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
@@ -130,23 +118,37 @@ def run_repeat(
         block=step.block,
         seed=step.seed,
         server=step.server,
-        started=started,
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
         summary=summary,
         workers=outcome.audits,
         lost=outcome.lost,
         seen=scraper.between(*edges),
         interrupted=bool(stopped),
     )
-    with io.StringIO() as log:
-        histogram.write_log(log, histogram.intervals(read_records(request_files(folder))), outcome.started_at)
-        write_bytes(folder / "latency.hlog", log.getvalue().encode())
-    # an interrupted repeat is kept and reported, but it is not whole: a resumed run does it again
-    write_json(folder / ("interrupted.json" if stopped else "summary.json"), result)
+    _write(folder, result, outcome)
     return result
 
 
-def make_jobs(cell: Cell, site: Site, step: Step, labels: Labels, folder: Path, shape: Shape) -> list[Job]:
+def _write(folder: Path, result: Result, outcome: Outcome) -> None:
+    """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole."""
+    with io.StringIO() as log:
+        histogram.write_log(log, histogram.intervals(read_records(request_files(folder))), outcome.started_at)
+        write_bytes(folder / "latency.hlog", log.getvalue().encode())
+    write_json(folder / ("interrupted.json" if result.interrupted else "summary.json"), result)
+
+
+def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape) -> list[Job]:
     """One job for each worker that this load needs."""
+    run_id, folder, attempt = place
+    labels = Labels(
+        run=run_id,
+        cell=cell.id,
+        target=step.target,
+        rep=step.rep,
+        attempt=attempt,
+        server=step.server,
+        endpoint=site.url,
+    )
     workload = cell.scenario.workload
     workers = workers_of(cell.scenario.load)
     output = workload.output

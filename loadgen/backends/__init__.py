@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, cast
 import msgspec
 
 from loadgen.errors import UsageError
-from loadgen.record import Chunk, Prompt
+from loadgen.record import Chunk, Message, Prompt
 
 
 class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +71,15 @@ def load(name: str) -> Backend:
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)
         raise UsageError(f"backend {name!r} does not exist; did you mean {near[0]!r}? There are: {', '.join(names())}.")
     return cast(Backend, importlib.import_module(f"loadgen.backends.{name}"))
+
+
+def smallest_prompt(backend: Backend, exact: bool = False) -> Prompt:
+    """The least that can be asked, one token, in a form that the backend carries: is there anybody who answers?"""
+    if "messages" in backend.ACCEPTS:
+        return Prompt(source="probe", ask_tok=1, exact=exact, messages=(Message("user", "Hi"),))
+    if "text" in backend.ACCEPTS:
+        return Prompt(source="probe", ask_tok=1, exact=exact, text="Hi")
+    return Prompt(source="probe", ask_tok=1, exact=exact, token_ids=(1,))
 
 
 def exact_fields(options: RequestOptions, tokens: int) -> dict[str, Any]:

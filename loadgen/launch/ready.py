@@ -14,7 +14,6 @@ from loadgen import backends
 from loadgen.backends import RequestOptions
 from loadgen.errors import LaunchError
 from loadgen.launch.command import Command
-from loadgen.record import Message, Prompt
 
 if TYPE_CHECKING:
     import httpx
@@ -77,7 +76,7 @@ class Readiness:
         command = self._command
         backend = backends.load(command.backend)
         self.waiting_for = f"one token by POST {backend.PATH}"
-        prompt = Prompt(source="probe", ask_tok=1, exact=bool(command.exact), **_content(backend.ACCEPTS))
+        prompt = backends.smallest_prompt(backend, exact=bool(command.exact))
         options = RequestOptions(
             model=command.served_name,
             stream=False,
@@ -135,13 +134,6 @@ class Readiness:
     @property
     def _name(self) -> str:
         return f"{self._command.engine} (target {self._command.target})"
-
-
-def _content(accepts: tuple[str, ...]) -> dict[str, Any]:
-    """The least that can be asked, in a form that the backend carries."""
-    if "messages" in accepts:
-        return {"messages": (Message("user", "Hi"),)}
-    return {"text": "Hi"} if "text" in accepts else {"token_ids": (1,)}
 
 
 def _json(reply: httpx.Response) -> dict[str, Any]:

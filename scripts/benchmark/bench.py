@@ -28,17 +28,20 @@ HERE = Path(__file__).parent
 CLIENTS = ("C reader", "loadgen", "aiohttp", "httpx", "openai")
 
 Case = tuple[str, list[str], int, int, int]
+PACED = ["--ttft-us", "50000", "--gap-us", "10000"]
 CASES: list[Case] = [
     # name, flags of the server, streams, requests, tokens
-    ("1 stream, paced", ["--ttft-us", "20000", "--gap-us", "10000"], 1, 4, 128),
-    ("64 streams, paced", ["--ttft-us", "50000", "--gap-us", "10000"], 64, 256, 128),
-    ("256 streams, paced", ["--ttft-us", "50000", "--gap-us", "10000"], 256, 1024, 128),
+    ("1 stream, 10 ms gaps", PACED, 1, 4, 128),
+    ("64 streams, 10 ms gaps", [*PACED, "--spread"], 64, 256, 128),
+    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
+    ("256 streams, 10 ms gaps, in step", PACED, 256, 1024, 128),
+    ("1,024 streams, 50 ms gaps", ["--ttft-us", "50000", "--gap-us", "50000", "--spread"], 1024, 2048, 64),
     ("64 streams, flooded", [], 64, 2000, 128),
     ("64 streams, flooded, 8 events a write", ["--per-write", "8"], 64, 4000, 128),
 ]
 ACCURACY: list[Case] = [
-    ("256 streams, 10 ms gaps", ["--ttft-us", "50000", "--gap-us", "10000"], 256, 1024, 128),
-    ("1,000 streams, 10 ms gaps", ["--ttft-us", "50000", "--gap-us", "10000"], 1000, 2000, 50),
+    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
+    ("1,000 streams, 10 ms gaps", [*PACED, "--spread"], 1000, 2000, 50),
     ("1,000 streams, all in one ms", ["--ttft-us", "50000", "--gap-us", "50000", "--grid-us", "50000"], 1000, 2000, 20),
     (
         "role chunk at once, token after 100 ms",
@@ -47,6 +50,13 @@ ACCURACY: list[Case] = [
         64,
         20,
     ),
+]
+
+
+WHOLE: list[Case] = [
+    ("64 streams, flooded", [], 64, 2000, 128),
+    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
+    ("1,000 streams, 10 ms gaps", [*PACED, "--spread"], 1000, 3000, 100),
 ]
 
 
@@ -180,6 +190,53 @@ def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case]) -> list[dic
     return rows
 
 
+def whole_commands(folder: Path, rounds: int, rust: Path) -> list[dict[str, Any]]:
+    """CPU of whole commands, from start to exit, all processes: ``loadgen run`` beside vLLM's Rust client."""
+    rows = []
+    for name, flags, streams, requests, tokens in WHOLE:
+        taken: dict[str, list[float]] = {"loadgen run": [], "vllm-rs bench serve": []}
+        for _ in range(rounds):
+            for client, used in taken.items():
+                with null_server(folder, flags) as (port, _):
+                    argv = (
+                        whole_ours(folder, port, streams, requests, tokens)
+                        if client == "loadgen run"
+                        else whole_rust(rust, port, streams, requests, tokens)
+                    )
+                    used.append(cpu_of(argv, folder))
+        ratios = [ours / theirs for ours, theirs in zip(*taken.values(), strict=True)]
+        rows.append({"case": name, **{client: statistics.median(used) for client, used in taken.items()}})
+        rows[-1]["ratio"] = statistics.median(ratios)
+        figures = ", ".join(f"{client} {statistics.median(used):.2f} CPU s" for client, used in taken.items())
+        print(f"{name:40} {figures}, ratio {rows[-1]['ratio']:.2f}", flush=True)
+    return rows
+
+
+def cpu_of(argv: Sequence[str], folder: Path) -> float:
+    """User and system seconds of a command and all that it started and waited for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def whole_ours(folder: Path, port: int, streams: int, requests: int, tokens: int) -> list[str]:
+    path = folder / "whole.yaml"
+    path.write_text(
+        f"schema: loadgen/v1\ntargets: {{a: {{endpoint: 'http://127.0.0.1:{port}', model: 'null'}}}}\n"
+        f"workload: {{prompts: natural, output: {{exact: {tokens}}}}}\nrepeats: 1\n"
+        f"load: {{concurrency: {streams}, warmup_s: 0, requests: {requests}}}\n"
+    )
+    return [sys.executable, "-m", "loadgen", "run", str(path), "--quiet"]
+
+
+def whole_rust(rust: Path, port: int, streams: int, requests: int, tokens: int) -> list[str]:
+    words = f"bench serve --backend openai-chat --host 127.0.0.1 --port {port} --model null --dataset-name random"
+    words += f" --skip-tokenizer-init --prompt-token-ids --random-input-len 16 --random-output-len {tokens}"
+    words += f" --num-prompts {requests} --max-concurrency {streams} --disable-tqdm"
+    return [str(rust), *words.split()]
+
+
 def build(folder: Path) -> None:
     for name in ("null_server", "epoll_reader"):
         subprocess.run(["cc", "-O2", "-o", str(folder / name), str(HERE / f"{name}.c")], check=True)
@@ -189,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark of the client.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two cases, one round")
+    parser.add_argument("--vllm-rs", type=Path, help="vLLM's Rust client (vllm/vllm-rs of its wheel), to run beside")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     rounds = 1 if args.quick else args.rounds
@@ -202,8 +260,9 @@ def main() -> None:
         build(folder)
         cpu = cpu_table(folder, rounds, CASES[2:4] if args.quick else CASES)
         accuracy = accuracy_table(folder, rounds, ACCURACY[:1] if args.quick else ACCURACY)
+        whole = whole_commands(folder, rounds, args.vllm_rs.absolute()) if args.vllm_rs else []
     if args.json:
-        args.json.write_text(json.dumps({"cpu": cpu, "accuracy": accuracy}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"cpu": cpu, "accuracy": accuracy, "whole": whole}, indent=1) + "\n")
 
 
 main()
