@@ -35,9 +35,12 @@ class Leftover:
         """What it is and where, for the user."""
         parts = []
         if self.processes:
-            parts.append("processes " + ", ".join(str(process.pid) for process in self.processes))
+            pids = [str(process.pid) for process in self.processes]
+            parts.append(f"processes {', '.join(pids)} (end them with: kill {' '.join(pids)})")
         if self.containers:
-            parts.append("containers " + ", ".join(self.containers))
+            parts.append(
+                f"containers {', '.join(self.containers)} (end them with: docker rm -f {' '.join(self.containers)})"
+            )
         return (
             f"run {self.run} was killed and left {self.engine} (target {self.target}) on port {self.port}: "
             f"{' and '.join(parts)}; its log is {self.folder / 'server.log'}."

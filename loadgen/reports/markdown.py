@@ -82,7 +82,20 @@ def _interval(ratio: Ratio | None) -> str | None:
 
 def _every_repeat(report: RunReport) -> list[str]:
     table = [
-        ["cell", "target", "repeat", "window s", "ok", "failed", "output tok/s", "TTFT p50 ms", "late p99 ms", "state"]
+        [
+            "cell",
+            "target",
+            "repeat",
+            "window s",
+            "ok",
+            "failed",
+            "input tok",
+            "output tok",
+            "output tok/s",
+            "TTFT p50 ms",
+            "late p99 ms",
+            "state",
+        ]
     ]
     for cell in report.cells:
         for target in cell.targets:
@@ -98,6 +111,8 @@ def _every_repeat(report: RunReport) -> list[str]:
                         f"{one.window.w0:.1f} to {one.window.w1:.1f}",
                         str(one.ok),
                         str(one.failed),
+                        number(one.in_tok.mean),
+                        number(one.out_tok.mean),
                         number(one.output_tok_s),
                         number(one.ttft_s.p50, 1e3),
                         number(one.audit.late_p99_s, 1e3),
