@@ -181,12 +181,23 @@ def _audit(loop: Loop, job: Job, mine: int) -> Audit:
         dropped=tally.dropped,
         cpu_s=usage.ru_utime + usage.ru_stime,
         cpu_share=share,
-        rss_mib=usage.ru_maxrss / 1024,
+        rss_mib=_peak_mib(),
         clock_steps=loop.offset.steps,
         kernel_clock=loop.traffic.pool.kernel_clock,
         loop_us_max=tally.loop_ns_worst // 1000,
         connections=loop.traffic.pool.opened,
     )
+
+
+def _peak_mib() -> float:
+    """The largest resident memory of this process so far, in MiB. On Linux getrusage would count the parent's, too,
+    which the process was before it became a worker."""
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _tell(out: int, kind: str, value: Any) -> None:

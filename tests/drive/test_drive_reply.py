@@ -117,7 +117,7 @@ def fate(backend: str, data: bytes, cuts: list[int], batch: int) -> tuple[Any, .
     return status, len(reply.chunk_ns), reply.chunk_tok, reply.text(), reply.finish, reply.usage, surplus
 
 
-@QUICK
+@settings(QUICK, max_examples=40)
 @given(spoiled(), st.data())
 def test_spoiled_replies_end_alike_however_they_were_cut_and_never_raise(
     case: tuple[str, bytes, list[int]], data: st.DataObject
