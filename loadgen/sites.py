@@ -96,9 +96,9 @@ class Sites:
         return server is None or server.alive()
 
     def lost(self, instance: str) -> LaunchError:
-        """The sentence for a server that died in the middle; takes it off the list of those that are up."""
+        """The sentence for a server that has died; takes it off the list of those that are up."""
         server = self._servers.pop(instance)
-        error = server.death("in the middle of a repeat")
+        error = server.death("in the middle of the run")
         server.stop()
         return error
 
@@ -111,7 +111,9 @@ class Sites:
 
     def _up(self, name: str, target: Target, instance: str) -> launch.Server:
         if instance in self._servers:
-            return self._servers[instance]
+            if self._servers[instance].alive():
+                return self._servers[instance]
+            self._watcher.say(f"{str(self.lost(instance)).partition(chr(10))[0]} It is started once more.")
         if instance in self._given_up:
             raise LaunchError(self._given_up[instance])
         if self._starts.get(instance, 0) >= 2:

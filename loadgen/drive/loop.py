@@ -22,7 +22,7 @@ from typing import Any
 from loadgen.drive.clock import RealtimeOffset, Timer, cpu_s, now_ns
 from loadgen.drive.outcome import CountTokens, Exchange, to_record
 from loadgen.drive.prepare import Prepared
-from loadgen.drive.schedule import Schedule, make_schedule
+from loadgen.drive.schedule import Schedule, make_schedule, part_of, quota_of
 from loadgen.drive.tally import Tally, Tick
 from loadgen.drive.traffic import Traffic
 from loadgen.drive.understand import Backlog
@@ -130,13 +130,13 @@ class Loop:
         self.measure_from = self.stop_at = NEVER
         if self.shape.warmup_s is not None:
             self.measure_from_now(start + int(self.shape.warmup_s * 1e9))
-        self.quota = self._quota()
-        self.cap = self._share(self.shape.max_in_flight)
+        self.quota = quota_of(self.job)
+        self.cap = part_of(self.shape.max_in_flight, self.job)
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
         self.not_before = self.next_check = self.reads = 0
         self.nap_s = self.ttft_s = 0.0
         self.drain_until = NEVER
-        self.ahead = max(8, min(self._share(self.shape.concurrency) or 64, 256))
+        self.ahead = max(8, min(part_of(self.shape.concurrency, self.job) or 64, 256))
 
     def _step(self) -> None:
         now = now_ns()
@@ -293,16 +293,3 @@ class Loop:
         """Remembers time and CPU at the first measured send, and at the last moment of the window."""
         first = self.cpu_marks[:2] if self.cpu_marks else (now, cpu_s())
         self.cpu_marks = (*first, now, cpu_s())
-
-    def _quota(self) -> int | None:
-        """This worker's part of the measured requests. In a closed loop they are dealt to the workers with a slot."""
-        total, workers = self.shape.requests, self.job.workers
-        if self.shape.arrival is None:
-            workers = min(workers, self.shape.concurrency or workers)
-        if total is None:
-            return None
-        return len(range(self.job.worker, total, workers)) if self.job.worker < workers else 0
-
-    def _share(self, total: int | None) -> int | None:
-        """This worker's part of a count that is split over all workers."""
-        return None if total is None else len(range(self.job.worker, total, self.job.workers))

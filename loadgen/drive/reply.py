@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from loadgen.backends import Backend
-from loadgen.drive.body import Chunked, Gunzip, chunk_size
+from loadgen.drive.body import Chunked, Gunzip
 from loadgen.drive.events import FOREIGN, NOT_MEANT, Events, check, decoded
 from loadgen.drive.http import Head, MalformedReply
 from loadgen.drive.scan import Known, Taken, Template, escaped, make_template, spelled
@@ -58,6 +58,7 @@ class Reply:
         self.server_times: dict[str, Any] | None = None
         self.complete = head.length == 0
         self.coalesced = 0
+        self._chunks_here = 0
         self.surplus = False
         self.malformed = False
         self.body = bytearray()
@@ -75,22 +76,8 @@ class Reply:
 
     def feed(self, piece: bytes, at: int) -> None:
         """Takes the next piece, which arrived at ``at`` (ns). Raises MalformedReply for bytes that are no reply."""
-        if self.complete:
-            self.surplus = self.surplus or bool(piece)
-            return
-        if self._template is not None and not self._events.open and self._feed_fast(piece, at):
-            return
-        if self._chunked is not None:
-            self._feed_chunked(self._chunked, piece, at)
-        elif self.head.length is not None:
-            self.surplus = len(piece) > self._left
-            body = piece[: self._left]
-            self._left -= len(body)
-            self._payload(body, at)
-            if self._left == 0:
-                self._finish()
-        else:
-            self._payload(piece, at)
+        self._feed(piece, at)
+        self._piece_over()
 
     def feed_many(self, pieces: list[bytes], arrivals: Sequence[int]) -> None:
         """Takes several pieces with their arrivals, as `feed` would one by one. Raises MalformedReply.
@@ -104,35 +91,44 @@ class Reply:
             if at < len(pieces):
                 cut = self._chunked.boundary(pieces[at]) if self._chunked is not None and self.stream else 0
                 piece, rest = (pieces[at][:cut], pieces[at][cut:]) if cut else (pieces[at], b"")
-                self.feed(piece, arrivals[at])
+                self._feed(piece, arrivals[at])
                 pieces[at] = rest
-                at += not rest
+                if not rest:
+                    self._piece_over()
+                    at += 1
 
     def _feed_familiar(self, pieces: list[bytes], arrivals: Sequence[int], at: int) -> int:
         """Takes what is familiar from piece ``at`` on; the number of the piece with the first byte that is not."""
         template = self._template
-        if template is None or not self.between_chunks or self._events.open or self._gunzip is not None:
-            return at
-        if not template.begins(pieces[at]):
+        if template is None or not self.between_chunks or self._events.open or not template.begins(pieces[at]):
             return at
         taken = template.take(pieces[at:] if at else pieces)
         if taken is None:
             return at
-        self._take_many(taken, arrivals[at:], template.between is not None)
+        self._texts += taken.texts
+        self.chunk_tok += [1 if template.between is not None else 0] * len(taken.texts)
+        self._count_familiar(taken, arrivals[at:])
         at += taken.pieces
         if taken.rest:
             pieces[at] = pieces[at][taken.rest :]
         return at
 
-    def _take_many(self, taken: Taken, arrivals: Sequence[int], with_ids: bool) -> None:
-        self._texts += taken.texts
-        self.chunk_tok += [1 if with_ids else 0] * len(taken.texts)
-        self.coalesced += taken.merged
-        if taken.counts is None:
+    def _count_familiar(self, taken: Taken, arrivals: Sequence[int]) -> None:
+        """Notes the arrivals of familiar events, and in how many pieces several of their chunks had merged."""
+        if taken.counts is None or taken.chunks is None:
             self.chunk_ns += arrivals[: taken.pieces]
-        else:
-            for at, count in zip(arrivals, taken.counts, strict=False):
-                self.chunk_ns += [at] * count
+            self._chunks_here += 1
+            self._piece_over()
+            return
+        for number, (events, chunks) in enumerate(zip(taken.counts, taken.chunks, strict=True)):
+            self.chunk_ns += [arrivals[number]] * events
+            self._chunks_here += chunks
+            if number < taken.pieces:
+                self._piece_over()
+
+    def _piece_over(self) -> None:
+        self.coalesced += self._chunks_here > 1
+        self._chunks_here = 0
 
     @property
     def between_chunks(self) -> bool:
@@ -181,56 +177,37 @@ class Reply:
         """The start of the body, on one line, for an error text."""
         return " ".join(bytes(self.body[:300]).decode("utf-8", "replace").split())[:200]
 
-    # -- the fast way ---------------------------------------------------------------------------------------------
+    def _feed(self, piece: bytes, at: int) -> None:
+        """Takes a piece, or a part of one that goes on."""
+        if self.complete:
+            self.surplus = self.surplus or bool(piece)
+        elif self._chunked is not None:
+            for data in self._chunked.cut(piece):
+                before = len(self.chunk_ns)
+                self._payload(data, at)
+                self._chunks_here += len(self.chunk_ns) > before
+            if self._chunked.complete:
+                self.surplus = self._chunked.surplus
+                self._finish()
+        elif self.head.length is not None:
+            self.surplus = len(piece) > self._left
+            body = piece[: self._left]
+            self._left -= len(body)
+            self._payload(body, at)
+            if self._left == 0:
+                self._finish()
+        elif not self._payload_familiar(piece, at):
+            self._payload(piece, at)
 
-    def _feed_fast(self, piece: bytes, at: int) -> bool:
-        """Takes a piece of whole HTTP chunks of whole, familiar events. False (and nothing taken) for any other."""
+    def _payload_familiar(self, piece: bytes, at: int) -> bool:
+        """Takes a piece of a body without chunks, if it is whole, familiar events."""
         template = self._template
-        assert template is not None
-        if self._chunked is None:
-            found = template.match(piece)
-            if found is None:
-                return False
-            self._take(found, at)
-            return True
-        if not self._chunked.between:
-            return False
-        position, end, chunks, taken = 0, len(piece), 0, []
-        while position < end:
-            line = piece.find(b"\r\n", position, position + 10)
-            if line < 0:
-                return False
-            stop = line + 2 + chunk_size(piece[position:line])
-            if stop + 2 > end or piece[stop : stop + 2] != b"\r\n":
-                return False
-            found = template.match(piece[line + 2 : stop])
-            if found is None:
-                return False
-            taken += found
-            chunks += 1
-            position = stop + 2
-        self._take(taken, at)
-        self.coalesced += chunks > 1
-        return True
-
-    def _take(self, found: list[tuple[bytes, int]], at: int) -> None:
-        for text, tokens in found:
+        found = template.match(piece) if template is not None and not self._events.open else None
+        for text, tokens in found or ():
             self._texts.append(text)
             self.chunk_ns.append(at)
-            self.chunk_tok.append(tokens if self._template and self._template.between is not None else 0)
-
-    # -- the slow way ---------------------------------------------------------------------------------------------
-
-    def _feed_chunked(self, chunked: Chunked, piece: bytes, at: int) -> None:
-        with_tokens = 0
-        for data in chunked.cut(piece):
-            before = len(self.chunk_ns)
-            self._payload(data, at)
-            with_tokens += len(self.chunk_ns) > before
-        self.coalesced += with_tokens > 1
-        if chunked.complete:
-            self.surplus = chunked.surplus
-            self._finish()
+            self.chunk_tok.append(tokens if template is not None and template.between is not None else 0)
+        return found is not None
 
     def _payload(self, data: bytes, at: int) -> None:
         if self._gunzip is not None:
@@ -302,7 +279,7 @@ class Reply:
             self.body += msgspec.json.encode(event)
             return
         try:
-            chunk = self.backend.chunk(event)
+            chunk = check(self.backend.chunk(event))
         except NOT_MEANT as error:
             raise MalformedReply(f"an event is not what this protocol sends: {error}") from error
         self._chunk(chunk, at)

@@ -54,13 +54,13 @@ _NEEDLE = 99
 
 class Taken(NamedTuple):
     """What `Template.take` understood: the first ``pieces`` pieces and ``rest`` bytes of the next; the text of each
-    event; how many events ended in each of these pieces (None: one in each); in how many several chunks had merged."""
+    event; how many events and how many HTTP chunks ended in each of these pieces (None: one in each)."""
 
     pieces: int
     rest: int
     texts: Sequence[bytes]
     counts: Sequence[int] | None
-    merged: int
+    chunks: Sequence[int] | None
 
 
 class Template:
@@ -205,14 +205,16 @@ def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int], si
     piece_ends = list(accumulate(map(len, pieces)))
     chunk_ends = [end + 2 for end, size in zip(ends, sizes, strict=True) if size != SAME]
     if chunk_ends == piece_ends and len(chunk_ends) == len(ends):
-        return Taken(len(pieces), 0, texts, None, 0)
+        return Taken(len(pieces), 0, texts, None, None)
     taken = bisect_right(piece_ends, chunk_ends[-1])
     rest = chunk_ends[-1] - (piece_ends[taken - 1] if taken else 0)
     edges = piece_ends[: taken + (rest > 0)]
-    until = [bisect_right(ends, edge) for edge in edges]
-    chunks = [bisect_right(chunk_ends, edge) for edge in edges]
-    merged = sum(after - before > 1 for before, after in pairwise([0, *chunks]))
-    return Taken(taken, rest, texts, [after - before for before, after in pairwise([0, *until])], merged)
+    return Taken(taken, rest, texts, _within(edges, ends), _within(edges, [end - 2 for end in chunk_ends]))
+
+
+def _within(edges: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """How many of the ends lie before each edge, and not before the one before it."""
+    return [after - before for before, after in pairwise([0, *(bisect_right(ends, edge) for edge in edges)])]
 
 
 def spelled(texts: Sequence[bytes]) -> str:

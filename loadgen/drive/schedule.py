@@ -112,3 +112,18 @@ def digest(shape: Shape, seed: int, worker: int, workers: int) -> int:
         line = f"{seed}:{session}:{round(offset * 1e9)}".encode()
         total += int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
     return total % (1 << 64)
+
+
+def part_of(total: int | None, job: Job) -> int | None:
+    """This worker's part of a count that is split over all workers."""
+    return None if total is None else len(range(job.worker, total, job.workers))
+
+
+def quota_of(job: Job) -> int | None:
+    """This worker's part of the measured requests. In a closed loop they are dealt to the workers that have a slot."""
+    total, workers = job.shape.requests, job.workers
+    if job.shape.arrival is None:
+        workers = min(workers, job.shape.concurrency or workers)
+    if total is None:
+        return None
+    return len(range(job.worker, total, workers)) if job.worker < workers else 0

@@ -31,16 +31,16 @@ Case = tuple[str, list[str], int, int, int]
 PACED = ["--ttft-us", "50000", "--gap-us", "10000"]
 CASES: list[Case] = [
     # name, flags of the server, streams, requests, tokens
-    ("1 stream, 10 ms gaps", PACED, 1, 4, 128),
-    ("64 streams, 10 ms gaps", [*PACED, "--spread"], 64, 256, 128),
-    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
-    ("256 streams, 10 ms gaps, in step", PACED, 256, 1024, 128),
-    ("1,024 streams, 50 ms gaps", ["--ttft-us", "50000", "--gap-us", "50000", "--spread"], 1024, 2048, 64),
-    ("64 streams, flooded", [], 64, 2000, 128),
-    ("64 streams, flooded, 8 events a write", ["--per-write", "8"], 64, 4000, 128),
+    ("1 stream, 10 ms gaps", PACED, 1, 2, 128),
+    ("64 streams, 10 ms gaps", [*PACED, "--spread"], 64, 128, 128),
+    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 512, 128),
+    ("256 streams, 10 ms gaps, in step", PACED, 256, 512, 128),
+    ("1,024 streams, 50 ms gaps", ["--ttft-us", "50000", "--gap-us", "50000", "--spread"], 1024, 1024, 64),
+    ("64 streams, flooded", [], 64, 500, 128),
+    ("64 streams, flooded, 8 events a write", ["--per-write", "8"], 64, 1000, 128),
 ]
 ACCURACY: list[Case] = [
-    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
+    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 512, 128),
     ("1,000 streams, 10 ms gaps", [*PACED, "--spread"], 1000, 2000, 50),
     ("1,000 streams, all in one ms", ["--ttft-us", "50000", "--gap-us", "50000", "--grid-us", "50000"], 1000, 2000, 20),
     (

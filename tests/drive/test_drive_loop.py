@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,20 +170,22 @@ def test_a_stream_that_drips_for_too_long_times_out_though_it_never_stalls() -> 
     assert len(record.chunk_us) > 1
 
 
-def test_a_stop_at_once_cancels_what_is_in_flight_and_keeps_what_it_measured() -> None:
-    def stop_when_tokens_are_in(loop: Loop) -> None:
+def stop_when_tokens_are_in(at_once: bool) -> Callable[[Loop], None]:
+    def stop(loop: Loop) -> None:
         if any(e.reply is not None and e.reply.chunk_ns for e in loop.traffic.active):
-            loop.stop(at_once=True)
+            loop.stop(at_once)
 
-    record = ask(once(TWO), during=stop_when_tokens_are_in).only
+    return stop
+
+
+def test_a_stop_at_once_cancels_what_is_in_flight_and_keeps_what_it_measured() -> None:
+    record = ask(once(TWO), during=stop_when_tokens_are_in(at_once=True)).only
     assert (record.status, len(record.chunk_us)) == ("cancelled", 2)
 
 
 def test_a_stop_that_drains_lets_what_is_in_flight_end() -> None:
-    def stop(loop: Loop) -> None:
-        loop.stop(at_once=False)
-
-    script = answering(STREAM, event(" a"), event(" b"), FINISH, DONE, END, gap=0.03)
+    script = answering(STREAM + event(" a"), event(" b"), FINISH, DONE, END, gap=0.03)
+    stop = stop_when_tokens_are_in(at_once=False)
     driven = ask(script, shape={"requests": 1000, "concurrency": 2}, during=stop, connections=2)
     assert driven.statuses == {"ok": 2}
 

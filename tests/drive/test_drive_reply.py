@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -56,8 +57,9 @@ FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n
 
 
 @st.composite
-def familiar(draw: st.DrawFn) -> tuple[list[str], list[int] | None, list[bytes], list[int]]:
-    """(texts, ids or None, pieces, arrivals) of a long stream of events like each other, with some that are not."""
+def familiar(draw: st.DrawFn) -> tuple[list[str], list[int] | None, list[bytes], list[tuple[int, int]]]:
+    """(texts, ids or None, pieces, (arrival, HTTP chunk) of each event) of a long stream of events like each other,
+    with some that are not."""
     with_ids = draw(st.booleans())
     odd = st.sampled_from(['"', "\\", "\n", "\\u0041", "data: ", "😀", '","finish_reason":null}'])
     texts = draw(st.lists(st.one_of(*[USUAL] * 9, odd), min_size=8, max_size=60))
@@ -71,17 +73,20 @@ def familiar(draw: st.DrawFn) -> tuple[list[str], list[int] | None, list[bytes],
     cuts = draw(cuts_of(len(data), after_chunks))
     pieces = [HEAD, *(data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True))]
     arrivals = [piece_of(pieces, len(HEAD) + where[end - 1]) for end in ends[:-1]]
-    return texts, list(range(len(texts))) if with_ids else None, pieces, arrivals
+    chunks = [max(number + in_chunk - 1, 0) // in_chunk for number in range(len(texts))]  # the first is cut off alone
+    return texts, list(range(len(texts))) if with_ids else None, pieces, list(zip(arrivals, chunks, strict=True))
 
 
 @QUICK
 @given(familiar(), st.sampled_from([0, 1, 4, 64]))
 def test_familiar_streams_taken_many_at_a_time_mean_what_they_mean_one_by_one(
-    case: tuple[list[str], list[int] | None, list[bytes], list[int]], batch: int
+    case: tuple[list[str], list[int] | None, list[bytes], list[tuple[int, int]]], batch: int
 ) -> None:
-    texts, ids, pieces, arrivals = case
+    texts, ids, pieces, placed = case
     reply = Fed("openai_chat").feed(pieces, closes=False, batch=batch).got
-    assert reply.chunk_ns == arrivals
+    assert reply.chunk_ns == [arrival for arrival, _ in placed]
+    chunks_in_piece = Counter(arrival for arrival, _ in set(placed))
+    assert reply.coalesced == sum(count > 1 for count in chunks_in_piece.values())
     assert reply.text() == "".join(texts)
     assert reply.chunk_tok == [1 if ids else 0] * len(texts)
     assert (reply.complete, reply.surplus) == (True, False)
