@@ -38,12 +38,7 @@ class Reply:
     """
 
     def __init__(
-        self,
-        head: Head,
-        backend: Backend,
-        stream: bool,
-        max_event_bytes: int,
-        vocabularies: dict[object, Known] | None = None,
+        self, head: Head, backend: Backend, stream: bool, max_event_bytes: int, known: dict[object, Known] | None = None
     ) -> None:
         self.head = head
         self.backend = backend
@@ -72,7 +67,7 @@ class Reply:
         self._gunzip = Gunzip() if head.gzip else None
         self._template: Template | None = None
         self._wait = 0
-        self._vocabularies = vocabularies
+        self._vocabularies = known
 
     def feed(self, piece: bytes, at: int) -> None:
         """Takes the next piece, which arrived at ``at`` (ns). Raises MalformedReply for bytes that are no reply."""

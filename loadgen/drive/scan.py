@@ -54,7 +54,7 @@ _NEEDLE = 99
 
 class Taken(NamedTuple):
     """What `Template.take` understood: the first ``pieces`` pieces and ``rest`` bytes of the next; the text of each
-    event; how many events and how many HTTP chunks ended in each of these pieces (None: one in each)."""
+    event; how many events end in each of these pieces, and in how many HTTP chunks they lie (None: one in each)."""
 
     pieces: int
     rest: int
@@ -208,13 +208,10 @@ def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int], si
         return Taken(len(pieces), 0, texts, None, None)
     taken = bisect_right(piece_ends, chunk_ends[-1])
     rest = chunk_ends[-1] - (piece_ends[taken - 1] if taken else 0)
-    edges = piece_ends[: taken + (rest > 0)]
-    return Taken(taken, rest, texts, _within(edges, ends), _within(edges, [end - 2 for end in chunk_ends]))
-
-
-def _within(edges: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """How many of the ends lie before each edge, and not before the one before it."""
-    return [after - before for before, after in pairwise([0, *(bisect_right(ends, edge) for edge in edges)])]
+    until = [0, *(bisect_right(ends, edge) for edge in piece_ends[: taken + (rest > 0)])]
+    chunk_of = list(accumulate((size != SAME for size in sizes), initial=0))
+    chunks = [chunk_of[stop - 1] - chunk_of[start] + 1 if stop > start else 0 for start, stop in pairwise(until)]
+    return Taken(taken, rest, texts, [stop - start for start, stop in pairwise(until)], chunks)
 
 
 def spelled(texts: Sequence[bytes]) -> str:

@@ -22,6 +22,8 @@ from loadgen.drive.understand import MANY, Backlog, ends
 
 _READS = 32
 """Most reads from one socket before the others have their turn: a server may send faster than this program reads."""
+_MUCH = 16384
+"""A piece of so many bytes is not left to wait for others: this is a flood, and memory is bounded."""
 
 
 class Traffic:
@@ -41,8 +43,6 @@ class Traffic:
         self.loop_ns = 0
         self._others: dict[int, Callable[[], None]] = {}
         self._carrier: dict[Exchange, Connection] = {}
-
-    # -- the poll -------------------------------------------------------------------------------------------------
 
     def also_watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Calls ``ready()`` when another descriptor can be read: the timer, the parent's messages."""
@@ -79,9 +79,7 @@ class Traffic:
                     self.poll.modify(fd, READ)
                 if event & ~WRITE:
                     read(connection, connection.exchange)
-        busy = now_ns() - began
-        if busy > self.loop_ns:
-            self.loop_ns = busy
+        self.loop_ns = max(self.loop_ns, now_ns() - began)
         return len(ready)
 
     def tidy(self, now: int) -> None:
@@ -167,18 +165,18 @@ class Traffic:
             self._read(connection, exchange)
             return
         now = exchange.last_read = now_ns()
-        pieces = exchange.pieces
         if len(data) < 7 or (data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")):  # perhaps the end
             if data:
                 self._piece(connection, exchange, data, stamp_of(ancillary), now)
             else:
                 self._closed(connection, exchange, now)
             return
+        pieces = exchange.pieces
         pieces.append(data)
         exchange.stamps.append(stamp_of(ancillary))
         exchange.reads.append(now)
         self.backlog.bytes += len(data)
-        if len(pieces) >= MANY:
+        if len(pieces) >= MANY or len(data) >= _MUCH:
             self.backlog.add(exchange)
 
     def _read(self, connection: Connection, exchange: Exchange) -> None:

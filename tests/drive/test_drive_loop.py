@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -338,17 +339,17 @@ def test_requests_over_the_cap_are_dropped_and_counted_and_never_sent() -> None:
 
 def test_a_failed_slot_is_one_slot_still() -> None:
     """A slot whose request failed in the middle of a read must not be counted as free twice."""
-    most, now = [0], [0]
+    lock, most, now = threading.Lock(), [0], [0]
 
     def script(peer: Peer) -> None:
         peer.request()
-        now[0] += 1
-        most[0] = max(most[0], now[0])
-        if peer.number <= 4:  # connection 0 is the one that finds the address
-            peer.send(b"x" * 5000)
-        else:
-            peer.send(LAST)
-        now[0] -= 1
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.002)
+        with lock:
+            now[0] -= 1
+        peer.send(b"x" * 5000 if peer.number <= 4 else LAST)  # connection 0 is the one that finds the address
         peer.until_gone()
 
     driven = ask(script, shape={"requests": 30, "concurrency": 2})
