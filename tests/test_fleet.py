@@ -265,7 +265,7 @@ def test_a_warm_up_of_no_fixed_length_ends_for_all_workers_when_the_caller_knows
     measured = [record.t_send for record in records if record.phase == "measure" and record.t_send is not None]
     warm = [record.t_send for record in records if record.phase == "warmup" and record.t_send is not None]
     assert min(measured) >= edge
-    assert max(measured) < edge + 0.4
+    assert max(record.t_sched for record in records) < edge + 0.4
     assert min(warm) < edge
     assert {record.worker for record in records if record.phase == "measure"} == {0, 1}
 
