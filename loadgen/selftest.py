@@ -69,8 +69,8 @@ def selftest(workers: int, tell: Callable[[Trial], None], quick: bool = False) -
     trials: list[Trial] = []
     with Fleet(workers) as fleet:
         for what, loads in (
-            ("streams", STREAMS[: 2 if quick else None]),
-            ("requests/s", RATES[: 2 if quick else None]),
+            ("streams", STREAMS[: 1 if quick else None]),
+            ("requests/s", RATES[: 1 if quick else None]),
         ):
             for load in loads:
                 trials.append(_trial(fleet, workers, what, load))

@@ -33,7 +33,7 @@ def two_targets(fast: str, slow: str, repeats: int = 3) -> str:
     return (
         f"targets:\n  slow: {{endpoint: '{slow}', model: m}}\n  fast: {{endpoint: '{fast}', model: m}}\n"
         "workload: {prompts: natural, output: {exact: 12}}\n"
-        "load: {warmup_s: 0.2, window_s: 0.8}\n"
+        "load: {warmup_s: 0.1, window_s: 0.6}\n"
         f"matrix: {{load.concurrency: [1, 4]}}\nrepeats: {repeats}\n"
         "comparison: {baseline: slow, scope: instance}\n"
         "objectives: ['p50 ttft < 0.5 s', 'error_rate < 1 %']\n"
@@ -336,7 +336,7 @@ def test_a_server_that_dies_in_the_middle_costs_its_repeat_and_the_rest_runs(tmp
         f"  a: {{engine: ./mine.yaml, model: m, options: {{script: '{good}'}}}}\n"
         f"  b: {{engine: ./mine.yaml, model: m, options: {{script: '{good}'}}}}\n"
         "workload: {prompts: natural, output: {exact: 12}}\n"
-        "load: {concurrency: 2, warmup_s: 0, window_s: 3}\nrepeats: 2\ncomparison: {baseline: a, scope: restart}\n"
+        "load: {concurrency: 2, warmup_s: 0, window_s: 2}\nrepeats: 2\ncomparison: {baseline: a, scope: restart}\n"
     )
     process = started(tmp_path, write_scenario(tmp_path, text))
     wait_for_lines(tmp_path, 20)
