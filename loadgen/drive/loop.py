@@ -157,10 +157,11 @@ class Loop:
                 time.sleep(self.nap_s)
             ready = self.traffic.step(wait)
         self.reads += ready
-        if self.backlog and not ready:
-            self.backlog.slice()
-        while self.backlog and self.backlog.full:
-            self.backlog.slice()
+        if self.backlog:
+            if not ready:
+                self.backlog.slice()
+            while self.backlog.full and self.backlog:
+                self.backlog.slice()
 
     def _due(self, now: int) -> int | None:
         """When something is to be sent next (or sending to be stopped); None when that depends on a reply."""
