@@ -31,6 +31,9 @@ from drive_servers import (
 from loadgen.arrival import Arrival
 from loadgen.backends import RequestOptions
 from loadgen.drive.loop import Loop
+from loadgen.drive.outcome import Exchange
+from loadgen.drive.poll import SlowPoll
+from loadgen.drive.sockets import Connection
 
 ONE: dict[str, Any] = {"concurrency": 1, "requests": 1}
 
@@ -221,6 +224,15 @@ def test_an_end_that_comes_in_parts_is_noticed_and_keeps_the_connection(cut: int
     assert min(late) < 0.05  # at once, and not with the next look at everything that is in flight
 
 
+def test_what_looks_like_an_end_in_a_piece_of_its_own_is_none_in_the_middle_of_a_chunk() -> None:
+    comment = chunk(b": 10\r\n\r\n")
+    at = comment.index(b"0\r\n\r\n")
+    pieces = (STREAM + event(" a"), comment[:at], comment[at : at + 5], comment[at + 5 :] + event(" b") + FINISH + END)
+    driven = ask(answering(*pieces, gap=0.02), shape={"requests": 2})
+    assert [(record.status, len(record.chunk_us)) for record in driven.records] == [("ok", 2), ("ok", 2)]
+    assert driven.loop.traffic.pool.opened == 1
+
+
 def test_an_end_that_comes_byte_by_byte_is_noticed() -> None:
     whole = reply(1)
     driven = ask(answering(whole[:-9], *(bytes([byte]) for byte in whole[-9:]), gap=0.003))
@@ -395,6 +407,66 @@ def test_a_long_request_arrives_whole_though_the_server_takes_it_in_parts(tmp_pa
     driven = ask(script, shape={"requests": 2}, workload="jsonl", settings={"path": str(prompts)})
     assert driven.statuses == {"ok": 2}
     assert [json.loads(body)["messages"][0]["content"] for body in bodies] == ["long " * 1_500_000] * 2
+
+
+class Endless(Connection):
+    """A connection on which there is always more: the reads since the last poll are counted."""
+
+    reads = 0
+    most = 0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.recvmsg = self.read
+
+    def read(self, size: int, ancillary: int) -> tuple[bytes, list[Any], int, Any]:
+        Endless.reads += 1
+        Endless.most = max(Endless.most, Endless.reads)
+        if Endless.reads > 1000:
+            raise OSError("nobody else has had a turn")
+        data = (STREAM + chunk(b":" * 100_000)[:9]) if self.exchange.reply is None else b":" * size
+        return data.ljust(size, b":"), [], 0, None
+
+
+class Turns(SlowPoll):
+    """A poll that begins a new count."""
+
+    def poll(self, wait: float) -> list[tuple[int, int]]:
+        Endless.reads = 0
+        return super().poll(wait)
+
+
+def test_a_server_that_always_has_more_does_not_keep_the_others_from_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadgen.drive.pool.Connection", Endless)
+    monkeypatch.setattr("loadgen.drive.traffic.make_poll", Turns)
+    record = ask(once(STREAM), shape={"timeout_s": 0.2}).only
+    assert record.status in ("timeout", "malformed")  # by the clock, or when all those bytes were looked at
+    assert 1 < Endless.most < 100
+
+
+def test_a_client_that_is_behind_its_schedule_goes_on_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [0]
+    between = []
+
+    class Looks(SlowPoll):
+        def poll(self, wait: float) -> list[tuple[int, int]]:
+            between.append(made[0])
+            made[0] = 0
+            return super().poll(wait)
+
+    def counted(*args: Any) -> Exchange:
+        made[0] += 1
+        return Exchange(*args)
+
+    monkeypatch.setattr("loadgen.drive.traffic.make_poll", Looks)
+    monkeypatch.setattr("loadgen.drive.loop.Exchange", counted)
+    arrival = Arrival(kind="burst", count=500)
+    shape = {"concurrency": None, "requests": None, "arrival": arrival, "max_in_flight": 4}
+    driven = ask(answering(reply(1)), shape=shape, connections=4)
+    assert len(driven.records) == 500
+    assert max(between) <= 64
 
 
 def test_a_flood_from_one_server_does_not_keep_the_clock_from_ending_it() -> None:

@@ -168,3 +168,14 @@ def test_halves_of_a_surrogate_pair_meet_over_two_events_and_a_lone_one_is_repla
 def test_what_is_no_inside_of_a_json_string_is_no_text(piece: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         spelled([b"a", piece, b"34"])
+
+
+@pytest.mark.parametrize("before", [b": a comment that goes on", b'data: {"choices":[]}\n', b"data: "])
+def test_a_familiar_event_that_continues_an_open_one_is_no_event_of_its_own(before: bytes) -> None:
+    event = raw(PLAIN)
+    chunks = [event, event, before, event, event]
+    pieces = [HEAD, *(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)]
+    many = Fed("openai_chat").feed(pieces, closes=False, batch=100)
+    bytewise = Fed("openai_chat").feed([bytes([byte]) for byte in b"".join(pieces)], closes=False)
+    assert many.error == bytewise.error
+    assert len(many.got.chunk_ns) == len(bytewise.got.chunk_ns) < 4
