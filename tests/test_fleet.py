@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -287,75 +284,6 @@ def test_an_error_of_the_caller_leaves_no_worker_in_the_middle_of_a_job(
         (tmp_path / "next").mkdir()
         again = make_jobs(server.url, tmp_path / "next", 1, {"concurrency": 1, "requests": 2})
         assert run(ours, again).lost == ()
-
-
-class Worker:
-    """One worker process and its lines, without the fleet."""
-
-    def __init__(self) -> None:
-        argv = [sys.executable, "-m", "loadgen.drive.worker"]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def say(self, **message: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(msgspec.json.encode(message) + b"\n")
-        self.process.stdin.flush()
-
-    def hears(self, kind: str) -> Any:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            message = json.loads(line)
-            if kind in message:
-                return message[kind]
-        raise AssertionError(f"the worker ended without {kind}")
-
-    def end(self) -> int:
-        """Closes its input; its exit code, at most 10 s later."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        code = self.process.wait(10)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
-        return code
-
-
-def test_a_worker_speaks_its_protocol(tmp_path: Path) -> None:
-    worker = Worker()
-    with FakeServer(**FAST) as server:
-        (job,) = make_jobs(server.url, tmp_path, 1, {"concurrency": 1, "requests": 2})
-        worker.say(unknown=1)
-        worker.say(job=job)
-        assert worker.hears("ready") == {"digest": digest(job.shape, job.seed, 0, 1)}
-        worker.say(unknown=1)
-        worker.say(start=time.monotonic_ns() + 1_000_000)
-        assert worker.hears("done")["sent"] == 2
-        worker.say(job=job)
-        worker.hears("ready")
-        worker.say(stop="now")  # instead of the start
-        assert worker.hears("done")["sent"] == 0
-        assert worker.end() == 0
-    assert len(records_of([job])) == 2
-    assert Path(job.out).stat().st_mode & 0o777 == 0o600
-
-
-def test_a_worker_whose_parent_is_gone_stops_by_itself_and_loses_no_record(tmp_path: Path) -> None:
-    worker = Worker()
-    with FakeServer(**ENDLESS) as server:
-        (job,) = make_jobs(server.url, tmp_path, 1, {"concurrency": 2, "window_s": 60.0})
-        worker.say(job=job)
-        worker.hears("ready")
-        worker.say(start=time.monotonic_ns())
-        worker.hears("tick")
-        assert worker.process.stdout is not None
-        worker.process.stdout.close()
-        assert worker.process.stdin is not None
-        worker.process.stdin.close()
-        assert worker.process.wait(10) == 0
-        assert worker.process.stderr is not None
-        assert worker.process.stderr.read() == b""
-        worker.process.stderr.close()
-    assert [record.status for record in records_of([job])] == ["cancelled", "cancelled"]
 
 
 def test_ctrl_c_reaches_the_parent_alone(fleet: Callable[[int], Fleet]) -> None:

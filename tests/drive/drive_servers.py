@@ -1,4 +1,4 @@
-"""Small servers for the driver's tests, raw sockets in threads, and the driver itself in this process.
+"""Small servers for the driver's tests: raw sockets in threads, and the bytes that they send.
 
 A script is a function of a `Peer` (one connection). It reads requests and answers with whatever bytes it likes.
 """
@@ -13,19 +13,8 @@ import ssl
 import struct
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
-
-import msgspec
-
-from loadgen.backends import RequestOptions
-from loadgen.drive.job import Job, Labels, Shape
-from loadgen.drive.loop import Loop
-from loadgen.drive.prepare import Prepared
-from loadgen.drive.tally import Tick
-from loadgen.record import Record, from_line
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -197,99 +186,5 @@ def answering(*replies: bytes, gap: float = 0.0) -> Script:
     return script
 
 
-@dataclass
-class Driven:
-    """What a loop left behind."""
-
-    records: list[Record]
-    ticks: list[Tick]
-    loop: Loop
-
-    @property
-    def statuses(self) -> Counter[str]:
-        return Counter(record.status for record in self.records)
-
-    @property
-    def only(self) -> Record:
-        (record,) = self.records
-        return record
-
-
-def make_job(url: str, shape: Shape, **fields: Any) -> Job:
-    """A job with the shipped prompts for one worker."""
-    job = Job(
-        labels=Labels(run="run", cell="cell", target="target", rep=1, attempt=1, endpoint=url),
-        worker=0,
-        workers=1,
-        endpoint=url,
-        backend="openai_chat",
-        options=RequestOptions(model="null"),
-        headers={},
-        workload="natural",
-        settings={"tags": ["chat"], "langs": ["en"]},
-        context={"seed": 1, "ask_tok": 3},
-        shape=shape,
-        seed=1,
-        out="",
-    )
-    return msgspec.structs.replace(job, **fields)
-
-
-SHORT: dict[str, Any] = {"timeout_s": 5.0, "stall_timeout_s": 5.0, "connect_timeout_s": 2.0, "drain_s": 5.0}
-
-
-@dataclass
-class Driver:
-    """A loop that is ready; `run` runs it. ``during`` is called with the loop some 1,000 times a second meanwhile."""
-
-    job: Job
-    connections: int = 1
-    during: Callable[[Loop], None] | None = None
-    lines: list[bytes] = field(default_factory=list)
-    ticks: list[Tick] = field(default_factory=list)
-
-    def run(self) -> Driven:
-        loop = Loop(Prepared(self.job), None, self.lines.append, self.ticks.append)
-        try:
-            loop.warm(self.connections)
-        except OSError:
-            loop.close()
-            raise
-        with self._called(loop):
-            loop.run(time.monotonic_ns() + 1_000_000)
-        return Driven([from_line(line) for line in b"".join(self.lines).splitlines()], self.ticks, loop)
-
-    @contextlib.contextmanager
-    def _called(self, loop: Loop) -> Iterator[None]:
-        """Calls ``during`` in the loop's own thread, through a descriptor that the loop watches, as the parent does."""
-        if self.during is None:
-            yield
-            return
-        here, there = socket.socketpair()
-        over = threading.Event()
-
-        def ring() -> None:
-            while not over.wait(0.001):
-                there.send(b".")
-
-        def ready() -> None:
-            here.recv(4096)
-            assert self.during is not None
-            self.during(loop)
-
-        loop.watch(here.fileno(), ready)
-        thread = threading.Thread(target=ring)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            here.close()
-            there.close()
-
-
-def drive(url: str, shape: dict[str, Any], connections: int = 1, **fields: Any) -> Driven:
-    """Runs a load against a server in this thread."""
-    during = fields.pop("during", None)
-    return Driver(make_job(url, Shape(**{**SHORT, **shape}), **fields), connections, during).run()
+LAST = reply(1).replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n")
+TWO = STREAM + event(" a") + event(" b")

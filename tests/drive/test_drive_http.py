@@ -6,7 +6,7 @@ import gzip
 import zlib
 
 import pytest
-from drive_streams import Fed
+from drive_pieces import Fed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from drive_servers import END, FINISH, STREAM, Peer, RawServer, Script, answering, drive, event, reply
+from drive_driver import drive
+from drive_servers import END, FINISH, STREAM, Peer, RawServer, Script, answering, event, reply
 
 from loadgen.arrival import Arrival
 from loadgen.drive.loop import Loop

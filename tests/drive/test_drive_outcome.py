@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from drive_servers import make_job
-from drive_streams import Fed
+from drive_driver import make_job
+from drive_pieces import Fed
 
 from loadgen.drive.job import Shape
 from loadgen.drive.outcome import Exchange, to_record

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from drive_streams import USUAL, Fed, Stream, Wire, chat_event, chunked, cuts_of, piece_of, streams, wires
+from drive_pieces import Fed, Wire, chunked, cuts_of, piece_of, wires
+from drive_streams import USUAL, Stream, chat_event, streams
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ def chat(text: str, ids: list[int] | None = None, dumps: Callable[[Any], str] = 
     return b"data: " + chat_event({"choices": [choice]}, dumps, 0).encode() + b"\n\n"
 
 
-FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+END_EVENTS = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 
 
 @st.composite
@@ -64,7 +65,7 @@ def familiar(draw: st.DrawFn) -> tuple[list[str], list[int] | None, list[bytes],
     odd = st.sampled_from(['"', "\\", "\n", "\\u0041", "data: ", "😀", '","finish_reason":null}'])
     texts = draw(st.lists(st.one_of(*[USUAL] * 9, odd), min_size=8, max_size=60))
     events = [chat(text, [number] if with_ids else None) for number, text in enumerate(texts)]
-    events.append(FINISH)
+    events.append(END_EVENTS)
     body = b"".join(events)
     ends = [sum(map(len, events[: number + 1])) for number in range(len(events))]
     in_chunk = draw(st.sampled_from([1, 1, 1, 2, 3]))  # events that share an HTTP chunk

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from drive_streams import Event, Fed, chat_event, chunked
+from drive_pieces import Fed, chunked
+from drive_streams import Event, chat_event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drive_servers import make_job
+from drive_driver import make_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

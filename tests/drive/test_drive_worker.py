@@ -1,0 +1,90 @@
+"""A worker process speaks its protocol, and ends when its parent does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from drive_driver import make_job
+from fakes import FakeServer
+
+from loadgen.drive.job import Shape
+from loadgen.drive.schedule import digest
+from loadgen.record import read_records
+
+FAST = {"ttft_ms": 5, "gap_ms": 2, "tokens": 4, "log_body": False}
+ENDLESS = {"ttft_ms": 20, "gap_ms": 20, "tokens": 4000, "log_body": False}
+
+
+class Worker:
+    """One worker process and its lines, without the fleet."""
+
+    def __init__(self) -> None:
+        argv = [sys.executable, "-m", "loadgen.drive.worker"]
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def say(self, **message: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(message) + b"\n")
+        self.process.stdin.flush()
+
+    def hears(self, kind: str) -> Any:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            message = json.loads(line)
+            if kind in message:
+                return message[kind]
+        raise AssertionError(f"the worker ended without {kind}")
+
+    def end(self) -> int:
+        """Closes its input; its exit code, at most 10 s later."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        code = self.process.wait(10)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        return code
+
+
+def test_a_worker_speaks_its_protocol(tmp_path: Path) -> None:
+    worker = Worker()
+    with FakeServer(**FAST) as server:
+        job = make_job(server.url, Shape(concurrency=1, requests=2), out=str(tmp_path / "requests.jsonl"))
+        worker.say(unknown=1)
+        worker.say(job=job)
+        assert worker.hears("ready") == {"digest": digest(job.shape, job.seed, 0, 1)}
+        worker.say(unknown=1)
+        worker.say(start=time.monotonic_ns() + 1_000_000)
+        assert worker.hears("done")["sent"] == 2
+        worker.say(job=job)
+        worker.hears("ready")
+        worker.say(stop="now")  # instead of the start
+        assert worker.hears("done")["sent"] == 0
+        assert worker.end() == 0
+    assert len(list(read_records([Path(job.out)]))) == 2
+    assert Path(job.out).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_worker_whose_parent_is_gone_stops_by_itself_and_loses_no_record(tmp_path: Path) -> None:
+    worker = Worker()
+    with FakeServer(**ENDLESS) as server:
+        job = make_job(server.url, Shape(concurrency=2, window_s=60.0), out=str(tmp_path / "requests.jsonl"))
+        worker.say(job=job)
+        worker.hears("ready")
+        worker.say(start=time.monotonic_ns())
+        worker.hears("tick")
+        assert worker.process.stdout is not None
+        worker.process.stdout.close()
+        assert worker.process.stdin is not None
+        worker.process.stdin.close()
+        assert worker.process.wait(10) == 0
+        assert worker.process.stderr is not None
+        assert worker.process.stderr.read() == b""
+        worker.process.stderr.close()
+    assert [record.status for record in list(read_records([Path(job.out)]))] == ["cancelled", "cancelled"]
