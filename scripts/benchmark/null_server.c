@@ -229,7 +229,7 @@ static int take_request(Conn *c) {
         c->out_len += sprintf(c->out + c->out_len,
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n%s", strlen(list), list);
         if (flush_out(c) < 0) return -1;
-    } else if (!strstr(end + 4, "\"stream\":true")) {
+    } else if (!strstr(end + 4, "\"stream\":true") && !strstr(end + 4, "\"stream\": true")) {
         char reply[512];
         int n = sprintf(reply, "{\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","
             "\"content\":\"tok\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":1}}");
