@@ -23,7 +23,7 @@ from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest
 from loadgen.errors import UsageError
 from loadgen.scenario import Cell, Scenario, Target
-from loadgen.scenario.model import Load, MadeModel
+from loadgen.scenario.model import Load
 
 VERSION = 1
 
@@ -219,8 +219,3 @@ def workers_of(load: Load) -> int:
     rates = [load.rate_rps or 0.0, *(rate for _, rate in load.rates or ())]
     need = max((load.concurrency or 0) / 512, max(rates) / 1500)
     return max(1, min(int(-(-need // 1)), (os.cpu_count() or 2) // 2))
-
-
-def made_models(scenario: Scenario) -> dict[str, MadeModel]:
-    """The targets whose model is made here, with random weights."""
-    return {name: t.model for name, t in scenario.targets.items() if isinstance(t.model, MadeModel)}

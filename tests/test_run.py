@@ -222,8 +222,11 @@ def test_failing_requests_are_counted_and_shown_and_stay_out_of_the_rates(tmp_pa
     with FakeServer(ttft_ms=5, gap_ms=1, faults=[{"kind": "error_event", "fraction": 0.3, "seed": 1, "after": 2}]) as s:
         text = one_target(s.url, more="objectives: ['error_rate < 1 %']\n")
         done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
-    assert done.code in (3, 5)  # 5: this machine was too busy to send in time
-    assert "✗ error_rate < 1 %" in done.out or done.code == 5
+    assert done.code == 3 or done.good, done.err + done.out
+    if done.code == 3:
+        assert "✗ error_rate < 1 %" in done.out
+    else:
+        assert done.code == 5  # late, and an invalid repeat is not judged; a run with failures is never good
     (result,) = done.results()
     assert result.summary.status["error_event"] > 0
     assert result.summary.ok + result.summary.failed == result.summary.requests

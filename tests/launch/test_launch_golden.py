@@ -118,11 +118,11 @@ GOLDEN = {
             devices=(0, 3),
             cpus=(4, 5),
             env={"VLLM_LOGGING_LEVEL": "DEBUG"},
-            options={"volumes": ["/data:/data", "/cache:/root/.cache"]},
+            options={"volumes": ["/data:/data", "/cache:/data/cache"]},
         ),
         "docker run --rm --init --name loadgen-run-1-t-8123 --label loadgen.run=run-1 "
         "--label loadgen.server=loadgen-run-1-t-8123 -p 127.0.0.1:8123:8000 --shm-size 16g -v /data:/data "
-        """-v /cache:/root/.cache --gpus '"device=0,3"' --cpuset-cpus 4,5 -e HF_ENDPOINT -e HF_HUB_OFFLINE """
+        """-v /cache:/data/cache --gpus '"device=0,3"' --cpuset-cpus 4,5 -e HF_ENDPOINT -e HF_HUB_OFFLINE """
         "-e HF_TOKEN -e PYTHONUNBUFFERED -e VLLM_LOGGING_LEVEL -e VLLM_NO_USAGE_STATS -v /models/q:/models/q:ro "
         "vllm/vllm-openai:v0.33.0 /models/q --host 0.0.0.0 --port 8000 --served-model-name q --generation-config vllm "
         "--enable-prompt-tokens-details --disable-uvicorn-access-log",
