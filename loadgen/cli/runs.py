@@ -1,0 +1,128 @@
+"""Scenarios and what comes of them: ``run``, ``plan``, ``report``, ``schema``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store
+from loadgen.cli.screen import Screen, speaks_unicode, tell, width
+
+if TYPE_CHECKING:
+    from loadgen.assemble import RunReport
+    from loadgen.scenario import Loaded
+
+commands = typer.Typer()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@commands.command(epilog="Example: loadgen run scenarios/moe_vs_dense.yaml --set load.window_s=10")
+def run(
+    scenario: ScenarioPath,
+    store: Store = None,
+    profile: Profile = None,
+    sets: Sets = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="Go on with this run (its name, a part of it, or `last`).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario from launch to report."""
+    from loadgen.run import Request, execute
+    from loadgen.store import find_run, store_root
+
+    root = store_root(store)
+    loaded = _load(scenario, sets, profile, endpoint, model)
+    _name_leftovers(root)
+    request = Request(loaded, root, find_run(root, resume) if resume else None)
+    with Screen(quiet) as screen:
+        report = execute(request, screen.progress)
+    _print_report(report, as_json)
+    raise typer.Exit(report.exit_code)
+
+
+@commands.command(epilog="Example: loadgen plan scenarios/moe_vs_dense.yaml --profile gpu")
+def plan(
+    scenario: ScenarioPath,
+    profile: Profile = None,
+    sets: Sets = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show cells, order, server starts and estimated time; start nothing."""
+    import msgspec
+
+    from loadgen.plan import make_plan
+    from loadgen.reports import plan as plan_report
+    from loadgen.scenario import expand
+
+    loaded = _load(scenario, sets, profile, endpoint, model)
+    made = make_plan(loaded.scenario, expand(loaded.scenario))
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())
+    else:
+        print(plan_report.render(made, loaded), end="")
+
+
+@commands.command(epilog="Example: loadgen report last --format markdown")
+def report(
+    which: Annotated[str, typer.Argument(metavar="RUN", help="A run's name, a part of it, its folder, or `last`.")],
+    store: Store = None,
+    form: Annotated[str, typer.Option("--format", help="text, markdown or json.")] = "text",
+) -> None:
+    """Rebuild the report of a run from its records."""
+    from loadgen.assemble import assemble
+    from loadgen.errors import UsageError
+    from loadgen.reports import json as json_report
+    from loadgen.reports import markdown as markdown_report
+    from loadgen.store import find_run, store_root
+
+    built = assemble(find_run(store_root(store), which))
+    if form == "markdown":
+        print(markdown_report.render(built), end="")
+    elif form == "json":
+        print(json_report.render(built), end="")
+    elif form == "text":
+        _print_report(built, as_json=False)
+    else:
+        raise UsageError(f"--format {form}: there are text, markdown and json.")
+
+
+@commands.command(epilog="Example: loadgen schema > schemas/scenario-v1.json")
+def schema() -> None:
+    """Print the JSON schema of scenario files, for editors."""
+    from loadgen.scenario import json_schema
+
+    print(json_schema(), end="")
+
+
+def _load(path: Path, sets: list[str] | None, profile: str | None, endpoint: str | None, model: str | None) -> Loaded:
+    from loadgen import host, scenario
+
+    return scenario.load(path, sets=sets or (), profile=profile, machine=host.machine(), endpoint=endpoint, model=model)
+
+
+def _name_leftovers(root: Path) -> None:
+    """Servers that a killed run left behind are named; they hold memory and cores that this run would miss."""
+    from loadgen.launch import leftovers
+
+    for left in leftovers(root):
+        tell(f"loadgen: {left.sentence()}")
+
+
+def _print_report(built: RunReport, as_json: bool) -> None:
+    from loadgen.reports import json as json_report
+    from loadgen.reports import text as text_report
+
+    if as_json:
+        print(json_report.render(built), end="")
+        return
+    print(text_report.render(built, width(sys.stdout), unicode=speaks_unicode(sys.stdout)), end="")
