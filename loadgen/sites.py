@@ -126,14 +126,17 @@ class Sites:
             self._given_up[instance] = str(error)
             raise
         recipe = launch.load_recipe(spec.engine, self._folder)
-        make = partial(launch.render, recipe, spec, run_id=self._run.id, launchers=launch.launchers_folder())
         suffix = "" if self._starts[instance] == 1 else f"-{self._starts[instance]}"
+        own = self._run.server_folder(instance + suffix)
+        make = partial(
+            launch.render, recipe, spec, run_id=self._run.id, launchers=launch.launchers_folder(), folder=own
+        )
         began = time.monotonic()
         self._watcher.say(f"starting {spec.engine} for {name}: {spec.model}")
         try:
             server = launch.start_ready(
                 lambda port: make(port=port),
-                self._run.server_folder(instance + suffix),
+                own,
                 cancelled=self._cancelled,
                 secrets=secrets_of(target),
             )
@@ -178,6 +181,7 @@ class Sites:
 
     def _endpoint(self, cell: Cell, name: str, target: Target) -> Site:
         recipe = launch.load_recipe(target.engine, self._folder) if target.engine else None
+        wire = launch.wire_of(recipe, name, target.backend) if recipe else None
         model = self._model_path(name, target)
         url = str(target.endpoint).rstrip("/").removesuffix("/v1")
         site = Site(
@@ -187,8 +191,8 @@ class Sites:
                 cell,
                 target,
                 target.served_name or str(target.model),
-                dict(recipe.request) if recipe else {},
-                dict(recipe.exact) if recipe else {},
+                dict(wire.request) if wire else {},
+                dict(wire.exact) if wire else {},
             ),
             headers=headers_of(target),
             model_path=model,

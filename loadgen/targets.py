@@ -54,6 +54,7 @@ def check_target(folder: Path, name: str, target: Target) -> None:
     if target.engine is None:
         return
     recipe = launch.load_recipe(target.engine, folder)
+    launch.wire_of(recipe, name, target.backend)
     if target.endpoint is None:
         spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
         launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())

@@ -82,7 +82,8 @@ def _unknown_placeholders(file: RecipeFile, recipe: Recipe) -> Iterator[str]:
     for steps, string in placed_strings(file.values):
         if steps[0] in ("facts", "about", "install", "notes") or steps[-1] == "note":
             continue
-        allowed = {"n"} if steps[0] == "exact" else NAMES | SPLICES
+        exact = steps[0] == "exact" or (steps[0] == "backends" and steps[2:3] == ("exact",))
+        allowed = {"n"} if exact else NAMES | SPLICES
         if "options" in steps:
             allowed = allowed | {"value"}
         for name in PLACEHOLDER.findall(string):

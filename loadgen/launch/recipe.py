@@ -80,7 +80,7 @@ class Effect(Part):
     """Words of the container engine's command line, before the image."""
     env: dict[str, Text] = {}
     request: dict[str, Any] = {}
-    """Fields added to every request."""
+    """Fields added to every request, whatever its protocol."""
     file: dict[str, dict[str, Any]] = {}
     """File name (one of the recipe's ``files``) -> what is merged into it."""
     preload: list[Call] = []
@@ -98,12 +98,14 @@ class Option(Effect):
 
     A list with ``{value}`` takes any value; a list without it is a switch (true adds it, false does not). A mapping
     whose keys are none of this class's fields is a map of words: ``quantization: {awq: [...], fp8: [...]}``.
-    ``each`` repeats the effect for every item of a list instead of joining the items. ``note`` is a doubt that goes
-    into the report when the option is used ("a share of the total memory", where engines differ).
+    ``each`` repeats the effect for every item of a list instead of joining the items. ``replaces`` names options whose
+    defaults it takes the place of (named devices: of all GPUs). ``note`` is a doubt that goes into the report when the
+    option is used ("a share of the total memory", where engines differ).
     """
 
     words: dict[str, Effect] = {}
     each: bool = False
+    replaces: list[str] = []
     note: str = ""
 
     @model_validator(mode="before")
@@ -120,6 +122,15 @@ class Option(Effect):
         """True if the option's value is written somewhere; else it is a switch."""
         own = (self.args, self.run, self.env, self.request, self.file, [call.model_dump() for call in self.preload])
         return any("{value}" in string for _, string in placed_strings(list(own)))
+
+
+class Wire(Part):
+    """What an engine needs in the requests of one protocol."""
+
+    request: dict[str, Any] = {}
+    """Fields added to every request."""
+    exact: dict[str, Any] = {}
+    """Fields that make a reply exactly N tokens long; empty where there is no way, or the backend does it by itself."""
 
 
 class Docker(Part):
@@ -196,9 +207,6 @@ class Recipe(Part):
     defaults: dict[str, Any] = {}
     """Options that are set unless the scenario says otherwise (null takes one away)."""
     env: dict[str, Text] = {}
-    request: dict[str, Any] = {}
-    exact: dict[str, Any] = {}
-    """Request fields that make a reply exactly N tokens long; empty where the engine has no way."""
     files: dict[str, dict[str, Any]] = {}
     """Files written into the server's folder, its working directory, as JSON (which is YAML as well)."""
     preload: list[Call] = []
@@ -208,6 +216,11 @@ class Recipe(Part):
     seen: dict[SeenWord, str] = {}
     """Our word for what an engine says of itself while it runs -> its metric (with or without ``_total``)."""
     backend: str = "openai_chat"
+    """The protocol that is spoken unless the target names another; ``request`` and ``exact`` are its fields."""
+    request: dict[str, Any] = {}
+    exact: dict[str, Any] = {}
+    backends: dict[str, Wire] = {}
+    """The other protocols that the engine speaks, each with fields of its own."""
     served_name: str = ""
     """The name that requests must use, where the engine dictates one."""
     api_key: str = ""
@@ -223,6 +236,8 @@ class Recipe(Part):
     def _whole(self) -> Recipe:
         if not self.command and not self.docker:
             raise ValueError("a recipe has a `command` or a `docker` section")
+        if self.backend in self.backends:
+            raise ValueError(f"{self.backend} is the recipe's `backend`: its fields stand in `request` and `exact`")
         for name, option in self.all_options():
             for effect in (option, *option.words.values()):
                 if unknown := set(effect.file) - set(self.files):
@@ -235,6 +250,11 @@ class Recipe(Part):
     def place(self) -> str:
         """The file as errors name it: ``launchers/vllm.yaml``."""
         return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def wires(self) -> dict[str, Wire]:
+        """What each protocol that the engine speaks needs, by the backend's name; the default comes first."""
+        return {self.backend: Wire(request=self.request, exact=self.exact), **self.backends}
 
     def all_options(self) -> Iterator[tuple[str, Option]]:
         """Every option of the recipe, those of its docker section included."""

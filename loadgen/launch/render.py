@@ -7,6 +7,7 @@ then the scenario's raw ``args``. A word that the recipe does not have is refuse
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loadgen.launch.command import Command, Container, LaunchSpec, OptionError, is_local
-from loadgen.launch.recipe import PLACEHOLDER, SPLICES, Call, Docker, Effect, Option, Recipe, text_of
+from loadgen.launch.recipe import PLACEHOLDER, SPLICES, Call, Docker, Effect, Option, Recipe, Wire, text_of
 
 _Found = TypeVar("_Found")
 
@@ -44,7 +45,8 @@ def render(
     names = _names(recipe, spec, form) | {name: str(value) for name, value in places.items()}
     names["container"] = container.name if container else ""
     notes = list(recipe.notes)
-    effect = _sum(_effects(recipe, spec, form, names, notes), _start(recipe, form), names)
+    wire = wire_of(recipe, spec.name, spec.backend)
+    effect = _sum(_effects(recipe, spec, form, names, notes), _start(recipe, form, wire), names)
     effect.env.update((name, text_of(value)) for name, value in spec.env.items())
     secret_env = _secret_env(recipe, spec)
     return Command(
@@ -56,7 +58,7 @@ def render(
         secret_env=secret_env,
         files={name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in effect.file.items()},
         request=effect.request,
-        exact=recipe.exact,
+        exact=wire.exact,
         preload=tuple(effect.preload),
         backend=spec.backend or recipe.backend,
         port=port,
@@ -76,13 +78,19 @@ def render(
     )
 
 
+def wire_of(recipe: Recipe, target: str, backend: str | None) -> Wire:
+    """What the engine needs in the requests of a backend (None: the recipe's own). Raises OptionError for a protocol
+    that the recipe does not know: the fields of another would be refused by the engine, or ignored in silence."""
+    return _known(f"targets.{target}.backend", backend or recipe.backend, recipe.wires, recipe)
+
+
 def _argv(form: _Form, effect: Effect, names: Mapping[str, str], secret_env: Mapping[str, str]) -> Iterator[str]:
     passes = sorted({*effect.env, *secret_env, *form.docker.passes}) if form.docker else []
     splices = {
         "options": effect.args,
         "flags": effect.run,
         "env": [word for name in passes for word in ("-e", name)],
-        "mounts": _mounts(names, effect.file),
+        "mounts": _mounts(names, effect),
         "labels": ["--label", f"loadgen.run={names['run_id']}", "--label", f"loadgen.server={names['container']}"],
     }
     engine = form.command if "{options}" in form.command else [*form.command, "{options}"]
@@ -147,8 +155,10 @@ def _effects(
 ) -> Iterator[tuple[Effect, Any]]:
     """What each option does, with its value. Notes of the options that are used are added to ``notes``."""
     defaults = {word: _deep(value, names) for word, value in form.defaults.items()}
-    for name, value in (defaults | _words(recipe, spec, form, names, notes)).items():
-        if value is None:
+    words = _words(recipe, spec, form, names, notes)
+    replaced = {word for name in words if name in form.options for word in form.options[name].replaces}
+    for name, value in (defaults | words).items():
+        if value is None or (name in replaced and name not in words):
             continue
         path = f"targets.{spec.name}.options.{name}"
         option = _known(path, name, form.options, recipe)
@@ -189,16 +199,21 @@ def _words(recipe: Recipe, spec: LaunchSpec, form: _Form, names: Mapping[str, st
 def _known(path: str, name: str, table: Mapping[str, _Found], recipe: Recipe) -> _Found:
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1)
+    near = _ours(name, table) or difflib.get_close_matches(name, table, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else ";"
     raise OptionError(path, f"{recipe.name} has no {name!r}{guess} {recipe.place} knows {', '.join(table)}.")
 
 
-def _start(recipe: Recipe, form: _Form) -> Effect:
+def _ours(name: str, table: Mapping[str, Any]) -> list[str]:
+    """Our words for what the engine calls ``name``: its flags are known from its guides, our words are not."""
+    flag = name.lstrip("-").replace("-", "_")
+    options = ((word, option) for word, option in table.items() if isinstance(option, Option))
+    return [word for word, option in options if flag in {arg.lstrip("-").replace("-", "_") for arg in option.args}]
+
+
+def _start(recipe: Recipe, form: _Form, wire: Wire) -> Effect:
     """What the recipe does before any option."""
-    return Effect(
-        env=dict(form.env), request=dict(recipe.request), file=dict(recipe.files), preload=list(recipe.preload)
-    )
+    return Effect(env=dict(form.env), request=dict(wire.request), file=dict(recipe.files), preload=list(recipe.preload))
 
 
 def _sum(effects: Iterator[tuple[Effect, Any]], start: Effect, names: Mapping[str, str]) -> Effect:
@@ -258,10 +273,16 @@ def _container(form: _Form, spec: LaunchSpec, run_id: str, port: int) -> Contain
     return Container(program=form.docker.run[0], name=name, label=f"loadgen.server={name}")
 
 
-def _mounts(names: Mapping[str, str], files: Mapping[str, Any]) -> list[str]:
-    """Local paths that the engine must see, read-only and under their own names."""
+def _mounts(names: Mapping[str, str], effect: Effect) -> list[str]:
+    """Local paths that the engine must see, read-only and under their own names.
+
+    A path below a folder that is mounted by an option is the container's, and comes with that folder.
+    """
+    mounted = [word.split(":") for flag, word in itertools.pairwise(effect.run) if flag == "-v"]
+    volumes = [parts[1] for parts in mounted if len(parts) > 1 and is_local(parts[0])]
     paths = [path for path in dict.fromkeys((names["model"], names["tokenizer"])) if is_local(path)]
-    if files:
+    paths = [path for path in paths if not any(Path(path).is_relative_to(volume) for volume in volumes)]
+    if effect.file:
         paths.append(names["folder"])
     return [word for path in paths for word in ("-v", f"{path}:{path}:ro")]
 
