@@ -13,7 +13,7 @@ from loadgen.launch.command import Command, LaunchSpec, OptionError, dry_run_tex
 from loadgen.launch.leftovers import Leftover, kill_leftover, leftovers
 from loadgen.launch.library import launchers_folder, load_recipe, recipes
 from loadgen.launch.memory import MemoryProof, memory_proof
-from loadgen.launch.models import make_model, missing_model_sentence
+from loadgen.launch.models import hub_cache, made_folder, make_model, missing_model_sentence
 from loadgen.launch.ports import free_port
 from loadgen.launch.processes import ProcessId, boot_id, this_process
 from loadgen.launch.proof import StopProof
@@ -37,10 +37,12 @@ __all__ = [
     "boot_id",
     "dry_run_text",
     "free_port",
+    "hub_cache",
     "kill_leftover",
     "launchers_folder",
     "leftovers",
     "load_recipe",
+    "made_folder",
     "make_model",
     "memory_proof",
     "missing_model_sentence",

@@ -14,6 +14,7 @@ from loadgen.launch.command import is_local
 from loadgen.launch.environment import inherited
 
 LONGEST_MAKE_S = 900.0
+MAKER = "make_model.py"
 
 
 def make_model(config: Path, out_root: Path, python: str, seed: int, launchers: Path) -> Path:
@@ -22,16 +23,10 @@ def make_model(config: Path, out_root: Path, python: str, seed: int, launchers: 
     Made by ``launchers/make_model.py`` under ``python``, which needs the packages of the extra ``hf``; a folder made
     from the same inputs is used again. Raises LaunchError, with the program's own words, if it cannot be made.
     """
-    prompts = Path(str(files("loadgen.workloads") / "natural.jsonl"))
-    program = launchers / "make_model.py"
-    try:
-        parts = [config.read_bytes(), prompts.read_bytes(), program.read_bytes(), str(seed).encode()]
-    except OSError as error:
-        raise LaunchError(f"no model can be made from {config}: {error.strerror}: {error.filename}.") from error
-    key = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
-    out = out_root.absolute() / f"{config.stem}-{key}"
+    out = made_folder(config, out_root, seed, launchers)
     out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    words = [python, str(program), "--config", str(config), "--prompts", str(prompts)]
+    program = launchers / MAKER
+    words = [python, str(program), "--config", str(config), "--prompts", str(_prompts())]
     words += ["--out", str(out), "--seed", str(seed)]
     try:
         done = subprocess.run(
@@ -56,6 +51,24 @@ def make_model(config: Path, out_root: Path, python: str, seed: int, launchers: 
     return out
 
 
+def made_folder(config: Path, out_root: Path, seed: int, launchers: Path) -> Path:
+    """Where `make_model` puts the model of these inputs; its name holds their digest, so it may be there already.
+
+    Raises LaunchError for a config that cannot be read.
+    """
+    try:
+        parts = [config.read_bytes(), _prompts().read_bytes(), (launchers / MAKER).read_bytes(), str(seed).encode()]
+    except OSError as error:
+        raise LaunchError(f"no model can be made from {config}: {error.strerror}: {error.filename}.") from error
+    key = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
+    return out_root.absolute() / f"{config.stem}-{key}"
+
+
+def _prompts() -> Path:
+    """The shipped prompts, on which the tokenizers of made models are trained."""
+    return Path(str(files("loadgen.workloads") / "natural.jsonl"))
+
+
 def missing_model_sentence(
     model: str, environ: Mapping[str, str] | None = None, *, folder: Path = Path()
 ) -> str | None:
@@ -74,7 +87,7 @@ def missing_model_sentence(
         return None
     if not _offline(environ):
         return None
-    cache = _hub_cache(environ)
+    cache = hub_cache(environ)
     snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
     if snapshots.is_dir() and any(snapshots.iterdir()):
         return None
@@ -89,7 +102,8 @@ def _offline(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
 
 
-def _hub_cache(environ: Mapping[str, str]) -> Path:
+def hub_cache(environ: Mapping[str, str]) -> Path:
+    """The folder in which the hub's own tools keep what they fetched."""
     if named := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
         return Path(named)
     home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
