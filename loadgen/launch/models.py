@@ -97,6 +97,20 @@ def missing_model_sentence(
     )
 
 
+def model_revision(model: str, environ: Mapping[str, str]) -> str | None:
+    """The commit of a hub's model that the local cache holds as its newest; None for a path, and where it has none.
+
+    That is the one an engine on this machine loads unless it is told another; an engine that says its own knows better.
+    """
+    if is_local(model):
+        return None
+    try:
+        main = hub_cache(environ) / f"models--{model.replace('/', '--')}" / "refs" / "main"
+        return main.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
 def _offline(environ: Mapping[str, str]) -> bool:
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)

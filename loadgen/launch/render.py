@@ -52,6 +52,7 @@ def render(
     return Command(
         target=spec.name,
         engine=recipe.name,
+        model=names["model"],
         run_id=run_id,
         argv=(*_argv(form, effect, names, secret_env), *spec.args),
         env=effect.env,
