@@ -133,13 +133,32 @@ class Wire(Part):
     """Fields that make a reply exactly N tokens long; empty where there is no way, or the backend does it by itself."""
 
 
+def _with_containers_own(options: Any) -> Any:
+    return {**CONTAINER_OPTIONS, **options} if isinstance(options, dict) else options
+
+
+CONTAINER_RUN = "docker run --rm --init --name {container} {labels} {flags} {env} {mounts} {image}".split()
+CONTAINER_OPTIONS: dict[str, Any] = {
+    "gpus": {"run": ["--gpus", "{value}"]},
+    "devices": {"run": ["--gpus", '"device={value}"'], "replaces": ["gpus"]},  # docker reads commas as CSV: hence quotes
+    "cpus": {"run": ["--cpuset-cpus", "{value}"]},
+    "publish": {"run": ["-p", "{value}"]},
+    "shm_size": {"run": ["--shm-size", "{value}"]},
+    "volumes": {"run": ["-v", "{value}"], "each": True},
+}
+"""What every container is started with, and docker's own words among the options."""
+
+
 class Docker(Part):
-    """How the engine runs in a container; used when the target names an image, or the recipe has no other way."""
+    """How the engine runs in a container; used when the target names an image, or the recipe has no other way.
+
+    ``run`` ends with the image, ``command`` follows it. A recipe's ``options`` are added to `CONTAINER_OPTIONS`.
+    """
 
     image: str = ""
-    run: list[Text]
+    run: list[Text] = CONTAINER_RUN
     command: list[Text] = []
-    options: dict[str, Option] = {}
+    options: Annotated[dict[str, Option], BeforeValidator(_with_containers_own)] = Field({}, validate_default=True)
     defaults: dict[str, Any] = {}
     env: dict[str, Text] = {}
     passes: list[str] = ["HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"]
