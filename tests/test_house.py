@@ -24,7 +24,7 @@ LEVELS = (
     ("fleet", "summarise", "compare", "judge"),
     ("store", "telemetry", "warmup", "host", "targets"),
     ("selftest", "null_server"),
-    ("plan",),
+    ("plan", "standing"),
     ("repeat",),
     ("probe",),
     ("sites",),
