@@ -61,11 +61,11 @@ class Container:
 class Command:
     """Everything that `start` needs, and what the rest of a run must know of the engine.
 
-    ``model`` is a path or a hub's id. ``env`` is added to the inherited variables; ``secret_env`` too, by reference (the engine's name -> ours). ``files``
-    are written into the server's folder, its working directory. ``request`` is added to every request, ``exact`` to
-    those that ask for exactly N tokens (``"{n}"`` stands for N). ``metrics`` is a path or None, ``seen`` names what
-    stands there; ``version`` is a command that prints the engine's version, or empty. ``cpus`` is empty where the
-    server is not pinned, or its container is.
+    ``model`` is a path or a hub's id. ``env`` is added to the inherited variables; ``secret_env`` too, by reference
+    (the engine's name -> ours). ``files`` are written into the server's folder, its working directory. ``request`` is
+    added to every request, ``exact`` to those that ask for exactly N tokens (``"{n}"`` stands for N). ``metrics`` is a
+    path or None, ``seen`` names what stands there; ``version`` is a command that prints the engine's version, or empty.
+    ``cpus`` is empty where the server is not pinned, or its container is.
     """
 
     target: str

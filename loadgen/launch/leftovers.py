@@ -1,4 +1,4 @@
-"""Servers that outlived their run (killed with -9, say): found by their server.json, named, ended on request.
+"""Servers that outlived their run (killed with -9, or kept by ``--keep``): found by server.json, named, ended if asked.
 
 A record names a leftover if the machine has not been booted since, the process that started it is gone, and something
 of it lives: a recorded process, one that carries its cookie, or a container with its label.
@@ -20,7 +20,8 @@ from loadgen.launch.proof import Estate, StopProof, stop_and_prove
 
 @dataclass(frozen=True)
 class Leftover:
-    """A server without its run. ``processes`` and ``containers`` are what lives of it."""
+    """A server without its run. ``processes`` and ``containers`` are what lives of it; ``kept`` means that its run was
+    told to leave it up."""
 
     folder: Path
     run: str
@@ -29,22 +30,31 @@ class Leftover:
     port: int
     processes: tuple[ProcessId, ...]
     containers: tuple[str, ...]
+    kept: bool
     record: dict[str, Any] = dataclasses.field(repr=False)
 
     def sentence(self) -> str:
         """What it is and where, for the user."""
         parts = []
         if self.processes:
-            pids = [str(process.pid) for process in self.processes]
-            parts.append(f"processes {', '.join(pids)} (end them with: kill {' '.join(pids)})")
+            parts.append(f"processes {', '.join(str(process.pid) for process in self.processes)}")
         if self.containers:
-            parts.append(
-                f"containers {', '.join(self.containers)} (end them with: docker rm -f {' '.join(self.containers)})"
-            )
+            parts.append(f"containers {', '.join(self.containers)}")
+        if self.kept:
+            what = "was told to keep"
+        else:
+            what = "could not end" if self.record["state"] == "left" else "was killed and left"
         return (
-            f"run {self.run} was killed and left {self.engine} (target {self.target}) on port {self.port}: "
-            f"{' and '.join(parts)}; its log is {self.folder / 'server.log'}."
+            f"run {self.run} {what} {self.engine} (target {self.target}) on port {self.port}: {' and '.join(parts)} "
+            f"(by hand: {self.by_hand()}); its log is {self.folder / 'server.log'}."
         )
+
+    def by_hand(self) -> str:
+        """The command line that ends it without us."""
+        program = self.record["container"]["program"] if self.containers else ""
+        words = [f"kill {' '.join(str(process.pid) for process in self.processes)}"] if self.processes else []
+        words += [f"{program} rm -f {' '.join(self.containers)}"] if self.containers else []
+        return " && ".join(words)
 
 
 def leftovers(store: Path) -> list[Leftover]:
@@ -54,7 +64,11 @@ def leftovers(store: Path) -> list[Leftover]:
 
 
 def kill_leftover(leftover: Leftover) -> StopProof:
-    """End it as its own run would have, and note that in its record."""
+    """End it as its own run would have, and note that in its record.
+
+    What its GPUs held before its start is long past: of the memory nothing is proved. Raises OSError if its folder
+    cannot be written, after it was ended.
+    """
     tree = _tree(leftover.record)
     stop = [[str(word) for word in words] for words in leftover.record["stop"]]
     grace_s = float(leftover.record["grace_s"])
@@ -79,11 +93,19 @@ def _leftover(path: Path) -> Leftover | None:
         tree, container = _tree(kept), _container(kept)
         tree.refresh(thorough=True)
         processes = tuple(tree.alive())
-        ids = tuple(containers.living(container)) if container else ()
+        ids = tuple(containers.living(container) or ()) if container else ()
         if not processes and not ids:
             return None
         return Leftover(
-            path.parent, kept["run"], kept["target"], kept["engine"], int(kept["port"]), processes, ids, kept
+            folder=path.parent,
+            run=kept["run"],
+            target=kept["target"],
+            engine=kept["engine"],
+            port=int(kept["port"]),
+            processes=processes,
+            containers=ids,
+            kept=kept["state"] == "kept",
+            record=kept,
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,14 +1,17 @@
 """The server's log: what it prints comes in through a pipe, goes out to ``server.log`` without secrets and escapes.
 
 A thread copies line by line, because a secret can only be struck out of a line that is whole. The same thread calls
-``look`` from time to time: between two lines is where a server's new children are noticed (`Tree.refresh`).
+``look`` from time to time: between two lines is where a server's new children are noticed (`Tree.refresh`). As a
+program this file copies its input, for a server that outlives its run (`log_process`); so it imports nothing of ours.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +23,9 @@ ESCAPES = re.compile(
     rb"|[ -/]*[0-~])"  # the short ones
     rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # what is left of the control characters, tab and newline apart
 )
+
+SECRETS = "LOADGEN_LOG_SECRETS"
+"""The variable that holds the secrets of the program, as a JSON list."""
 
 LONGEST_LINE = 64 * 1024
 """A line that is longer is written in pieces of this length."""
@@ -58,7 +64,7 @@ class LogCopy:
         self._enough.set()
         self._thread.join(seconds)
 
-    def wait_for_end(self, seconds: float) -> None:
+    def wait_for_end(self, seconds: float | None) -> None:
         """Wait until the pipe has ended, at most ``seconds``: before the tail of a dead server's log is read."""
         self._ended.wait(seconds)
 
@@ -127,3 +133,13 @@ def tail(path: Path, lines: int, start: int = 0) -> list[str]:
     except OSError:
         return []
     return text.rstrip("\n").split("\n")[-lines:] if text.strip() else []
+
+
+def main() -> None:
+    """Copy the input, without the secrets that the environment names, to the end of the file that is the argument."""
+    secrets = json.loads(os.environ[SECRETS])
+    LogCopy(os.dup(0), Path(sys.argv[1]), secrets, lambda: None).wait_for_end(None)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,13 +20,14 @@ PORT_WAIT_S = 2.0
 class StopProof:
     """What is known after a stop. ``exit_code`` is the engine's (negative: the signal that ended it), None if unknown;
     ``killed`` are the pids that did not obey SIGTERM, ``left`` those that live in spite of SIGKILL; ``memory`` is None
-    where there is no NVML, ``port_free`` where the port never was the server's."""
+    where there is no NVML, ``port_free`` where the port never was the server's, ``containers_left`` where there is a
+    container and nobody can be asked about it."""
 
     exit_code: int | None
     took_s: float
     killed: tuple[int, ...]
     left: tuple[int, ...]
-    containers_left: tuple[str, ...]
+    containers_left: tuple[str, ...] | None
     port: int
     port_free: bool | None
     memory: MemoryProof | None
@@ -45,12 +46,17 @@ class StopProof:
             )
         if self.containers_left:
             found.append(f"containers {_listed(self.containers_left)} could not be removed; remove them by hand.")
+        if self.containers_left is None:
+            found.append("whether its container is gone is not known: the container engine does not answer.")
         if self.port_free is False:
             found.append(f"port {self.port} is still in use by a process that is none of the server's.")
         if self.memory is not None and not self.memory.ok:
             held = ", ".join(f"GPU {index} {size / 1e9:.1f} GB" for index, size in self.memory.held.items())
             by = f" by processes {_listed(self.memory.pids)}" if self.memory.pids else ""
-            found.append(f"memory is still held after {self.memory.took_s:.0f} s: {held}{by}.")
+            found.append(
+                f"memory is still held after {self.memory.took_s:.0f} s: {held}{by}. If these are not the "
+                "server's GPUs, name its own in `devices` of the target."
+            )
         return found
 
 
@@ -76,14 +82,14 @@ def stop_and_prove(
     ended = end(estate.tree, estate.grace_s, reap=reap)
     remaining = containers.remove(estate.container, estate.grace_s) if estate.container else []
     for words in estate.stop:
-        containers.quiet(words, 60.0)
+        containers.said(words, 60.0)
     left = [process.pid for process in ended.left if process.alive()]
     return StopProof(
         exit_code=exit_code(),
         took_s=time.monotonic() - begun,
         killed=_pids(ended.killed),
         left=tuple(left),
-        containers_left=tuple(remaining),
+        containers_left=None if remaining is None else tuple(remaining),
         port=estate.port,
         port_free=_free_within(estate.port, PORT_WAIT_S) if estate.owned_port else None,
         memory=memory_proof(estate.memory_before),

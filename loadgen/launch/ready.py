@@ -58,7 +58,8 @@ class Readiness:
         listed: list[Any] = []
         for attempt in range(TRIES):
             reply = await self._insist("GET", path, None)
-            models = _json(reply).get("data")
+            answer = _json(reply)
+            models = answer.get("data") if isinstance(answer, dict) else None
             listed = (
                 [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
             )
@@ -136,12 +137,12 @@ class Readiness:
         return f"{self._command.engine} (target {self._command.target})"
 
 
-def _json(reply: httpx.Response) -> dict[str, Any]:
+def _json(reply: httpx.Response) -> Any:
+    """An answer's JSON, an object or a list (TGI answers a request on ``/`` with a list of one); {} if it is none."""
     try:
-        value = reply.json()
+        return reply.json()
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _excerpt(reply: httpx.Response) -> str:

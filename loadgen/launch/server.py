@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +23,13 @@ from typing import Any
 from loadgen.errors import LaunchError
 from loadgen.launch import server_json
 from loadgen.launch.command import Command
+from loadgen.launch.containers import image_of
 from loadgen.launch.environment import inherited
 from loadgen.launch.facts import gather, installed_version
+from loadgen.launch.hints import hint
 from loadgen.launch.log import LogCopy, tail
+from loadgen.launch.log_process import LogProcess
+from loadgen.launch.models import model_revision
 from loadgen.launch.ports import belongs_to_another
 from loadgen.launch.processes import Tree, identify
 from loadgen.launch.proof import Estate, StopProof, stop_and_prove
@@ -33,6 +37,7 @@ from loadgen.launch.ready import Readiness
 
 PORT_TAKEN = re.compile(
     r"(?i)address (is )?already in use|EADDRINUSE|\[Errno (98|48)\]|port \S+ is (already )?(in use|taken)"
+    r"|port is already allocated"
 )
 
 
@@ -46,13 +51,15 @@ class LaunchCancelled(LaunchError):
 
 @dataclass(frozen=True)
 class Spawned:
-    """A process that `start` has just made, and what must be known to end it. ``secrets`` are values to strike out."""
+    """A process that `start` has just made, and what must be known to end it. ``secrets`` are values to strike out;
+    ``keep`` says that it may outlive us, and so may not print into a pipe that ends with us."""
 
     process: subprocess.Popen[bytes]
     record: dict[str, Any]
     cookie: str
     secrets: tuple[str, ...]
     memory_before: Mapping[int, int] | None
+    keep: bool = False
 
 
 class Server:
@@ -73,12 +80,16 @@ class Server:
         self._tree = Tree(leader, spawned.cookie)
         self._state |= {"pid": self._process.pid, "pgid": self._process.pid}
         self._state |= {} if leader is None else leader.to_json()
-        self._save("starting")
+        server_json.write(folder / server_json.FILE, self.describe())  # unlike later saves, this one must succeed
         self._log_start = (
             self.log_path.stat().st_size if self.log_path.exists() else 0
         )  # an earlier try may have written
         assert self._process.stdout is not None  # `start` asked for a pipe
-        self._log = LogCopy(os.dup(self._process.stdout.fileno()), self.log_path, spawned.secrets, self._look)
+        self._log: LogCopy | LogProcess
+        if spawned.keep:
+            self._log = LogProcess(self._process.stdout, self.log_path, spawned.secrets, self._look)
+        else:
+            self._log = LogCopy(os.dup(self._process.stdout.fileno()), self.log_path, spawned.secrets, self._look)
         self._process.stdout.close()
 
     @property
@@ -115,11 +126,19 @@ class Server:
             self._port_lost = True
             raise
         self._state["startup_s"] = round(time.monotonic() - self._begun, 3)
-        if not self._state["facts"].get("version") and self.command.version:
-            version = installed_version(self.command.version, {**inherited(os.environ), **self.command.env})
-            self._state["facts"]["version"] = version
+        self._state["facts"] |= {name: value for name, value in self._looked_up() if value is not None}
         self._tree.refresh()
         self._save("ready")
+
+    def keep(self) -> None:
+        """Leave the server up when we end, recorded as kept. Only for one that was started so (``start(keep=True)``).
+
+        From now on nobody watches it; `kill_leftover` ends it, in this process or in a later one.
+        """
+        assert isinstance(self._log, LogProcess)  # else its next line would break it
+        self._log.release()
+        self._tree.refresh(thorough=True)
+        self._save("kept")
 
     def stop(self) -> StopProof:
         """End the server and everything it started, and look whether it is gone. A second call gives the same proof."""
@@ -148,6 +167,16 @@ class Server:
         after = time.monotonic() - self._begun
         kind = PortLost if PORT_TAKEN.search("\n".join(self.log_tail(50))) else LaunchError
         return kind(f"{self._name} died {when}, {how}, {after:.1f} s after its start.\n{self._log_excerpt()}")
+
+    def _looked_up(self) -> Iterator[tuple[str, str | None]]:
+        """What is known of the engine without its saying so: never in place of what it says itself."""
+        facts, environ = self._state["facts"], {**inherited(os.environ), **self.command.env}
+        if not facts.get("version") and self.command.version:
+            yield "version", installed_version(self.command.version, environ)
+        if not facts.get("model_revision") and self.command.container is None:
+            yield "model_revision", model_revision(self.command.model, environ)
+        if self.command.container is not None:
+            yield from image_of(self.command.container).items()
 
     def __enter__(self) -> Server:
         return self
@@ -210,7 +239,7 @@ class Server:
 
     def _log_excerpt(self) -> str:
         lines = "\n".join(f"  {line}" for line in self.log_tail()) or "  (nothing)"
-        return f"The last lines of {self.log_path}:\n{lines}"
+        return f"{hint(self.log_tail(50), self.command.install)}The last lines of {self.log_path}:\n{lines}"
 
     def _collected(self) -> int | None:
         """The exit code of a process that was seen dead: its parent may learn of it a moment later."""
@@ -223,11 +252,11 @@ class Server:
         before = len(self._tree.known)
         self._tree.refresh()
         if len(self._tree.known) != before and self._proof is None:
-            with contextlib.suppress(OSError):  # the log must go on
-                self._save(self._state["state"])
+            self._save(self._state["state"])
 
     def _save(self, state: str) -> None:
-        with self._saving:
+        """Write server.json. A disk that has become full must not keep us from stopping the server."""
+        with self._saving, contextlib.suppress(OSError):
             self._state["state"] = state
             server_json.write(self.folder / server_json.FILE, self.describe())
 

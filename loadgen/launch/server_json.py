@@ -1,5 +1,8 @@
 """server.json: what a server is and which processes are its own, kept so that a later run finds what this one left.
 
+``state`` goes from starting to ready and then to stopped, to left (something of it could not be ended) or to kept (it
+was left up on purpose); failed is a program that could not be started.
+
 It is written before the process starts (with the cookie, by which the process can be found), again as soon as its pid
 is known, and again at every change. Secrets are in it by name only.
 """
@@ -29,6 +32,7 @@ def fresh(command: Command, environ: Mapping[str, str], cookie: str, secrets: tu
         "state": "starting",
         "target": command.target,
         "engine": command.engine,
+        "model": command.model,
         "run": command.run_id,
         "argv": [redact(word, secrets) for word in command.argv],
         "env": {name: "[secret]" if is_secret(name) else redact(value, secrets) for name, value in command.env.items()},

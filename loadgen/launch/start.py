@@ -35,19 +35,20 @@ def start_ready(
     make: Callable[[int], Command],
     folder: Path,
     *,
-    timeout_s: float | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     secrets: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
+    keep: bool = False,
 ) -> Server:
     """A ready server from ``make(port)``, on another port if the first is lost, at most three times.
 
-    Whatever goes wrong, the server is stopped before the error goes on. Raises what `Server.wait_ready` raises.
+    ``keep`` makes it one that may outlive this process (`Server.keep`); it still has to be stopped or kept. Whatever
+    goes wrong, the server is stopped before the error goes on. Raises what `Server.wait_ready` raises.
     """
     for attempt in range(1, PORT_TRIES + 1):
-        server = start(make(free_port()), folder, secrets=secrets, environ=environ)
+        server = start(make(free_port()), folder, secrets=secrets, environ=environ, keep=keep)
         try:
-            server.wait_ready(timeout_s, cancelled)
+            server.wait_ready(cancelled=cancelled)
             return server
         except PortLost:
             server.stop()
@@ -60,36 +61,57 @@ def start_ready(
 
 
 def start(
-    command: Command, folder: Path, *, secrets: Iterable[str] = (), environ: Mapping[str, str] | None = None
+    command: Command,
+    folder: Path,
+    *,
+    secrets: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+    keep: bool = False,
 ) -> Server:
     """Start the server; it is not ready yet (`Server.wait_ready`).
 
     ``folder`` is made if need be (0700) and gets server.json, server.log and the command's files (0600). ``secrets``
     are values that must not appear in any of them, beside those of variables that are named like secrets. ``environ``
-    is what the server inherits from, by default our own variables. Raises LaunchError if there is no such program.
+    is what the server inherits from, by default our own variables. Raises LaunchError if there is no such program, or
+    if the folder cannot be written (a full disk).
     """
     environ = os.environ if environ is None else environ
     folder = folder.absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     cookie = uuid.uuid4().hex
     env = _child_environment(command, environ) | {COOKIE: cookie}
     hidden = secret_values(env, (*secrets, *(env[name] for name in command.secret_env)))
-    for name, text in command.files.items():
-        _write_private(folder / name, text)
     state = server_json.fresh(command, env, cookie, hidden)
-    server_json.write(folder / server_json.FILE, state)
+    with _writing(command, folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in command.files.items():
+            _write_private(folder / name, text)
+        server_json.write(folder / server_json.FILE, state)
     before = memory.used(command.devices)
     try:
         process = _spawn(command, folder, env)
     except OSError as error:
-        server_json.write(folder / server_json.FILE, state | {"state": "failed", "ended": server_json.now()})
+        with contextlib.suppress(OSError):
+            server_json.write(folder / server_json.FILE, state | {"state": "failed", "ended": server_json.now()})
         raise LaunchError(_no_program(command, error)) from error
     try:
-        return Server(command, folder, Spawned(process, state, cookie, hidden, before))
+        with _writing(command, folder):
+            return Server(command, folder, Spawned(process, state, cookie, hidden, before, keep))
     except BaseException:  # nobody has the server yet, so nobody else can end it
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
+
+
+@contextlib.contextmanager
+def _writing(command: Command, folder: Path) -> Iterator[None]:
+    """Says which server could not be written down; one that is not, would not be found again if we were killed."""
+    try:
+        yield
+    except OSError as error:
+        raise LaunchError(
+            f"{command.engine} (target {command.target}) is not started: cannot write {folder}: {error.strerror}; "
+            "free some space there, or choose another place with --store."
+        ) from error
 
 
 def _spawn(command: Command, folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
