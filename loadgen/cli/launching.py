@@ -67,6 +67,19 @@ def in_flags(error: OptionError, flags: Flags) -> UsageError:
     return UsageError(f"{flag}: {error.reason}")
 
 
+def pythons_of(texts: Sequence[str], engines: Sequence[str]) -> dict[str, str]:
+    """Interpreters by engine, of ``NAME=PATH``. Raises UsageError for what is none."""
+    found = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--python {text}: write --python NAME=PATH, an engine and its interpreter.")
+        if name not in engines:
+            raise UsageError(f"--python {text}: there is no engine {name!r} here; there are {', '.join(engines)}.")
+        found[name] = str(Path(path).expanduser())
+    return found
+
+
 def _from_engine(flags: Flags) -> tuple[LaunchSpec, MadeModel | None]:
     from loadgen.launch import LaunchSpec
 

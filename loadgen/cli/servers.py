@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from loadgen.cli import launching
 from loadgen.cli.flags import Profile, Store
-from loadgen.cli.screen import tell
+from loadgen.cli.screen import tell, width
 
 commands = typer.Typer()
 
@@ -104,3 +106,32 @@ def _launch(flags: launching.Flags, port: int | None, store: Path | None) -> Non
         raise launching.in_flags(error, flags) from error
     tell("\n".join(stood.problems) or f"{spec.name} is stopped, and nothing of it is left")
     raise typer.Exit(stood.exit_code)
+
+
+@commands.command(epilog="Example: loadgen engines vllm")
+def engines(
+    name: Annotated[
+        str | None, typer.Argument(metavar="ENGINE", help="One engine, by name or path: its words and what they do.")
+    ] = None,
+    pythons: Annotated[
+        list[str] | None, typer.Option("--python", help="NAME=PATH: the interpreter that has this engine. Repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show which engines there are, which are here, and how to get the others."""
+    import msgspec
+
+    from loadgen import engines as survey
+    from loadgen.launch import load_recipe
+    from loadgen.reports import engines as report
+
+    recipes = [load_recipe(name, Path.cwd())] if name is not None else survey.shipped()
+    found = survey.survey(recipes, launching.pythons_of(pythons or (), [recipe.name for recipe in recipes]))
+    if as_json:
+        listed = [msgspec.to_builtins(one) for one in found]
+        value = {**listed[0], "recipe": recipes[0].model_dump(mode="json")} if name is not None else listed
+        print(json.dumps(value, indent=1, ensure_ascii=False))
+    elif name is not None:
+        print(report.render_one(recipes[0], found[0], width(sys.stdout)), end="")
+    else:
+        print(report.render(found, width(sys.stdout)), end="")

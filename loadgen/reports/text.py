@@ -15,7 +15,7 @@ from loadgen.reports import rows
 
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
-    parts = [*_wrap(rows.title(report), width), "", *_table(report, width), ""]
+    parts = [*wrapped(rows.title(report), width), "", *_table(report, width), ""]
     parts += _section("", rows.comparison_lines(report), width)
     parts += _section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += _section("Failed", rows.failure_lines(report), width)
@@ -37,7 +37,7 @@ def _table(report: RunReport, width: int) -> list[str]:
         columns.remove(most)
         dropped.append(_full_name(most))
     if dropped:
-        lines += _wrap(f"left out at this width: {', '.join(dropped)} (all are in the report)", width)
+        lines += wrapped(f"left out at this width: {', '.join(dropped)} (all are in the report)", width)
     return lines
 
 
@@ -67,11 +67,12 @@ def aligned(table: Sequence[Sequence[str]], left: int) -> list[str]:
 def _section(heading: str, lines: Sequence[str], width: int) -> list[str]:
     if not lines:
         return []
-    body = [wrapped for line in lines for wrapped in _wrap(line, width, "  ")]
+    body = [part for line in lines for part in wrapped(line, width, "  ")]
     return [*([heading] if heading else []), *body, ""]
 
 
-def _wrap(line: str, width: int, indent: str = "") -> list[str]:
+def wrapped(line: str, width: int, indent: str = "") -> list[str]:
+    """A line in pieces of at most ``width`` characters where words allow; those after the first stand further in."""
     return textwrap.wrap(
         rows.plain(line),
         max(width, 40),
