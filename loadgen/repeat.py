@@ -137,6 +137,15 @@ def _write(folder: Path, result: Result, outcome: Outcome) -> None:
     write_json(folder / ("interrupted.json" if result.interrupted else "summary.json"), result)
 
 
+def fail(attempt: Path, code: str, text: str) -> None:
+    """Turns a finished attempt into a failed one, for a reason that was found after its end."""
+    path = attempt / "summary.json"
+    result = msgspec.json.decode(path.read_bytes(), type=Result)
+    reasons = (Doubt(code, text), *result.summary.invalid)
+    summary = msgspec.structs.replace(result.summary, state="failed", invalid=reasons)
+    write_json(path, msgspec.structs.replace(result, summary=summary))
+
+
 def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape) -> list[Job]:
     """One job for each worker that this load needs."""
     run_id, folder, attempt = place

@@ -26,7 +26,7 @@ from loadgen.drive.tally import Tick
 from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM, LaunchError, LoadgenError, TargetError
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.plan import Plan, Step, make_plan, workers_of
-from loadgen.repeat import Result, run_repeat
+from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports import json as json_report
 from loadgen.reports import markdown as markdown_report
 from loadgen.scenario import Cell, Loaded, expand, public_dict
@@ -60,11 +60,13 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run. ``resume`` is a run whose whole repeats are taken over."""
+    """What is to be run. ``resume`` is a run whose whole repeats are taken over; ``keep`` leaves the servers that are
+    up at the end as they are, for a look at them."""
 
     loaded: Loaded
     store: Path
     resume: Run | None = None
+    keep: bool = False
 
 
 @dataclass
@@ -97,6 +99,7 @@ class _State:
     cells: dict[str, Cell]
     plan: Plan
     watcher: Watcher
+    keep: bool
     interrupt: Interrupt = field(default_factory=Interrupt)
     failures: list[str] = field(default_factory=list)
 
@@ -131,7 +134,7 @@ def check(loaded: Loaded, cells: list[Cell]) -> None:
 def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
     loaded = request.loaded
     run = request.resume or create_run(request.store, loaded.scenario.name)
-    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher)
+    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep)
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
         write_bytes(run.folder / "scenario.yaml", loaded.source)
@@ -176,19 +179,22 @@ def _measure(state: _State) -> None:
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
         Fleet(workers) as fleet,
-        Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan) as sites,
+        Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan, state.keep) as sites,
     ):
+        last: dict[str | None, Step] = {}
         try:
             sites.try_endpoints(state.cells[step.cell] for _, step in steps)
             for number, step in steps:
                 if state.interrupt.count:
                     break
+                last[step.server] = step
                 _one(state, fleet, sites, number, step)
-                sites.done_with(step.server, number)
+                _ended(state, step, sites.done_with(step.server, number))
         finally:
-            sites.close()
-            state.failures += sites.problems
-            state.run.write("run.json", {**state.run.read("run.json"), "servers": sites.described})
+            for instance, left in sites.close().items():
+                _ended(state, last[instance], left)
+            described = state.run.read("run.json")
+            state.run.write("run.json", {**described, "servers": {**described["servers"], **sites.described}})
 
 
 def _whole(state: _State) -> list[Step]:
@@ -223,6 +229,17 @@ def _one(state: _State, fleet: Fleet, sites: Sites, number: int, step: Step) -> 
         if first:
             state.watcher.say(f"{step.target} failed: {error}")
     state.watcher.ended(result)
+
+
+def _ended(state: _State, step: Step, left: list[str]) -> None:
+    """The server of a repeat was stopped after it. If something of it is left, the repeat has failed: nobody may take
+    a machine for clean, or a run for good, that was left with processes or memory held."""
+    state.failures += [f"{step.cell}, {step.target}, repeat {step.rep}: {problem}" for problem in left]
+    attempts = state.run.repeat(step.cell, step.target, step.rep).attempts()
+    if left and attempts and (attempts[-1] / "summary.json").exists():
+        fail(attempts[-1], "left_behind", " ".join(left))
+    for problem in left:
+        state.watcher.say(f"{step.target}: {problem}")
 
 
 def _look(state: _State, sites: Sites, step: Step) -> Callable[[], Stop | None]:

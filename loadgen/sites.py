@@ -2,7 +2,8 @@
 
 In: the scenario's targets. Out: a `Site` for each step of the plan, whose server is up. A server is started when the
 first step that needs it comes and stopped after its last; whatever happens, `Sites.close` stops what is left. One that
-dies in the middle is started once more for the steps that remain, then given up.
+dies in the middle is started once more for the steps that remain; a second death and what never came up at all are
+given up, for every later server of the same configuration. With ``keep`` those that nothing needs the place of stay up.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.store import Run
+from loadgen.summary import Doubt
 from loadgen.targets import doubts_of, headers_of, local_model, models_folder, options_of, secrets_of, spec_of
 
 
@@ -35,19 +37,23 @@ class Watcher(Protocol):
 class Sites:
     """All targets of one run. Use it as a context manager."""
 
-    def __init__(self, run: Run, folder: Path, watcher: Watcher, cancelled: Callable[[], bool], plan: Plan) -> None:
+    def __init__(
+        self, run: Run, folder: Path, watcher: Watcher, cancelled: Callable[[], bool], plan: Plan, keep: bool = False
+    ) -> None:
         self._run = run
         self._folder = folder
         self._watcher = watcher
         self._cancelled = cancelled
-        self._last_use = {step.server: number for number, step in enumerate(plan.steps) if step.server}
+        self._uses = [step.server for step in plan.steps]
+        self._keep = keep
         self._servers: dict[str, launch.Server] = {}
-        self._starts: dict[str, int] = {}
+        self._keys: dict[str, str] = {}
+        self._deaths: dict[str, int] = {}
         self._given_up: dict[str, str] = {}
         self._models: dict[str, Path] = {}
         self._probed: set[str] = set()
+        self._remains: list[Doubt] = []
         self.described: dict[str, dict[str, Any]] = {}
-        self.problems: list[str] = []
 
     def __enter__(self) -> Sites:
         return self
@@ -55,10 +61,15 @@ class Sites:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Stops every server that is still up."""
+    def close(self) -> dict[str, list[str]]:
+        """Stops every server that is still up, or keeps it; what was left of which, in sentences."""
+        left = {}
         for instance in list(self._servers):
-            self._stop(instance)
+            if self._keep and self._servers[instance].alive():
+                self._keep_up(instance)
+            else:
+                left[instance] = self._stop(instance)
+        return left
 
     def try_endpoints(self, cells: Iterable[Cell]) -> None:
         """Asks every endpoint for one token, once. Raises TargetError for one that does not answer as it must."""
@@ -87,7 +98,7 @@ class Sites:
             tokenizer=self._tokenizer(target, model),
             metrics=command.base_url + command.metrics if command.metrics else None,
             names=dict(command.seen),
-            doubts=tuple(doubts_of(target_name, target)),
+            doubts=(*doubts_of(target_name, target), *self._remains),
         )
 
     def alive(self, instance: str | None) -> bool:
@@ -96,57 +107,70 @@ class Sites:
         return server is None or server.alive()
 
     def lost(self, instance: str) -> LaunchError:
-        """The sentence for a server that has died; takes it off the list of those that are up."""
-        server = self._servers.pop(instance)
-        error = server.death("in the middle of the run")
-        server.stop()
-        return error
+        """The sentence for a server that has died, with what is left of it; it is not one of those that are up now."""
+        key, death = self._keys[instance], self._servers[instance].death("in the middle of the run")
+        left = "".join(f"\n{problem}" for problem in self._stop(instance))
+        self._deaths[key] = self._deaths.get(key, 0) + 1
+        if self._deaths[key] > 1:
+            self._given_up[key] = f"its server died twice and is given up, the second time so: {death}"
+        return LaunchError(f"{death}{left}")
 
-    def done_with(self, instance: str | None, step: int) -> None:
-        """Step number ``step`` is over: a server that no later step needs is stopped."""
-        if instance in self._servers and self._last_use[instance] <= step:
-            self._stop(instance)
+    def done_with(self, instance: str | None, step: int) -> list[str]:
+        """Step number ``step`` is over: a server that no later step needs is stopped. What is left of it, in sentences.
+
+        A run that keeps its servers keeps those whose place no later start may need.
+        """
+        later = self._uses[step + 1 :]
+        if instance not in self._servers or instance in later:
+            return []
+        if self._keep and all(other is None or other in self._servers for other in later):
+            return []
+        return self._stop(instance)
 
     # -- servers --------------------------------------------------------------------------------------------------
 
     def _up(self, name: str, target: Target, instance: str) -> launch.Server:
+        key = self._keys.setdefault(instance, launch_key(name, target))
         if instance in self._servers:
             if self._servers[instance].alive():
                 return self._servers[instance]
-            self._watcher.say(f"{str(self.lost(instance)).partition(chr(10))[0]} It is started once more.")
-        if instance in self._given_up:
-            raise LaunchError(self._given_up[instance])
-        if self._starts.get(instance, 0) >= 2:
-            self._given_up[instance] = f"target {name}: its server died twice and is given up."
-            raise LaunchError(self._given_up[instance])
-        self._starts[instance] = self._starts.get(instance, 0) + 1
+            self._watcher.say(str(self.lost(instance)).partition("\n")[0])
+        if key in self._given_up:
+            raise LaunchError(f"target {name}: {self._given_up[key]}")
+        if self._deaths.get(key):
+            self._watcher.say(f"{name} is started once more: its server died.")
         try:
-            spec = self.spec(name, target)
-        except LaunchError as error:
-            self._given_up[instance] = str(error)
+            server = self._start(name, target, self._place(instance))
+        except launch.LaunchCancelled:
             raise
+        except LaunchError as error:
+            self._given_up[key] = f"it is not started again: {error}"
+            raise
+        self._servers[instance] = server
+        self.described[server.folder.name] = server.describe()
+        return server
+
+    def _start(self, name: str, target: Target, place: Path) -> launch.Server:
+        spec = self.spec(name, target)
         recipe = launch.load_recipe(spec.engine, self._folder)
-        suffix = "" if self._starts[instance] == 1 else f"-{self._starts[instance]}"
-        own = self._run.server_folder(instance + suffix)
         make = partial(
-            launch.render, recipe, spec, run_id=self._run.id, launchers=launch.launchers_folder(), folder=own
+            launch.render, recipe, spec, run_id=self._run.id, launchers=launch.launchers_folder(), folder=place
         )
         began = time.monotonic()
         self._watcher.say(f"starting {spec.engine} for {name}: {spec.model}")
-        try:
-            server = launch.start_ready(
-                lambda port: make(port=port),
-                own,
-                cancelled=self._cancelled,
-                secrets=secrets_of(target),
-            )
-        except LaunchError as error:
-            self._given_up[instance] = str(error)
-            raise
+        server = launch.start_ready(
+            lambda port: make(port=port), place, cancelled=self._cancelled, secrets=secrets_of(target), keep=self._keep
+        )
         self._watcher.say(f"{name} is ready after {time.monotonic() - began:.1f} s ({server.command.base_url})")
-        self._servers[instance] = server
-        self.described[instance] = server.describe()
         return server
+
+    def _place(self, instance: str) -> Path:
+        """A folder for this start. One of an earlier start may still lead to what that left, and is never reused."""
+        number, place = 1, self._run.server_folder(instance)
+        while (place / "server.json").exists():
+            number += 1
+            place = self._run.server_folder(f"{instance}-{number}")
+        return place
 
     def spec(self, name: str, target: Target) -> launch.LaunchSpec:
         """What is to be launched for a target."""
@@ -170,12 +194,27 @@ class Sites:
         folder = target.tokenizer or model
         return folder if folder is not None and (Path(folder) / "tokenizer.json").exists() else None
 
-    def _stop(self, instance: str) -> None:
+    def _stop(self, instance: str) -> list[str]:
+        """Ends a server; what is left of it, in sentences. From now on that weakens every number."""
         server = self._servers.pop(instance)
         proof = server.stop()
-        self.described[instance] = server.describe()
-        if not proof.ok:
-            self.problems += [f"server {instance}: {problem}" for problem in proof.problems()]
+        place = server.folder.name
+        self.described[place] = server.describe()
+        problems = [f"server {place}: {problem}" for problem in proof.problems()]
+        self._remains += [
+            Doubt("left_behind", f"This was measured beside what a stop left: {text}") for text in problems
+        ]
+        return problems
+
+    def _keep_up(self, instance: str) -> None:
+        server = self._servers.pop(instance)
+        server.keep()
+        place = server.folder.name
+        self.described[place] = server.describe()
+        self._watcher.say(
+            f"{server.command.target} stays up at {server.command.base_url}, its log is {server.log_path}. "
+            "Stop it with `loadgen doctor --stop`."
+        )
 
     # -- endpoints that exist -------------------------------------------------------------------------------------
 

@@ -58,11 +58,7 @@ class Readiness:
         listed: list[Any] = []
         for attempt in range(TRIES):
             reply = await self._insist("GET", path, None)
-            answer = _json(reply)
-            models = answer.get("data") if isinstance(answer, dict) else None
-            listed = (
-                [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
-            )
+            listed = _names(_json(reply))
             if wanted in listed:
                 return
             if attempt + 1 < TRIES:
@@ -143,6 +139,15 @@ def _json(reply: httpx.Response) -> Any:
         return reply.json()
     except ValueError:
         return {}
+
+
+def _names(answer: Any) -> list[Any]:
+    """The models of an answer: OpenAI's list, or the one that TGI's ``/info`` names."""
+    if not isinstance(answer, dict):
+        return []
+    models = answer.get("data")
+    listed = [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+    return [*listed, answer["model_id"]] if "model_id" in answer else listed
 
 
 def _excerpt(reply: httpx.Response) -> str:

@@ -173,8 +173,8 @@ class Server:
         facts, environ = self._state["facts"], {**inherited(os.environ), **self.command.env}
         if not facts.get("version") and self.command.version:
             yield "version", installed_version(self.command.version, environ)
-        if not facts.get("model_revision") and self.command.container is None:
-            yield "model_revision", model_revision(self.command.model, environ)
+        if not facts.get("revision") and self.command.container is None:
+            yield "revision", model_revision(self.command.model, environ)
         if self.command.container is not None:
             yield from image_of(self.command.container).items()
 

@@ -50,9 +50,11 @@ def start_ready(
         try:
             server.wait_ready(cancelled=cancelled)
             return server
-        except PortLost:
-            server.stop()
-            if attempt == PORT_TRIES:
+        except LaunchError as error:
+            left = server.stop().problems()
+            if left:
+                raise type(error)("\n".join((str(error), *left))) from error
+            if not isinstance(error, PortLost) or attempt == PORT_TRIES:
                 raise
         except BaseException:
             server.stop()
