@@ -137,10 +137,11 @@ def _with_containers_own(options: Any) -> Any:
     return {**CONTAINER_OPTIONS, **options} if isinstance(options, dict) else options
 
 
-CONTAINER_RUN = "docker run --rm --init --name {container} {labels} {flags} {env} {mounts} {image}".split()
+CONTAINER_RUN = ["docker", "run", "--rm", "--init", "--name", "{container}"]
+CONTAINER_RUN += ["{labels}", "{flags}", "{env}", "{mounts}", "{image}"]
 CONTAINER_OPTIONS: dict[str, Any] = {
     "gpus": {"run": ["--gpus", "{value}"]},
-    "devices": {"run": ["--gpus", '"device={value}"'], "replaces": ["gpus"]},  # docker reads commas as CSV: hence quotes
+    "devices": {"run": ["--gpus", '"device={value}"'], "replaces": ["gpus"]},  # its CSV: quotes keep 0,1 together
     "cpus": {"run": ["--cpuset-cpus", "{value}"]},
     "publish": {"run": ["-p", "{value}"]},
     "shm_size": {"run": ["--shm-size", "{value}"]},

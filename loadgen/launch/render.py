@@ -1,7 +1,8 @@
 """Recipe and options -> what is run: argv, environment, files, request fields. Pure: no process, no network, no disk.
 
-The order of the words is the recipe's command, then its defaults and the scenario's options as they were written,
-then the scenario's raw ``args``. A word that the recipe does not have is refused with the list of those it has.
+The order of the words is the recipe's command, then those of its defaults that stand, then the scenario's options as
+they were written, then the scenario's raw ``args``. A word that the recipe does not have is refused with the list of
+those it has.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loadgen.launch.command import Command, Container, LaunchSpec, OptionError, is_local
-from loadgen.launch.recipe import PLACEHOLDER, SPLICES, Call, Docker, Effect, Option, Recipe, Wire, text_of
+from loadgen.launch.fill import deep, filled, merged
+from loadgen.launch.recipe import SPLICES, Call, Docker, Effect, Option, Recipe, Wire, text_of
 
 _Found = TypeVar("_Found")
 
@@ -64,12 +66,12 @@ def render(
         backend=spec.backend or recipe.backend,
         port=port,
         served_name=names["served_name"],
-        ready=recipe.ready.model_copy(update={"name": _filled(recipe.ready.name, names)}),
+        ready=recipe.ready.model_copy(update={"name": filled(recipe.ready.name, names)}),
         metrics=recipe.metrics,
         seen={str(word): metric for word, metric in recipe.seen.items()},
         facts=recipe.facts,
-        version=() if form.docker else _all_filled(recipe.version, names),
-        stop=tuple(_all_filled(command, names) for command in recipe.stop.commands),
+        version=() if form.docker else all_filled(recipe.version, names),
+        stop=tuple(all_filled(command, names) for command in recipe.stop.commands),
         grace_s=recipe.stop.grace_s,
         container=container,
         cpus=() if form.docker else spec.cpus,
@@ -100,7 +102,7 @@ def _argv(form: _Form, effect: Effect, names: Mapping[str, str], secret_env: Map
         if name in SPLICES and word == f"{{{name}}}":
             yield from splices[name]
         else:
-            yield _filled(word, names)
+            yield filled(word, names)
 
 
 def _form(recipe: Recipe, spec: LaunchSpec) -> _Form:
@@ -137,7 +139,7 @@ def _names(recipe: Recipe, spec: LaunchSpec, form: _Form) -> dict[str, str]:
     }
     names["served_name"] = spec.served_name or (Path(model).name if is_local(model) else model)
     if recipe.served_name:
-        dictated = _filled(recipe.served_name, names)
+        dictated = filled(recipe.served_name, names)
         if spec.served_name not in (None, dictated):
             reason = f"{recipe.name} serves this model as {dictated!r} and knows no other name; take the line out."
             raise OptionError(f"targets.{spec.name}.served_name", reason)
@@ -155,11 +157,13 @@ def _effects(
     recipe: Recipe, spec: LaunchSpec, form: _Form, names: Mapping[str, str], notes: list[str]
 ) -> Iterator[tuple[Effect, Any]]:
     """What each option does, with its value. Notes of the options that are used are added to ``notes``."""
-    defaults = {word: _deep(value, names) for word, value in form.defaults.items()}
+    defaults = {word: deep(value, names) for word, value in form.defaults.items()}
     words = _words(recipe, spec, form, names, notes)
     replaced = {word for name in words if name in form.options for word in form.options[name].replaces}
+    for name in {*replaced, *words} & set(defaults):
+        del defaults[name]
     for name, value in (defaults | words).items():
-        if value is None or (name in replaced and name not in words):
+        if value is None:
             continue
         path = f"targets.{spec.name}.options.{name}"
         option = _known(path, name, form.options, recipe)
@@ -227,44 +231,16 @@ def _sum(effects: Iterator[tuple[Effect, Any]], start: Effect, names: Mapping[st
     preload: list[Call] = []
     for effect, value in ((start, None), *effects):
         given = {**names, "value": value}
-        args += [_filled(word, given) for word in effect.args]
-        run += [_filled(word, given) for word in effect.run]
-        env |= {name: _filled(text, given) for name, text in effect.env.items()}
-        request = _merged(request, _deep(effect.request, given))
-        file = _merged(file, _deep(effect.file, given))
+        args += [filled(word, given) for word in effect.args]
+        run += [filled(word, given) for word in effect.run]
+        env |= {name: filled(text, given) for name, text in effect.env.items()}
+        request = merged(request, deep(effect.request, given))
+        file = merged(file, deep(effect.file, given))
         preload += [
-            call.model_copy(update={"path": _filled(call.path, given), "body": _deep(call.body, given)})
+            call.model_copy(update={"path": filled(call.path, given), "body": deep(call.body, given)})
             for call in effect.preload
         ]
     return Effect.model_construct(args=args, run=run, env=env, request=request, file=file, preload=preload)
-
-
-def _filled(text: str, names: Mapping[str, Any]) -> str:
-    """``text`` with its placeholders replaced; a name in braces that is none of them stays as it is."""
-    return PLACEHOLDER.sub(lambda found: text_of(names[found[1]]) if found[1] in names else found[0], text)
-
-
-def _all_filled(words: list[str], names: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(_filled(word, names) for word in words)
-
-
-def _deep(node: Any, names: Mapping[str, Any]) -> Any:
-    """The same for nested values; a string that is nothing but ``{value}`` becomes the value with its type."""
-    if isinstance(node, dict):
-        return {key: _deep(value, names) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_deep(item, names) for item in node]
-    if node == "{value}" and "value" in names:
-        return names["value"]
-    return _filled(node, names) if isinstance(node, str) else node
-
-
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both = dict(under)
-    for key, value in over.items():
-        below = both.get(key)
-        both[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return both
 
 
 def _container(form: _Form, spec: LaunchSpec, run_id: str, port: int) -> Container | None:

@@ -26,13 +26,16 @@ def refused(folder: Path, text: str) -> str:
 
 
 def test_every_shipped_recipe_loads_and_speaks_a_backend_that_exists() -> None:
-    assert {"hf", "vllm"} <= set(recipes())
+    assert {"hf", "vllm", "tgi", "sglang", "tensorrt-llm", "lmdeploy", "llamacpp", "tabbyapi", "ollama"} <= set(
+        recipes()
+    )
+    assert {"text-generation-webui", "deepspeed-mii"} <= set(recipes())
     for name in recipes():
         recipe = load_recipe(name, Path())
         assert recipe.name == name
         assert recipe.about
         assert recipe.install
-        assert recipe.backend in backends.names()
+        assert set(recipe.wires) <= set(backends.names())
 
 
 def test_every_default_of_a_shipped_recipe_is_an_option_that_it_has() -> None:
@@ -41,6 +44,69 @@ def test_every_default_of_a_shipped_recipe_is_an_option_that_it_has() -> None:
         assert set(recipe.defaults) <= set(recipe.options)
         if recipe.docker:
             assert set(recipe.docker.defaults) <= {*recipe.options, *recipe.docker.options}
+
+
+def test_an_engine_listens_on_loopback_unless_a_scenario_says_otherwise() -> None:
+    for name in recipes():
+        recipe = load_recipe(name, Path())
+        if recipe.docker:
+            assert str(recipe.docker.defaults["publish"]).startswith("127.0.0.1:{port}:")
+        if recipe.command and "host" in recipe.options:
+            assert recipe.defaults["host"] == "127.0.0.1"
+
+
+def test_no_recipe_asks_for_more_rights_than_a_container_has() -> None:
+    for name in recipes():
+        text = (launchers_folder() / f"{name}.yaml").read_text()
+        assert "--privileged" not in text
+        assert "--api-key" not in text  # keys go by the engine's variable
+
+
+def test_an_engine_without_a_way_to_exactly_n_tokens_says_so_in_every_report() -> None:
+    for name in recipes():
+        recipe = load_recipe(name, Path())
+        if not any(wire.exact for wire in recipe.wires.values()):
+            assert any("no way to exactly N tokens" in note for note in recipe.notes), name
+
+
+def test_engines_whose_memory_fractions_differ_say_of_what_theirs_is_one() -> None:
+    for name in recipes():
+        option = load_recipe(name, Path()).options.get("memory_fraction")
+        assert option is None or "share of" in option.note, name
+
+
+def test_each_protocol_has_fields_of_its_own(tmp_path: Path) -> None:
+    text = """
+command: [engine]
+backend: openai_chat
+exact: {ignore_eos: true}
+backends: {sglang_generate: {exact: {sampling_params: {min_new_tokens: "{n}"}}}, openai_completions: {}}
+"""
+    wires = written(tmp_path, text).wires
+    assert list(wires) == ["openai_chat", "sglang_generate", "openai_completions"]
+    assert wires["openai_chat"].exact == {"ignore_eos": True}
+    assert wires["sglang_generate"].exact == {"sampling_params": {"min_new_tokens": "{n}"}}
+    assert wires["openai_completions"].exact == {}
+
+
+def test_the_default_protocol_is_not_described_twice(tmp_path: Path) -> None:
+    sentence = refused(tmp_path, "command: [e]\nbackends: {openai_chat: {}}\n")
+    assert "openai_chat is the recipe's `backend`: its fields stand in `request` and `exact`" in sentence
+
+
+def test_exact_fields_know_n_and_nothing_else(tmp_path: Path) -> None:
+    text = "command: [e]\nbackends:\n  ollama: {exact: {a: '{port}'}}\n"
+    assert "mine.yaml:3: {port} is no placeholder here; there are {n}" in refused(tmp_path, text)
+
+
+def test_a_container_has_dockers_own_words_and_the_recipe_may_change_them(tmp_path: Path) -> None:
+    docker = written(
+        tmp_path, "docker: {options: {cpus: {run: [--cpus, '{value}']}, ipc: {run: [--ipc, '{value}']}}}\n"
+    ).docker
+    assert docker is not None
+    assert list(docker.options) == ["gpus", "devices", "cpus", "publish", "shm_size", "volumes", "ipc"]
+    assert docker.options["cpus"].run == ["--cpus", "{value}"]
+    assert docker.run[:4] == ["docker", "run", "--rm", "--init"]
 
 
 def test_what_recipes_may_name_is_what_telemetry_reads(tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ def test_an_unknown_option_is_refused_with_the_nearest_and_the_list() -> None:
     assert "launchers/vllm.yaml knows host, port" in caught.value.reason
 
 
+@pytest.mark.parametrize(
+    ("engine", "theirs", "ours"),
+    [
+        ("vllm", "gpu_memory_utilization", "memory_fraction"),
+        ("vllm", "max-num-seqs", "max_batch_size"),
+        ("tgi", "num_shard", "tensor_parallel"),
+        ("sglang", "--mem-fraction-static", "memory_fraction"),
+        ("llamacpp", "ctx_size", "max_model_len"),
+    ],
+)
+def test_a_word_of_the_engines_own_is_answered_with_ours(engine: str, theirs: str, ours: str) -> None:
+    with pytest.raises(OptionError, match=f"has no '{theirs}'; did you mean '{ours}'"):
+        command(spec(engine, options={theirs: 1}))
+
+
 def test_an_unknown_word_of_an_option_is_refused_with_those_it_has() -> None:
     with pytest.raises(
         OptionError, match=r"options\.quantization: vllm has no 'nf4'; launchers/vllm.yaml knows none, awq"
@@ -175,6 +190,47 @@ def test_a_name_that_the_engine_dictates_is_used_and_no_other(tmp_path: Path) ->
 def test_braces_in_a_value_of_the_user_are_left_alone(tmp_path: Path) -> None:
     text = "command: [e]\noptions: {a: [-a, '{value}']}\n"
     assert mine(tmp_path, text, options={"a": "{port}"}).argv == ("e", "-a", "{port}")
+
+
+def test_a_target_is_asked_with_the_fields_of_its_own_protocol() -> None:
+    assert command(spec("sglang")).exact == {"ignore_eos": True, "min_tokens": "{n}"}
+    native = command(spec("sglang", backend="sglang_generate"))
+    assert native.backend == "sglang_generate"
+    assert native.exact == {"sampling_params": {"ignore_eos": True, "min_new_tokens": "{n}"}}
+    assert command(spec("vllm", backend="openai_completions")).request == {"return_token_ids": True}
+
+
+def test_a_protocol_that_the_recipe_does_not_know_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"targets\.t\.backend: vllm has no 'tgi_generate'") as caught:
+        command(spec("vllm", backend="tgi_generate"))
+    assert "launchers/vllm.yaml knows openai_chat, openai_completions" in caught.value.reason
+
+
+def test_an_option_takes_the_place_of_the_defaults_that_it_replaces(tmp_path: Path) -> None:
+    text = """
+command: [e]
+defaults: {all: true}
+options: {all: [--all], some: {args: [--some, '{value}'], replaces: [all]}}
+"""
+    assert mine(tmp_path, text).argv == ("e", "--all")
+    assert mine(tmp_path, text, options={"some": 2}).argv == ("e", "--some", "2")
+    assert mine(tmp_path, text, options={"some": 2, "all": True}).argv == ("e", "--some", "2", "--all")
+
+
+def test_what_the_scenario_sets_stands_where_it_wrote_it(tmp_path: Path) -> None:
+    text = (
+        "command: [e]\ndefaults: {a: 1, b: 2}\noptions: {a: [-a, '{value}'], b: [-b, '{value}'], c: [-c, '{value}']}\n"
+    )
+    assert mine(tmp_path, text, options={"c": 3, "a": 4}).argv == ("e", "-b", "2", "-c", "3", "-a", "4")
+
+
+def test_a_model_below_a_mounted_folder_is_the_containers(tmp_path: Path) -> None:
+    text = "docker: {image: i, command: ['{model}']}\n"
+    assert "/models/q:/models/q:ro" in mine(tmp_path, text, model="/models/q").argv
+    inside = mine(tmp_path, text, model="/models/q", options={"volumes": ["/srv/models:/models"]}).argv
+    assert [word for word in inside if "models" in word] == ["/srv/models:/models", "/models/q"]
+    beside = mine(tmp_path, text, model="/models/q", options={"volumes": ["cache:/models"]}).argv
+    assert "/models/q:/models/q:ro" in beside  # a named volume does not bring a folder of this machine along
 
 
 def test_a_recipe_with_a_container_only_uses_it_without_being_told(tmp_path: Path) -> None:
