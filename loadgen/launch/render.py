@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loadgen.launch.command import Command, Container, LaunchSpec, OptionError, is_local
-from loadgen.launch.fill import deep, filled, merged
+from loadgen.launch.fill import all_filled, deep, filled, merged
 from loadgen.launch.recipe import SPLICES, Call, Docker, Effect, Option, Recipe, Wire, text_of
 
 _Found = TypeVar("_Found")
