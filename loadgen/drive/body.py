@@ -65,17 +65,23 @@ class Chunked:
         self.between = self._state == "size" and not self._line
         self.surplus = position < end
 
-    def boundary(self, piece: bytes) -> int:
-        """How many bytes of a piece go to the end of the chunk that it begins with or goes on with; 0 if all do."""
-        start, left = 0, self._left
-        if self.between:
-            line = piece.find(b"\r\n", 0, 20)
-            left = chunk_size(piece[:line].strip()) if line > 0 else -1
-            start = line + 2
-        elif self._state != "data":
-            return 0
-        end = start + left + 2
-        return end if left > 0 and end < len(piece) else 0
+    def whole(self, piece: bytes) -> tuple[int, int, int]:
+        """Where the data of the chunk that a piece begins with start and stop, and where the next chunk starts; zeros
+        if not all of it is there. It is for the caller to take the data; nothing is remembered of them."""
+        line = piece.find(b"\r\n", 0, 20) if self.between else -1
+        size = chunk_size(piece[:line]) if line > 0 else -1
+        stop = line + 2 + size
+        return (line + 2, stop, stop + 2) if size > 0 and piece[stop : stop + 2] == b"\r\n" else (0, 0, 0)
+
+    def to_end(self, piece: bytes) -> int:
+        """How many bytes of a piece go to the end of the chunk that it goes on with; all of them if there is none."""
+        return min(self._left + 2, len(piece)) if self._state == "data" else len(piece)
+
+    def lacks(self, data: bytes) -> bool:
+        """True if the data, which begin with a chunk, end before it does."""
+        line = data.find(b"\r\n", 0, 20)
+        size = chunk_size(data[:line]) if line > 0 else 0
+        return len(data) < line + 4 + size if size > 0 else line < 0 and len(data) < 18
 
     def _take(self, line: bytes) -> None:
         """Takes a line between chunk data: a size, the line end after data, a trailer field."""

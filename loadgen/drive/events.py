@@ -6,7 +6,7 @@ In: bytes of the body in any pieces. Out: events as they end, and their JSON as 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -41,12 +41,20 @@ class Events:
         self._held = 0
         self._begun = False
 
-    def take(self, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    def take(self, data: bytes) -> Iterable[tuple[bytes, int, bytes]]:
         """(data, offset, raw) of each event that ends in ``data``. ``raw`` is the event with its terminator, and its
         data begins there at ``offset``, if it stands in one line (else SEVERAL, or FOREIGN).
 
         An event ends at an empty line, in NDJSON at every line end. Raises MalformedReply for one that is too long.
         """
+        alone = data.startswith(b"data:") and data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2
+        if alone and not self.open and not self._ndjson and len(data) <= self._limit:  # as it nearly always is
+            self._begun = True
+            offset = 6 if data.startswith(b" ", 5) else 5
+            return ((data[offset:-2], offset, data),)
+        return self._take(data)
+
+    def _take(self, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         rest = self._rest
         rest += data
         start = 0
@@ -65,7 +73,7 @@ class Events:
         if len(rest) + self._held > self._limit:
             self._too_long()
 
-    def last(self) -> tuple[Iterator[tuple[bytes, int, bytes]], bool]:
+    def last(self) -> tuple[Iterable[tuple[bytes, int, bytes]], bool]:
         """What is left at the end of the body, taken as an event, and whether it may be only the start of one."""
         begins = b"{" if self._ndjson else b"data:"
         cut = begins.startswith(self._rest[: len(begins)])

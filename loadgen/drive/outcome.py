@@ -13,6 +13,7 @@ from typing import Any
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.job import Job
 from loadgen.drive.reply import Reply
+from loadgen.drive.sockets import READ
 from loadgen.record import Phase, Prompt, Record
 
 _TEXT_LIMIT = 300
@@ -24,10 +25,10 @@ class Exchange:
 
     ``pieces`` are bytes waiting to be understood, ``stamps`` the kernel's stamps, ``reads`` when they were read;
     ``queued`` says that the exchange stands in that queue. ``hot``: its first token is in and its chunked stream is
-    read without a second look; ``plain``: it does not run over TLS. ``failed`` is the status that the driver itself
-    saw (timeout, reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is True while every arrival
-    was stamped by the kernel. ``closed``: the server closed the connection; ``ended``: no more can come. ``left`` is
-    what is missing of a known length.
+    read without a second look, ``room`` bytes at a time; ``plain``: it does not run over TLS. ``failed`` is the status
+    that the driver itself saw (timeout, reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is
+    True while every arrival was stamped by the kernel. ``closed``: the server closed the connection; ``ended``: no
+    more can come. ``left`` is what is missing of a known length.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Exchange:
         "queued",
         "reads",
         "reply",
+        "room",
         "send",
         "stamps",
         "t_due",
@@ -76,6 +78,7 @@ class Exchange:
         self.last_read = 0
         self.t_end = 0
         self.hot = False
+        self.room = READ
         self.plain = True
         self.closed = False
         self.ended = False

@@ -17,7 +17,7 @@ from loadgen.drive.http import Endpoint, parse_endpoint, parse_head, request_byt
 from loadgen.drive.job import Job
 from loadgen.drive.outcome import CountTokens
 from loadgen.drive.reply import Reply
-from loadgen.drive.scan import Known
+from loadgen.drive.scan import Vocabularies
 from loadgen.record import Prompt
 
 
@@ -37,7 +37,7 @@ class Prepared:
         self._encode = msgspec.json.Encoder().encode
         self._ahead: deque[tuple[int, Prompt, bytes]] = deque()
         self._next = job.worker
-        self._vocabularies: dict[object, Known] = {}
+        self._vocabularies: Vocabularies = {}
 
     def request(self, session: int) -> tuple[Prompt, bytes]:
         """The prompt of a session and the bytes of its request."""

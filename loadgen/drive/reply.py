@@ -21,11 +21,14 @@ from loadgen.backends import Backend
 from loadgen.drive.body import Chunked, Gunzip
 from loadgen.drive.events import FOREIGN, NOT_MEANT, Events, check, decoded
 from loadgen.drive.http import Head, MalformedReply
-from loadgen.drive.scan import Known, Taken, Template, escaped, make_template, spelled
+from loadgen.drive.scan import Taken, Template, Vocabularies
+from loadgen.drive.template import escaped, make_template, spelled
 from loadgen.record import Chunk, Usage
 
 _RETRY_TEMPLATE = 16
 """After a template did not fit, this many events go by before another is made."""
+_HELD = 16384
+"""The start of a chunk waits for its end up to this length."""
 
 
 class Reply:
@@ -38,7 +41,7 @@ class Reply:
     """
 
     def __init__(
-        self, head: Head, backend: Backend, stream: bool, max_event_bytes: int, known: dict[object, Known] | None = None
+        self, head: Head, backend: Backend, stream: bool, max_event_bytes: int, known: Vocabularies | None = None
     ) -> None:
         self.head = head
         self.backend = backend
@@ -68,45 +71,71 @@ class Reply:
         self._template: Template | None = None
         self._wait = 0
         self._vocabularies = known
+        self._held: tuple[list[bytes], Sequence[int]] = ([], [])
 
     def feed(self, piece: bytes, at: int) -> None:
         """Takes the next piece, which arrived at ``at`` (ns). Raises MalformedReply for bytes that are no reply."""
         self._feed(piece, at)
         self._piece_over()
 
-    def feed_many(self, pieces: list[bytes], arrivals: Sequence[int]) -> None:
+    def feed_many(self, pieces: list[bytes], arrivals: Sequence[int], more: bool = False) -> None:
         """Takes several pieces with their arrivals, as `feed` would one by one. Raises MalformedReply.
 
         What is familiar is taken all at once; of the rest one HTTP chunk at a time goes the slow way, since what
-        comes behind it may be familiar again. ``pieces`` is used up.
+        comes behind it may be familiar again. With ``more`` (further pieces may come) the start of a chunk at the end
+        is kept for the next call, where it will be whole. ``pieces`` is used up.
         """
+        if self._held[0]:
+            pieces, arrivals = self._held[0] + pieces, [*self._held[1], *arrivals]
+            self._held = ([], [])
         at = 0
         while at < len(pieces):
             at = self._feed_familiar(pieces, arrivals, at)
             if at < len(pieces):
-                cut = self._chunked.boundary(pieces[at]) if self._chunked is not None and self.stream else 0
-                piece, rest = (pieces[at][:cut], pieces[at][cut:]) if cut else (pieces[at], b"")
-                self._feed(piece, arrivals[at])
-                pieces[at] = rest
-                if not rest:
+                if more and self._template is not None and self._cut_short(pieces[at:]):
+                    self._held = (pieces[at:], arrivals[at:])
+                    return
+                pieces[at] = self._feed_one(pieces[at], arrivals[at])
+                if not pieces[at]:
                     self._piece_over()
                     at += 1
+
+    def _feed_one(self, piece: bytes, at: int) -> bytes:
+        """Takes the HTTP chunk that a piece begins with, or all of the piece; what is left of it."""
+        if self._chunked is None or not self.stream or self.complete:
+            self._feed(piece, at)
+            return b""
+        start, stop, after = self._chunked.whole(piece)
+        if after:
+            self._feed_chunk(piece[start:stop], at)
+        else:
+            after = self._chunked.to_end(piece)
+            self._feed(piece[:after], at)
+        return piece[after:]
+
+    def _cut_short(self, pieces: list[bytes]) -> bool:
+        """True if nothing but the start of a chunk is left, and not much of it."""
+        left = sum(map(len, pieces))
+        return self.between_chunks and left < _HELD and self._chunked.lacks(b"".join(pieces))  # type: ignore[union-attr]
 
     def _feed_familiar(self, pieces: list[bytes], arrivals: Sequence[int], at: int) -> int:
         """Takes what is familiar from piece ``at`` on; the number of the piece with the first byte that is not."""
         template = self._template
-        if template is None or not self.between_chunks or self._events.open or not template.begins(pieces[at]):
+        if template is None or self._gunzip is not None or not self.between_chunks or self._events.open:
             return at
         taken = template.take(pieces[at:] if at else pieces)
         if taken is None:
             return at
-        self._texts += taken.texts
-        self.chunk_tok += [1 if template.between is not None else 0] * len(taken.texts)
-        self._count_familiar(taken, arrivals[at:])
+        self._add_familiar(taken.texts)
+        self._count_familiar(taken, arrivals[at:] if at else arrivals)
         at += taken.pieces
         if taken.rest:
             pieces[at] = pieces[at][taken.rest :]
         return at
+
+    def _add_familiar(self, texts: Sequence[bytes]) -> None:
+        self._texts += texts
+        self.chunk_tok += [1 if self._template is not None and self._template.between is not None else 0] * len(texts)
 
     def _count_familiar(self, taken: Taken, arrivals: Sequence[int]) -> None:
         """Notes the arrivals of familiar events, and in how many pieces several of their chunks had merged."""
@@ -128,7 +157,7 @@ class Reply:
     @property
     def between_chunks(self) -> bool:
         """True if the next byte begins an HTTP chunk."""
-        return self._chunked is not None and self._chunked.between and not self.complete
+        return self._chunked is not None and self._chunked.between and not self.complete and not self._held[0]
 
     def end_of_input(self) -> None:
         """The connection was closed. That is how a reply without a length ends; for the others it is a cut.
@@ -178,9 +207,7 @@ class Reply:
             self.surplus = self.surplus or bool(piece)
         elif self._chunked is not None:
             for data in self._chunked.cut(piece):
-                before = len(self.chunk_ns)
-                self._payload(data, at)
-                self._chunks_here += len(self.chunk_ns) > before
+                self._feed_chunk(data, at)
             if self._chunked.complete:
                 self.surplus = self._chunked.surplus
                 self._finish()
@@ -191,18 +218,14 @@ class Reply:
             self._payload(body, at)
             if self._left == 0:
                 self._finish()
-        elif not self._payload_familiar(piece, at):
+        else:
             self._payload(piece, at)
 
-    def _payload_familiar(self, piece: bytes, at: int) -> bool:
-        """Takes a piece of a body without chunks, if it is whole, familiar events."""
-        template = self._template
-        found = template.match(piece) if template is not None and not self._events.open else None
-        for text, tokens in found or ():
-            self._texts.append(text)
-            self.chunk_ns.append(at)
-            self.chunk_tok.append(tokens if template is not None and template.between is not None else 0)
-        return found is not None
+    def _feed_chunk(self, data: bytes, at: int) -> None:
+        """Takes what stands in an HTTP chunk, or a part of it."""
+        before = len(self.chunk_ns)
+        self._payload(data, at)
+        self._chunks_here += len(self.chunk_ns) > before
 
     def _payload(self, data: bytes, at: int) -> None:
         if self._gunzip is not None:
@@ -210,15 +233,29 @@ class Reply:
         if not data:
             return
         self._last_at = at
-        if self.stream:
-            for event in self._events.take(data):
-                self._event(event, at)
-        else:
+        if not self.stream:
             self.body += data
             if len(self.body) > self.max_body_bytes:
                 raise MalformedReply(
                     f"the reply is longer than {self.max_body_bytes} bytes; raise load.max_event_bytes if that is right"
                 )
+            return
+        while data and not self._payload_familiar(data, at):
+            # what comes behind the first event, of which a template is made, may be like it
+            cut = data.find(b"\n\n") + 2 if self._template is None else len(data)
+            data, rest = (data[:cut], data[cut:]) if cut >= 2 else (data, b"")
+            for event in self._events.take(data):
+                self._event(event, at)
+            data = rest
+
+    def _payload_familiar(self, data: bytes, at: int) -> bool:
+        """Takes whole, familiar events, if the data are nothing else."""
+        texts = self._template.slots(data) if self._template is not None and not self._events.open else None
+        if texts is None:
+            return False
+        self._add_familiar(texts)
+        self.chunk_ns += [at] * len(texts)
+        return True
 
     def _finish(self) -> None:
         """The body has ended. A last event without its line end counts if it is whole; the start of one does not."""
@@ -246,8 +283,7 @@ class Reply:
             return
         chunk = self._meaning(data, self.backend.chunk)
         self._chunk(chunk, at)
-        usual = offset >= 0 and self._gunzip is None and self.head.length is None
-        if usual and chunk.carries_token and not chunk.cumulative:
+        if offset >= 0 and chunk.carries_token and not chunk.cumulative:
             self._wait -= 1
             if self._wait <= 0:
                 self._template = make_template(raw, chunk, offset, self.backend, self._vocabularies)

@@ -1,38 +1,35 @@
 """The fast way through a stream of nearly equal events: compare with a template instead of decoding JSON.
 
 The events of one stream differ in the generated text, perhaps in the token ids, and in nothing else. Once one event
-has been decoded the slow way, a `Template` of it is made: the bytes before, between and after these slots. An event
-that fits is understood by comparing bytes; every other goes the slow way, so the template may be wrong about speed but
-never about meaning. To be sure of the slots, the template is tried once with probe values through the backend itself.
+has been decoded the slow way, a `Template` of it is made (`template.py`): the bytes before, between and after these
+slots. An event that fits is understood by comparing bytes; every other goes the slow way, so the template may be wrong
+about speed but never about meaning.
 
-In: payloads (whole events) as bytes. Out: the JSON-escaped text of each event and its number of tokens.
+There are two fast ways, since servers cut a stream in two ways. An event in an HTTP chunk of its own (nearly all
+servers) is found with its framing in a vocabulary, many chunks at once: `Template.take`. Several events in a chunk (a
+proxy that collects, a server that falls behind) are cut at their line ends, and what was cut is put together again and
+held against the bytes: `Template.slots`.
+
+In: pieces and payloads (whole events) as bytes. Out: the JSON-escaped text of each event.
 """
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from operator import add
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from loadgen.backends import Backend
 from loadgen.drive.body import chunk_size
-from loadgen.record import Chunk
-
-_IDS = (b'"token_ids":[', b'"token_ids": [', b'"tokens":[', b'"tokens": [')
-_PROBE = "loadgen-probe"
-
-_strings = msgspec.json.Decoder(list[str]).decode
 
 
 class Item(NamedTuple):
     """What one event and the framing behind it come to: its escaped text, the length of its payload, how many bytes
-    lie between its start and that of the next, and the size of the HTTP chunk that comes next (`SAME`: it is in the
-    same chunk, `LAST`: the chunk ends here, and nothing is known of the next)."""
+    lie between its start and that of the next, and the size of the HTTP chunk that comes next (0: nothing is known of
+    the next)."""
 
     text: bytes
     length: int
@@ -40,11 +37,12 @@ class Item(NamedTuple):
     size: int
 
 
-SAME = -1
-LAST = 0
-
 Known = dict[bytes, Item]
 """Items by the bytes that they were found as. A vocabulary is finite, so most events are found here."""
+Slots = dict[bytes, bytes]
+"""Escaped texts by the slots (text, perhaps ids) that they were found in."""
+Vocabularies = dict[object, tuple[Known, Slots]]
+"""What templates have learned, by their constant bytes without the id of a request."""
 _KNOWN_LIMIT = 30_000
 _VOCABULARIES = 16
 """Servers that write the id of a request behind the text make a new one with each request."""
@@ -53,8 +51,8 @@ _NEEDLE = 99
 
 
 class Taken(NamedTuple):
-    """What `Template.take` understood: the first ``pieces`` pieces and ``rest`` bytes of the next; the text of each
-    event; how many events end in each of these pieces, and in how many HTTP chunks they lie (None: one in each)."""
+    """What was understood: the first ``pieces`` pieces and ``rest`` bytes of the next; the text of each event; how many
+    events end in each of these pieces, and in how many HTTP chunks they lie (None: one in each)."""
 
     pieces: int
     rest: int
@@ -70,7 +68,20 @@ class Template:
     mostly stands near the start of an event: in ``needle``, at which pieces are split, and not in ``lead`` behind it.
     """
 
-    __slots__ = ("after", "before", "between", "ids_first", "known", "lead", "needle", "separator")
+    __slots__ = (
+        "_cut",
+        "_grouped",
+        "_known",
+        "_rows",
+        "_slots",
+        "after",
+        "before",
+        "between",
+        "ids_first",
+        "lead",
+        "needle",
+        "separator",
+    )
 
     def __init__(
         self,
@@ -78,45 +89,107 @@ class Template:
         between: bytes | None,
         after: bytes,
         ids_first: bool = False,
-        vocabularies: dict[object, Known] | None = None,
+        vocabularies: Vocabularies | None = None,
     ) -> None:
         self.before, self.between, self.after, self.ids_first = before, between, after, ids_first
         self.separator = after + before
         self.needle, self.lead = before[:_NEEDLE], before[_NEEDLE:]
-        self.known: Known = {}
+        self._known: Known = {}
+        self._slots: Slots = {}
         if vocabularies is not None:
             if len(vocabularies) >= _VOCABULARIES:
                 vocabularies.clear()
-            self.known = vocabularies.setdefault((len(before), self.lead, between, after, ids_first), self.known)
-
-    def begins(self, piece: bytes) -> bool:
-        """True if a piece that begins with a chunk may begin with a familiar event: `take` is worth its while."""
-        return piece.find(self.needle, 0, len(self.before) + 20) >= 0
+            key = (len(before), self.lead, between, after, ids_first)
+            self._known, self._slots = vocabularies.setdefault(key, (self._known, self._slots))
+        self._cut = slice(len(before) - before.rfind(b"\n") - 1, -after.find(b"\n"))
+        self._rows = slice(before.count(b"\n"), -1, max(self.separator.count(b"\n"), 1))
+        self._grouped = False
 
     def take(self, pieces: Sequence[bytes]) -> Taken | None:
-        """Understands pieces from the first on, as far as they are whole HTTP chunks of whole, familiar events.
+        """Understands pieces, of which the first begins with an HTTP chunk, as far as they are whole chunks of whole,
+        familiar events. None if not even the first chunk is such a one."""
+        first = pieces[0]
+        if first.find(self.needle, 0, len(self.before) + 20) < 0:
+            return None
+        end = first.find(self.after, len(self.before)) + len(self.after)
+        if self._grouped or not first.startswith(b"\r\n", end):
+            return self._groups(pieces)
+        return self._singles(pieces)
+
+    def _singles(self, pieces: Sequence[bytes]) -> Taken | None:
+        """Takes chunks with one event in each.
 
         This is the way of nearly every token, so it works on all pieces at once with what Python does in C: they are
-        split where events begin, each part is looked up, and the sizes of the chunks are held against what was
-        found. None if not even the first chunk is familiar.
+        split where events begin, each part is looked up, and the sizes of the chunks are held against what was found.
         """
         joined = b"".join(pieces)
         first, *parts = joined.split(self.needle)
         if not parts or not first.endswith(b"\r\n"):
             return None
-        if len(self.known) > _KNOWN_LIMIT:
-            self.known.clear()
-        found = list(map(self.known.get, parts))
+        if len(self._known) > _KNOWN_LIMIT:
+            self._known.clear()
+        found = list(map(self._known.get, parts))
         items = found if None not in found else self._learned(parts, found)
         if not items:
             return None
         texts, lengths, advances, sizes = zip(*items, strict=True)
         declared = (chunk_size(first[:-2]), *sizes[:-1])
         whole = len(items)
-        if declared != lengths or sizes[-1] == SAME:
-            whole = _whole_chunks(declared[0], lengths, sizes)
+        if declared != lengths:
+            self._grouped = True  # this server puts several events into a chunk
+            whole = next(number for number, size in enumerate(declared) if size != lengths[number])
         starts = list(accumulate(advances, initial=len(first)))
-        return _placed(pieces, texts[:whole], list(map(add, starts, lengths[:whole])), sizes[:whole])
+        return _placed(pieces, texts[:whole], list(map(add, starts, lengths[:whole])))
+
+    def _groups(self, pieces: Sequence[bytes]) -> Taken | None:
+        """Takes chunks with any number of events in each."""
+        self._grouped = True
+        joined = b"".join(pieces)
+        edges = list(accumulate(map(len, pieces)))
+        counts, chunks = [0] * len(pieces), [0] * len(pieces)
+        texts: list[bytes] = []
+        at = number = 0
+        while (line := joined.find(b"\r\n", at, at + 18)) > 0:
+            start, stop = line + 2, line + 2 + chunk_size(joined[at:line])
+            if joined[stop : stop + 2] != b"\r\n" or (found := self.slots(joined[start:stop])) is None:
+                break
+            while edges[number] <= start:
+                number += 1
+            if stop <= edges[number]:
+                counts[number] += len(found)
+                chunks[number] += 1
+            else:
+                lines = accumulate((len(line) + 1 for line in joined[start:stop].split(b"\n")), initial=start)
+                _spread(list(lines)[self._rows.step : -1 : self._rows.step], edges, counts, chunks)
+            texts += found
+            at = stop + 2
+        if not texts:
+            return None
+        taken = bisect_right(edges, at)
+        rest = at - (edges[taken - 1] if taken else 0)
+        upto = taken + (rest > 0)
+        return Taken(taken, rest, texts, counts[:upto], chunks[:upto])
+
+    def slots(self, payload: bytes) -> list[bytes] | None:
+        """The escaped text of each event in a payload of whole events; None if any of them does not fit.
+
+        An event counts as one token where it has no ids; empty text without ids does not fit, since whether such an
+        event carries a token is for the backend to say.
+        """
+        cut = self._cut
+        slots = [row[cut] for row in payload.split(b"\n")[self._rows]]
+        if self.before + self.separator.join(slots) + self.after != payload:
+            return None
+        if len(self._slots) > _KNOWN_LIMIT:
+            self._slots.clear()
+        texts = list(map(self._slots.get, slots))
+        if None in texts:
+            for number, slot in enumerate(slots):
+                text = texts[number] = self._text(slot)
+                if text is None:
+                    return None
+                self._slots[slot] = text
+        return texts  # type: ignore[return-value]  # no None is left
 
     def _learned(self, parts: Sequence[bytes], found: list[Item | None]) -> list[Item]:
         """The items of the parts as far as they are familiar; new ones are kept."""
@@ -135,17 +208,15 @@ class Template:
         text = self._text(slot)
         if text is None:
             return None
-        size = LAST
-        if not rest:
-            size = SAME
-        elif rest != b"\r\n":
-            if not (rest.startswith(b"\r\n") and rest.endswith(b"\r\n")):
+        size = 0
+        if rest != b"\r\n":
+            if not (len(rest) > 4 and rest.startswith(b"\r\n") and rest.endswith(b"\r\n")):
                 return None
             size = chunk_size(rest[2:-2])
             if size <= 0:
                 return None
         length = len(self.before) + len(slot) + len(self.after)
-        self.known[part] = item = Item(text, length, len(self.needle) + len(part), size)
+        self._known[part] = item = Item(text, length, len(self.needle) + len(part), size)
         return item
 
     def _text(self, slot: bytes) -> bytes | None:
@@ -165,135 +236,29 @@ class Template:
             return None
         return text
 
-    def match(self, payload: bytes) -> list[tuple[bytes, int]] | None:
-        """(escaped text, tokens) of each event in a payload of whole events; None if any of them does not fit.
 
-        An event counts as one token where it has no ids; empty text without ids does not fit, since whether such an
-        event carries a token is for the backend to say.
-        """
-        before, after = self.before, self.after
-        if not (payload.startswith(before) and payload.endswith(after)):
-            return None
-        if len(payload) < len(before) + len(after):
-            return None
-        found = []
-        for slot in payload[len(before) : -len(after)].split(self.separator):
-            text = self._text(slot)
-            if text is None:
-                return None
-            found.append((text, 1))
-        return found
+def _spread(ends: Sequence[int], edges: Sequence[int], counts: list[int], chunks: list[int]) -> None:
+    """Counts the events of a chunk that goes over several pieces in the pieces that bring their last bytes: they end at
+    ``ends``, the pieces at ``edges``."""
+    last = -1
+    for end in ends:
+        number = bisect_left(edges, end)
+        counts[number] += 1
+        chunks[number] += number != last
+        last = number
 
 
-def _whole_chunks(size: int, lengths: Sequence[int], sizes: Sequence[int]) -> int:
-    """How many events lie in whole HTTP chunks whose declared sizes are those of their events."""
-    whole, filled = 0, 0
-    for number, (length, following) in enumerate(zip(lengths, sizes, strict=True), 1):
-        filled += length
-        if following == SAME:
-            continue
-        if filled != size:
-            break
-        whole, filled, size = number, 0, following
-    return whole
-
-
-def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int], sizes: Sequence[int]) -> Taken | None:
-    """Lays events, which end at ``ends`` in the joined pieces, over the pieces that bring their last bytes."""
+def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int]) -> Taken | None:
+    """Lays events with a chunk for each, which end at ``ends`` in the joined pieces, over the pieces that bring their
+    last bytes."""
     if not ends:
         return None
     piece_ends = list(accumulate(map(len, pieces)))
-    chunk_ends = [end + 2 for end, size in zip(ends, sizes, strict=True) if size != SAME]
-    if chunk_ends == piece_ends and len(chunk_ends) == len(ends):
+    chunk_ends = [end + 2 for end in ends]
+    if chunk_ends == piece_ends:
         return Taken(len(pieces), 0, texts, None, None)
     taken = bisect_right(piece_ends, chunk_ends[-1])
     rest = chunk_ends[-1] - (piece_ends[taken - 1] if taken else 0)
     until = [0, *(bisect_right(ends, edge) for edge in piece_ends[: taken + (rest > 0)])]
-    chunk_of = list(accumulate((size != SAME for size in sizes), initial=0))
-    chunks = [chunk_of[stop - 1] - chunk_of[start] + 1 if stop > start else 0 for start, stop in pairwise(until)]
-    return Taken(taken, rest, texts, [stop - start for start, stop in pairwise(until)], chunks)
-
-
-def spelled(texts: Sequence[bytes]) -> str:
-    """The text that JSON-escaped pieces spell together. Raises ValueError if one of them is no inside of a string.
-
-    Halves of a surrogate pair may stand in two pieces; one that stays alone becomes U+FFFD.
-    """
-    whole = b'["' + b'","'.join(texts) + b'"]'
-    try:
-        return "".join(_strings(whole))
-    except ValueError:
-        text = "".join(json.loads(whole.decode()))
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def escaped(text: str) -> bytes:
-    """A text as the inside of a JSON string. Half of a surrogate pair stays one."""
-    try:
-        return msgspec.json.encode(text)[1:-1]
-    except UnicodeEncodeError:
-        return json.dumps(text).encode()[1:-1]
-
-
-def make_template(
-    event: bytes, decoded: Chunk, data_start: int, backend: Backend, vocabularies: dict[object, Known] | None = None
-) -> Template | None:
-    """The template of an event, or None where its slots cannot be told apart for certain.
-
-    ``event`` is the whole event with its terminator; its JSON begins at ``data_start``. ``decoded`` is what the
-    backend made of it.
-    """
-    if not decoded.text or decoded.finish or decoded.error or decoded.usage or decoded.server_times:
-        return None
-    text = _slot(event, decoded.text)
-    if text is None:
-        return None
-    slots = [text]
-    ids = _ids_slot(event) if decoded.tokens else None
-    if decoded.tokens and ids is None:
-        return None
-    if ids is not None:
-        slots = sorted([text, ids])
-    pieces, last = [], 0
-    for start, end in slots:
-        pieces.append(event[last:start])
-        last = end
-    pieces.append(event[last:])
-    ids_first = ids is not None and ids < text
-    if not _probe(pieces, ids is not None, ids_first, data_start, backend):
-        return None
-    between = None if ids is None else pieces[1]
-    return Template(pieces[0], between, pieces[-1], ids_first, vocabularies)
-
-
-def _slot(event: bytes, text: str) -> tuple[int, int] | None:
-    """Where the text stands in the event, as one of the two ways of writing JSON; None if that is not certain."""
-    for form in (escaped(text), json.dumps(text).encode()[1:-1]):
-        if event.count(b'"' + form + b'"') == 1:
-            start = event.index(b'"' + form + b'"') + 1
-            return start, start + len(form)
-    return None
-
-
-def _ids_slot(event: bytes) -> tuple[int, int] | None:
-    for key in _IDS:
-        if event.count(key) == 1:
-            start = event.index(key) + len(key)
-            return start, event.index(b"]", start)
-    return None
-
-
-def _probe(pieces: list[bytes], with_ids: bool, ids_first: bool, data_start: int, backend: Backend) -> bool:
-    """True if probe values in the slots come out of the backend as the text and the tokens, and nothing else does."""
-    fills = [_PROBE.encode()]
-    if with_ids:
-        fills.insert(0 if ids_first else 1, b"1,2,3")
-    event = pieces[0]
-    for fill, piece in zip(fills, pieces[1:], strict=True):
-        event += fill + piece
-    expected = Chunk(text=_PROBE, tokens=3 if with_ids else None)
-    try:
-        decoded: Any = msgspec.json.decode(event[data_start:])
-        return backend.chunk(decoded) == expected
-    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, IndexError):
-        return False
+    counts = [stop - start for start, stop in pairwise(until)]
+    return Taken(taken, rest, texts, counts, counts)

@@ -160,7 +160,7 @@ class Traffic:
     def _read_on(self, connection: Connection, exchange: Exchange) -> None:
         """One more piece of a familiar stream, in as few steps as there are: this runs once for every token."""
         try:
-            data, ancillary, _, _ = connection.recvmsg(LARGE_READ, ANCILLARY)
+            data, ancillary, _, _ = connection.recvmsg(exchange.room, ANCILLARY)
         except OSError:
             self._read(connection, exchange)
             return
@@ -176,12 +176,14 @@ class Traffic:
         exchange.stamps.append(stamp_of(ancillary))
         exchange.reads.append(now)
         self.backlog.bytes += len(data)
+        if len(data) >= exchange.room:
+            exchange.room = LARGE_READ
         if len(pieces) >= MANY or len(data) >= _MUCH:
             self.backlog.add(exchange)
 
     def _read(self, connection: Connection, exchange: Exchange) -> None:
         reply = exchange.reply
-        size = LARGE_READ if reply is not None and (reply.chunk_ns or len(exchange.pieces) > 2) else SMALL_READ
+        size = exchange.room if reply is not None and (reply.chunk_ns or len(exchange.pieces) > 2) else SMALL_READ
         for _ in range(_READS):
             try:
                 data, ancillary, _, _ = connection.recvmsg(size, ANCILLARY)
@@ -195,6 +197,8 @@ class Traffic:
                 self._closed(connection, exchange, now)
                 return
             full = len(data) == size
+            if full and size > SMALL_READ:
+                exchange.room = size = LARGE_READ
             if connection.tls is not None:
                 data = connection.decrypt(data)
             if data:

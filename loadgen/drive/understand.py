@@ -150,12 +150,12 @@ class Backlog:
     def _feed(self, exchange: Exchange, pieces: list[bytes], stamps: list[bytes], reads: list[int]) -> int:
         """Takes pieces apart; when the last of them arrived."""
         self.bytes -= sum(map(len, pieces))
-        reply = exchange.reply
-        if reply is None or not pieces:
+        reply, more = exchange.reply, not (exchange.ended or exchange.closed)
+        if reply is None or (more and not pieces):
             return exchange.t_end
-        arrivals = self.arrivals(exchange, stamps, reads)
-        self._try(exchange, reply, lambda: reply.feed_many(pieces, arrivals))
-        return arrivals[-1]
+        arrivals = self.arrivals(exchange, stamps, reads) if pieces else []
+        self._try(exchange, reply, lambda: reply.feed_many(pieces, arrivals, more))
+        return arrivals[-1] if arrivals else exchange.t_end
 
     def _try(self, exchange: Exchange, reply: Reply, feed: Callable[[], None]) -> None:
         """Lets a reply take something, unless it has been found to be none before."""
