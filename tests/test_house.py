@@ -25,7 +25,7 @@ LEVELS = (
     ("store", "telemetry", "warmup", "host", "targets"),
     ("selftest", "null_server"),
     ("ask",),
-    ("plan", "standing", "engines"),
+    ("plan", "standing", "engines", "doctor"),
     ("repeat",),
     ("probe",),
     ("sites",),

@@ -31,6 +31,7 @@ def run(
     resume: Annotated[
         str | None, typer.Option("--resume", help="Go on with this run (its name, a part of it, or `last`).")
     ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers up, and say how to end them.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +42,7 @@ def run(
     root = store_root(store)
     loaded = _load(scenario, sets, profile, endpoint, model)
     _name_leftovers(root)
-    request = Request(loaded, root, find_run(root, resume) if resume else None)
+    request = Request(loaded, root, find_run(root, resume) if resume else None, keep)
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
     _print_report(report, as_json)
@@ -114,8 +115,11 @@ def _name_leftovers(root: Path) -> None:
     """Servers that a killed run left behind are named; they hold memory and cores that this run would miss."""
     from loadgen.launch import leftovers
 
-    for left in leftovers(root):
+    found = leftovers(root)
+    for left in found:
         tell(f"loadgen: {left.sentence()}")
+    if found:
+        tell("loadgen: `loadgen doctor --stop` ends what is left, and proves it.")
 
 
 def _print_report(built: RunReport, as_json: bool) -> None:
