@@ -30,7 +30,7 @@ from loadgen.launch.hints import hint
 from loadgen.launch.log import LogCopy, tail
 from loadgen.launch.log_process import LogProcess
 from loadgen.launch.models import model_revision
-from loadgen.launch.ports import belongs_to_another
+from loadgen.launch.ports import belongs_to_another, is_free
 from loadgen.launch.processes import Tree, identify
 from loadgen.launch.proof import Estate, StopProof, stop_and_prove
 from loadgen.launch.ready import Readiness
@@ -165,8 +165,15 @@ class Server:
         code = self.exit_code
         how = f"ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         after = time.monotonic() - self._begun
-        kind = PortLost if PORT_TAKEN.search("\n".join(self.log_tail(50))) else LaunchError
+        kind = PortLost if self._lost_its_port() else LaunchError
         return kind(f"{self._name} died {when}, {how}, {after:.1f} s after its start.\n{self._log_excerpt()}")
+
+    def _lost_its_port(self) -> bool:
+        """True if a server that has died never had its port: it says so, or another process has it."""
+        if PORT_TAKEN.search("\n".join(self.log_tail(50))):
+            return True
+        port = self.command.port
+        return self._state["startup_s"] is None and not is_free(port) and belongs_to_another(port, self._tree)
 
     def _looked_up(self) -> Iterator[tuple[str, str | None]]:
         """What is known of the engine without its saying so: never in place of what it says itself."""
