@@ -22,7 +22,8 @@ ALLOWED = (
     *("OMP_*", "MKL_*", "KMP_*", "GOMP_*", "OPENBLAS_*", "NUMEXPR_*"),
     # hubs and engines
     *("HF_*", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_*", "TOKENIZERS_*", "MODELSCOPE_*"),
-    *("VLLM_*", "SGLANG_*", "TRTLLM_*", "LMDEPLOY_*", "LLAMA_*", "GGML_*", "OLLAMA_*", "CT2_*"),
+    *("VLLM_*", "SGLANG_*", "TRTLLM_*", "LMDEPLOY_*", "GGML_*", "CT2_*"),
+    *("LLAMA_CACHE", "OLLAMA_MODELS"),  # the rest of theirs are options of the server, which a scenario has words for
     *("DOCKER_*", "CONTAINERS_*"),
     # the way out to a hub
     *("SSL_CERT_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
@@ -36,8 +37,10 @@ SHORTEST_SECRET = 6
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """The allowed part of ``environ``. A proxy is passed on for the hub's sake, and never used for loopback."""
+    """The allowed part of ``environ``. A proxy is passed on for the hub's sake, and never used for loopback; a key that
+    the server would ask for (``VLLM_API_KEY``) is given by the target's ``api_key_env`` alone."""
     kept = {name: environ[name] for name in sorted(environ) if any(fnmatchcase(name, known) for known in ALLOWED)}
+    kept = {name: value for name, value in kept.items() if not name.endswith("_API_KEY")}
     for name in ("NO_PROXY", "no_proxy"):
         if any(other.lower().endswith("_proxy") for other in kept):
             hosts = [host for host in kept.get(name, "").split(",") if host and host not in LOOPBACK]

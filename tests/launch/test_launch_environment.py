@@ -29,6 +29,14 @@ def test_a_server_inherits_by_an_allow_list() -> None:
     assert set(inherited(ours)) == {"PATH", "HF_TOKEN", "CUDA_VISIBLE_DEVICES", "LC_ALL", "PYTORCH_CUDA_ALLOC_CONF"}
 
 
+def test_what_happens_to_be_exported_does_not_set_a_server_up() -> None:
+    ours = {"VLLM_API_KEY": "k", "LLAMA_API_KEY": "k", "LLAMA_ARG_CTX_SIZE": "1", "OLLAMA_NUM_PARALLEL": "9"}
+    assert inherited(ours | {"OLLAMA_MODELS": "/m", "VLLM_CACHE_ROOT": "/c"}) == {
+        "OLLAMA_MODELS": "/m",
+        "VLLM_CACHE_ROOT": "/c",
+    }
+
+
 def test_a_proxy_is_passed_on_for_the_hub_but_not_used_for_loopback() -> None:
     env = inherited({"https_proxy": "http://p:3128", "NO_PROXY": "corp,localhost"})
     assert env["https_proxy"] == "http://p:3128"

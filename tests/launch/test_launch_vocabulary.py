@@ -130,3 +130,9 @@ def test_recipes_use_our_words_and_not_their_engines() -> None:
         assert not set(load_recipe(engine, Path()).options) & ALIASES, engine
     used = {word for engine in recipes() for word in load_recipe(engine, Path()).options}
     assert used >= COMMON
+
+
+def test_the_page_on_engines_has_a_row_for_every_recipe_in_both_tables() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    missing = [engine for engine in recipes() if len(re.findall(rf"^\| `{engine}`", page, re.MULTILINE)) < 2]
+    assert missing == []
