@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from types import FrameType
 from loadgen import launch
 from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM, LaunchError, UsageError
 from loadgen.launch.ports import is_free
-from loadgen.scenario import Loaded, MadeModel, Target
+from loadgen.plan import launch_key
+from loadgen.scenario import Cell, Loaded, MadeModel, Target
 from loadgen.store import create_run, read_json
 from loadgen.targets import local_model, models_folder, spec_of
 
@@ -36,10 +37,33 @@ def target_spec(loaded: Loaded, name: str) -> tuple[launch.LaunchSpec, MadeModel
     targets: Mapping[str, Target] = loaded.scenario.targets
     if name not in targets:
         raise UsageError(f"--target {loaded.path}:{name}: there is no target {name!r}; there are {', '.join(targets)}.")
-    target = targets[name]
-    if target.engine is None or target.endpoint is not None:
+    if not _launches(targets[name]):
         raise UsageError(f"--target {loaded.path}:{name}: this target is an endpoint; there is nothing to launch.")
+    return _spec(loaded.path.parent.absolute(), name, targets[name])
+
+
+def planned_commands(
+    loaded: Loaded, cells: Sequence[Cell], tell: Callable[[str], None]
+) -> Iterator[tuple[str, launch.Command]]:
+    """The name of a target and its command, for every configuration that a run of these cells launches.
+
+    Nothing is started or made; what is not there yet is told. Raises UsageError for what a recipe does not have.
+    """
     folder = loaded.path.parent.absolute()
+    known: set[str] = set()
+    for cell in cells:
+        for name, target in cell.scenario.targets.items():
+            if _launches(target) and (key := launch_key(name, target)) not in known:
+                known.add(key)
+                spec = with_model(*_spec(folder, name, target), tell, make=False)
+                yield name, command_of(spec, launch.free_port(), "plan")
+
+
+def _launches(target: Target) -> bool:
+    return target.engine is not None and target.endpoint is None
+
+
+def _spec(folder: Path, name: str, target: Target) -> tuple[launch.LaunchSpec, MadeModel | None]:
     if not isinstance(target.model, MadeModel):
         return spec_of(folder, name, target, local_model(folder, target)), None
     config = str(folder / target.model.config)

@@ -19,7 +19,10 @@ def selftest(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes that drive the load.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Small loads only.")] = False,
 ) -> None:
-    """Measure what this machine can be trusted with: streams, tokens/s, requests/s, and the error of the times."""
+    """Measure which load this machine can be trusted with.
+
+    Streams, tokens/s and requests/s, and the error of the times.
+    """
     from loadgen import selftest as trials
     from loadgen.errors import EXIT_INVALID
     from loadgen.reports import selftest as selftest_report
@@ -39,9 +42,10 @@ def doctor(
     stop: Annotated[bool, typer.Option("--stop", help="End the servers that outlived their runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Examine this machine: GPUs, docker, disks, limits, clocks, and servers that outlived their runs.
+    """Examine this machine, and servers that outlived their runs.
 
-    Exit codes: 0 without a problem (warnings are none), 5 with one, 6 if a server could not be ended.
+    GPUs and who uses them, docker, disks, limits, clocks. Exit codes: 0 without a problem (warnings are none), 5 with
+    one, 6 if a server could not be ended.
     """
     import msgspec
 

@@ -56,18 +56,27 @@ def plan(
     sets: Sets = None,
     endpoint: Endpoint = None,
     model: Model = None,
+    with_commands: Annotated[
+        bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Show cells, order, server starts and estimated time; start nothing."""
+    """Show cells, order, server starts and time; start nothing."""
     import msgspec
 
+    from loadgen.launch import dry_run_text
     from loadgen.plan import make_plan
     from loadgen.reports import plan as plan_report
     from loadgen.scenario import expand
+    from loadgen.standing import planned_commands
 
     loaded = _load(scenario, sets, profile, endpoint, model)
-    made = make_plan(loaded.scenario, expand(loaded.scenario))
-    if as_json:
+    cells = expand(loaded.scenario)
+    made = make_plan(loaded.scenario, cells)
+    if with_commands:
+        for name, command in planned_commands(loaded, cells, tell):
+            print(f"# {name}\n{dry_run_text(command)}")
+    elif as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())
     else:
         print(plan_report.render(made, loaded), end="")

@@ -58,9 +58,10 @@ def launch(
     store: Store = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Start one server, print its endpoint, keep it until Ctrl-C, and prove that it is gone.
+    """Start one server and keep it until Ctrl-C.
 
-    Exit codes: 130 after Ctrl-C and 143 after SIGTERM; 6 if it does not get ready or dies.
+    Prints its endpoint once it is ready; at the end it proves that nothing of it is left. Exit codes: 130 after Ctrl-C
+    and 143 after SIGTERM; 6 if it does not get ready or dies.
     """
     flags = launching.Flags(
         engine=engine,
@@ -118,7 +119,7 @@ def engines(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show which engines there are, which are here, and how to get the others."""
+    """Show the engines, which are here, and how to get the others."""
     import msgspec
 
     from loadgen import engines as survey
