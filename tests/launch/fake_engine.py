@@ -49,10 +49,12 @@ class Engine(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked = 0
 
-    def answer(self, status, value):
+    def answer(self, status, value, **headers):
         body = json.dumps(value).encode() if not isinstance(value, bytes) else value
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
+        for name, text in headers.items():
+            self.send_header(name, text)
         self.end_headers()
         self.wfile.write(body)
 
@@ -62,6 +64,8 @@ class Engine(http.server.BaseHTTPRequestHandler):
             self.answer(503 if flags.mode == "warming" and Engine.asked < 3 else 200, {})
         elif self.path == "/v1/models":
             self.answer(200, {"data": [{"id": "another" if flags.mode == "misnamed" else flags.name}]})
+        elif self.path == "/info":
+            self.answer(200, {"model_id": "another" if flags.mode == "misnamed" else flags.name})
         elif self.path == "/version":
             self.answer(200, {"version": "1.10"})
         elif self.path == "/metrics":
@@ -76,6 +80,10 @@ class Engine(http.server.BaseHTTPRequestHandler):
             return self.answer(200, {})
         if flags.mode == "sick":
             os._exit(3)
+        if flags.mode == "redirecting":
+            return self.answer(307, {}, location=f"http://127.0.0.1:{flags.port}/elsewhere")
+        if flags.mode == "listing":
+            return self.answer(200, [{"generated_text": "a", "details": {"generated_tokens": 1}}])
         if flags.mode == "failing":
             return self.answer(500, {"error": {"message": "out of pages"}})
         if flags.mode == "strict":

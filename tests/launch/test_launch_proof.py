@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from loadgen.launch import MemoryProof, StopProof
+from loadgen.launch.command import Container
+from loadgen.launch.containers import image_of, living, remove
 from loadgen.launch.facts import installed_version
+from loadgen.launch.models import model_revision
 from loadgen.launch.processes import Tree, end, identify, send
 
 GONE = StopProof(
@@ -39,6 +42,7 @@ def test_a_server_of_which_nothing_is_left_has_no_problems() -> None:
     [
         ({"left": (7, 8)}, "processes 7, 8 live in spite of SIGKILL"),
         ({"containers_left": ("c1",)}, "containers c1 could not be removed"),
+        ({"containers_left": None}, "whether its container is gone is not known"),
         ({"port_free": False}, "port 8000 is still in use"),
         (
             {"memory": MemoryProof({1: 3 * 10**9}, (4711,), 60.0)},
@@ -51,6 +55,24 @@ def test_what_is_left_of_a_server_is_a_sentence(left: dict[str, object], sentenc
     assert not proof.ok
     (problem,) = proof.problems()
     assert problem.startswith(sentence)
+
+
+@pytest.mark.parametrize("program", ["false", "/no/such/docker"])
+def test_a_container_engine_that_does_not_answer_leaves_it_open_what_lives(program: str) -> None:
+    container = Container(program, "c", "loadgen.server=c")
+    assert living(container) is None
+    assert remove(container, 0.0) is None
+    assert image_of(container) == {}
+
+
+def test_the_revision_of_a_hubs_model_is_the_one_that_its_cache_holds(tmp_path: Path) -> None:
+    main = tmp_path / "models--org--m" / "refs" / "main"
+    main.parent.mkdir(parents=True)
+    main.write_text("0123abcd\n")
+    environ = {"HF_HUB_CACHE": str(tmp_path)}
+    assert model_revision("org/m", environ) == "0123abcd"
+    assert model_revision("org/other", environ) is None
+    assert model_revision("./m", environ) is None
 
 
 def test_a_version_is_the_last_line_of_its_command_and_none_without_the_engine() -> None:

@@ -13,11 +13,16 @@ from fake_engine import Make
 from loadgen.errors import LaunchError
 from loadgen.launch import (
     LaunchCancelled,
+    LaunchSpec,
     PortLost,
     Server,
+    free_port,
+    load_recipe,
+    render,
     start,
     start_ready,
 )
+from loadgen.launch.hints import hint
 
 
 def test_readiness_asks_one_exact_token_by_the_backend(make: Make, folder: Path) -> None:
@@ -101,3 +106,53 @@ def test_an_answer_from_another_server_on_our_port_is_not_ours(make: Make, folde
         finally:
             server.stop()
         assert other.alive()
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed_with_the_key(
+    launched: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUR_KEY", "sk-1234567890")
+    server = launched("redirecting", api_key_env="OUR_KEY")
+    with pytest.raises(LaunchError, match="answered POST /v1/chat/completions with HTTP 307"):
+        server.wait_ready()
+    assert [line for line in server.log_tail() if line.startswith("asked")] == server.log_tail()[-1:]
+
+
+@pytest.mark.parametrize(("mode", "served"), [("listing", True), ("misnamed", False)])
+def test_tgis_list_of_one_reply_and_the_model_that_its_info_names_are_understood(
+    make: Make, folder: Path, tmp_path: Path, mode: str, served: bool
+) -> None:
+    make()  # writes the engine and its recipe
+    text = (tmp_path / "mine.yaml").read_text().replace("models: /v1/models", "models: /info")
+    (tmp_path / "tgi.yaml").write_text(f"{text}backend: tgi_generate\n")
+    spec = LaunchSpec(name="t", engine="./tgi.yaml", model="m/x", options={"mode": mode})
+    command = render(load_recipe("./tgi.yaml", tmp_path), spec, port=free_port(), run_id="r", launchers=tmp_path)
+    with start(command, folder) as server:
+        if served:
+            server.wait_ready()
+        else:
+            with pytest.raises(LaunchError, match="serves 'another' and not 'm/x'"):
+                server.wait_ready()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("OSError: [Errno 28] No space left on device: '/x'", "A disk is full: free space"),
+        ("docker: Cannot connect to the Docker daemon at unix:///x. Is it running?", "The container engine does not"),
+        ("manifest unknown", "The image could not be fetched"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to", "The GPU has too little free memory"),
+        ("/x/python: No module named vllm", "Its python has no module vllm: install it so"),
+        ("Setting max batch total tokens to 5", ""),
+    ],
+)
+def test_a_last_line_that_has_one_meaning_is_explained(line: str, sentence: str) -> None:
+    said = hint(["loading", line, "Traceback"], "install it so")
+    assert said.startswith(sentence)
+    assert bool(said) is bool(sentence)
+
+
+def test_the_meaning_of_a_death_stands_before_its_log(launched: Callable[..., Server]) -> None:
+    server = launched("dies", options={"say": ["write failed: No space left on device"]})
+    with pytest.raises(LaunchError, match=r"died while loading, .*\nA disk is full: .*\nThe last lines of"):
+        server.wait_ready()

@@ -133,3 +133,32 @@ def test_a_server_works_in_its_own_folder_and_sees_only_allowed_variables(
         assert b"GIVEN=y" in environment
         assert not any(entry.startswith(b"SOMETHING_OF_MINE") for entry in environment)
         assert (process / "cwd").resolve() == folder.resolve()
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_started(make: Make, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "server.json.part").symlink_to("/dev/full")
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(
+        LaunchError, match=r"mine \(target t\) is not started: cannot write .*: No space left on device"
+    ):
+        start(make()(free_port()), folder)
+    assert not (folder / "server.log").exists()
+
+
+def test_a_disk_that_becomes_full_does_not_keep_a_server_from_its_stop(make: Make, folder: Path) -> None:
+    server = start_ready(make(), folder)
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    (folder / "server.json.part").symlink_to("/dev/full")
+    assert server.stop().ok
+    assert kept(folder)["state"] == "ready"  # what was written before is whole
+    assert not ProcessId.from_json(kept(folder)).alive()
+
+
+def test_a_program_that_may_not_be_run_is_a_sentence(make: Make, folder: Path, tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text("")
+    with pytest.raises(LaunchError, match="could not be started: Permission denied"):
+        start(make(python=str(program))(free_port()), folder)
