@@ -26,7 +26,7 @@ from hf_metrics import Metrics
 from hf_reply import Ask, Refused, Reply, Token
 
 if TYPE_CHECKING:
-    from hf_slots import Slots
+    from hf_slots import Rows
 
 T = TypeVar("T")
 GRACE_S = 2.0
@@ -56,7 +56,7 @@ class Policy:
 class Batching:
     """The engine over slots. All methods are called in the event loop; ``thread`` is where the model runs."""
 
-    def __init__(self, slots: Slots, policy: Policy, metrics: Metrics, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, slots: Rows, policy: Policy, metrics: Metrics, thread: ThreadPoolExecutor) -> None:
         self._slots = slots
         self._policy = policy
         self._metrics = metrics
@@ -86,6 +86,10 @@ class Batching:
     def wake(self) -> None:
         """Looks again at what waits and at what was cancelled."""
         self._news.set()
+
+    async def reset_memory(self) -> None:
+        """Starts the peaks of memory anew, between two steps."""
+        await self._in_thread(self._slots.reset_memory)
 
     def stop(self) -> None:
         """Takes no more requests; what is in the batch has `GRACE_S` to end, counted from the first call."""
@@ -143,8 +147,7 @@ class Batching:
         except Exception as error:  # noqa: BLE001 - whatever the model raises is this request's failure, not the server's
             self._metrics.ended("error")
             reply.fail(failure(error))
-            if self._slots.used > len(self._rows):
-                self._slots.drop(self._slots.used - 1)
+            self._slots.cut(len(self._rows))
             return
         self._rows.append(row)
         self._hand_over([token], [row])
@@ -199,7 +202,7 @@ class Batching:
             self._metrics.ended("error")
             row.reply.fail(error)
         self._rows.clear()
-        self._slots.reset()
+        self._slots.cut(0)
 
     def _fail_all(self, error: Refused) -> None:
         self._fail_rows(error)
@@ -224,6 +227,7 @@ class Batching:
 def failure(error: Exception) -> Refused:
     """What a client is told of a step that failed; the log has the rest."""
     traceback.print_exception(error)
+    traceback.clear_frames(error.__traceback__)  # they hold what the step had allocated
     if isinstance(error, torch.OutOfMemoryError):
         return Refused(
             503,

@@ -67,6 +67,10 @@ def app(service: Service) -> Starlette:
     async def version(_: Request) -> Response:
         return JSONResponse(service.about)
 
+    async def reset_peak_memory(_: Request) -> Response:
+        await service.engine.reset_memory()
+        return JSONResponse({"status": "ok"})
+
     async def refused(request: Request, error: Exception) -> Response:
         service.metrics.refused()
         return error_response(refusal(request, error))
@@ -79,6 +83,7 @@ def app(service: Service) -> Starlette:
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/version", version),
+            Route("/reset_peak_memory", reset_peak_memory, methods=["POST"]),
         ],
         exception_handlers={Refused: refused, HTTPException: refused, Exception: refused},
     )

@@ -7,11 +7,15 @@ observation per decode step, so its sum over its count is the mean batch that wa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from hf_reply import Reply
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+
+if TYPE_CHECKING:
+    from hf_memory import Memory
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -19,30 +23,34 @@ OUTCOMES = ("stop", "length", "cancelled", "error", "refused")
 
 
 class CudaMemory:
-    """Peak memory of torch's allocator since the start, by device; nothing where there is no CUDA."""
+    """The GPUs' memory as torch counts it (`hf_memory`), of all ranks; nothing where there is no GPU."""
+
+    def __init__(self, read: Callable[[], Memory | None]) -> None:
+        self._read = read
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Prometheus' collector protocol."""
-        import torch
-
-        if not torch.cuda.is_available():
-            return
-        live = GaugeMetricFamily("hf:memory_allocated_peak_bytes", "Peak of live tensors", labels=["device"])
-        held = GaugeMetricFamily("hf:memory_reserved_peak_bytes", "Peak held by torch's allocator", labels=["device"])
-        for index in range(torch.cuda.device_count()):
-            live.add_metric([f"cuda:{index}"], torch.cuda.max_memory_allocated(index))
-            held.add_metric([f"cuda:{index}"], torch.cuda.max_memory_reserved(index))
-        yield from (live, held)
+        if (memory := self._read()) is not None:
+            since = "since the start or the last POST /reset_peak_memory, summed over GPUs"
+            yield GaugeMetricFamily("hf:memory_peak_bytes", f"Peak of live tensors {since}", value=memory.peak)
+            yield GaugeMetricFamily(
+                "hf:memory_reserved_bytes", f"Most that torch's allocator held {since}", value=memory.reserved
+            )
 
 
 class Metrics:
     """The server's counters. One object a process; the event loop alone writes to it."""
 
-    def __init__(self, info: Mapping[str, str], kv_capacity_tokens: int | None) -> None:
+    def __init__(
+        self,
+        info: Mapping[str, str],
+        kv_capacity_tokens: int | None,
+        memory: Callable[[], Memory | None] = lambda: None,
+    ) -> None:
         registry = self._registry = CollectorRegistry()
         Info("loadgen_hf", "How this server runs", registry=registry).info(dict(info))
         ProcessCollector(registry=registry)  # process_resident_memory_bytes and its kin, where /proc is
-        registry.register(CudaMemory())
+        registry.register(CudaMemory(memory))
         if kv_capacity_tokens is not None:
             Gauge("hf:kv_capacity_tokens", "Tokens that the KV cache holds", registry=registry).set(kv_capacity_tokens)
         self.running = Gauge("hf:requests_running", "Requests in the batch", registry=registry)

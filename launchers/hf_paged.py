@@ -18,6 +18,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+import hf_memory
 from hf_batching import Policy
 from hf_metrics import Metrics
 from hf_reply import Ask, Refused, Reply, Token
@@ -59,11 +60,14 @@ def kv_capacity(manager: Any) -> int | None:
 class Paged:
     """The engine over transformers' manager, which runs already."""
 
-    def __init__(self, manager: Any, policy: Policy, metrics: Metrics, *, prefix_caching: bool) -> None:
+    def __init__(
+        self, manager: Any, policy: Policy, metrics: Metrics, *, prefix_caching: bool, devices: Sequence[int] = ()
+    ) -> None:
         self._manager = manager
         self._policy = policy
         self._metrics = metrics
         self._prefix_caching = prefix_caching
+        self._devices = devices
         self._replies: dict[str, Reply] = {}
         self._count = 0
         self._step = 0  # tokens handed over in this round of the event loop, which is one step of the manager
@@ -97,6 +101,10 @@ class Paged:
     def wake(self) -> None:
         """Looks again at what was cancelled."""
         self._news.set()
+
+    async def reset_memory(self) -> None:
+        """Starts the peaks of memory anew; a step of the manager may be under way."""
+        hf_memory.reset(self._devices)
 
     def stop(self) -> None:
         """Ends at once: the manager has no way to go on for a little while."""

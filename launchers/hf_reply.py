@@ -113,3 +113,6 @@ class Engine(Protocol):
 
     def wake(self) -> None:
         """Looks again at what was cancelled."""
+
+    async def reset_memory(self) -> None:
+        """Starts the peaks of the GPUs' memory anew."""

@@ -24,60 +24,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from hf_load import Loaded, Unusable, check_options, load
+from hf_load import Loaded, load, pick_device
+from hf_options import WAYS, Unusable, arguments, check_options
+from hf_ranks import Ranks, bind_to_leader, follow, meet_leader, pipe_to_leader
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from hf_http import Service
     from hf_metrics import Metrics
     from hf_reply import Engine
 
 BACKLOG = 1024
 SHUTDOWN_S = 4
-WAYS = {
-    "continuous": "continuous, one contiguous KV row per sequence (hf_batching)",
-    "static": "static, a batch runs until its last reply ends (hf_batching)",
-    "none": "none, one request at a time (hf_batching)",
-    "paged": "continuous, transformers' ContinuousBatchingManager with a paged KV cache",
-}
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Serve a transformers model with OpenAI's HTTP protocol.")
-    add = parser.add_argument
-    add("--model", required=True, help="folder or hub id")
-    add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8000)
-    add("--served-name", help="name in requests (default: --model as given)")
-    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:i")
-    add("--quantization", help="refused here unless it is none")
-    add("--tensor-parallel", type=int, default=1, help="refused here unless it is 1")
-    add("--sharding", default="none", choices=["none", "layers"], help="refused here unless it is none")
-    add("--attn", default="auto", help="auto, eager, sdpa, flash_attention_2, ...")
-    add("--max-batch-size", type=positive, default=32, help="sequences that run at once")
-    add(
-        "--max-model-len",
-        type=positive,
-        help="tokens of prompt and reply together (default: the model's, at most 4096)",
-    )
-    add("--max-waiting", type=positive, default=1024, help="requests that may wait for a place; more get a 503")
-    add("--batching", default="continuous", choices=list(WAYS))
-    add("--prefix-caching", action="store_true", help="share equal beginnings of prompts (batching paged)")
-    add("--load-format", default="auto", choices=["auto", "dummy"], help="dummy: random weights from the config")
-    add("--seed", type=int, default=0, help="seed of dummy weights and of sampling without a seed of its own")
-    add("--threads", type=positive, help="CPU threads of torch (default: its own choice)")
-    add("--step-delay-ms", type=float, default=0.0, help="sleep so long in each decode step (for tests)")
-    add("--trust-remote-code", action="store_true")
-    return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+SHARDING = {"none": "none", "layers": "layers (device_map: a naive pipeline, one GPU computes at a time)"}
 
 
 def main() -> int:
@@ -85,23 +45,45 @@ def main() -> int:
     args = arguments()
     for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         signal.signal(number, lambda *_, code=code: os._exit(code))  # until it listens there is nothing to finish
+    ranks: Ranks | None = None
     try:
         check_options(args)
+        if args.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what transformers chooses by itself must be the CPU, too
+        if (pipe := pipe_to_leader()) is not None:
+            return rank(args, pipe)
         listener = reserve(args.host, args.port)
+        ranks = Ranks(args.tensor_parallel) if args.tensor_parallel > 1 else None
         start = time.perf_counter()
+        if ranks is not None:
+            ranks.meet(pick_device(args.device, 0, args.tensor_parallel))
         loaded = load(args)
         load_s = time.perf_counter() - start
         say(
             f"loaded in {load_s:.2f} s: {args.model} on {loaded.device}, {loaded.model.dtype}, weights {loaded.weights}"
         )
-        thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        return asyncio.run(serve(args, loaded, listener, thread, load_s))
+        return asyncio.run(serve(args, loaded, listener, load_s, ranks))
     except Unusable as error:
         print(error, file=sys.stderr, flush=True)
         return 2
     except PortInUse as error:
         print(error, file=sys.stderr, flush=True)
         return 1
+    finally:
+        if ranks is not None:
+            ranks.end()
+
+
+def rank(args: argparse.Namespace, pipe: Connection) -> int:
+    """A rank that follows: loads its part of the model and does what the leader does. Does not return but by an
+    error."""
+    bind_to_leader()
+    number = int(os.environ["RANK"])
+    meet_leader(pipe, pick_device(args.device, number, args.tensor_parallel))
+    loaded = load(args, number)
+    from hf_warm import make_rows
+
+    return follow(pipe, lambda: make_rows(args, loaded))
 
 
 class PortInUse(Exception):
@@ -120,19 +102,28 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    args: argparse.Namespace, loaded: Loaded, listener: socket.socket, thread: ThreadPoolExecutor, load_s: float
+    args: argparse.Namespace, loaded: Loaded, listener: socket.socket, load_s: float, ranks: Ranks | None
 ) -> int:
     """Warms up, listens, serves until a signal; the exit code."""
     start = time.perf_counter()
     from hf_warm import warm_paged, warm_slots
 
-    make_engine, warmed, capacity = await (warm_paged if args.batching == "paged" else warm_slots)(args, loaded, thread)
-    say(f"warmed up in {time.perf_counter() - start:.2f} s: {warmed}")
-    about = describe(args, loaded, warmed=warmed, load_s=load_s)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    paged = args.batching == "paged"
+    warm = await (warm_paged(args, loaded, thread) if paged else warm_slots(args, loaded, thread, ranks))
+    warm_s = time.perf_counter() - start
+    say(f"warmed up in {warm_s:.2f} s: {warm.words}")
+    about = describe(args, loaded) | {
+        "warmed_up": warm.words,
+        "warmed_up_s": round(warm_s, 3),
+        "load_s": round(load_s, 3),
+        "started": int(time.time()),
+    }
     from hf_metrics import Metrics
 
-    metrics = Metrics({key: str(value) for key, value in about.items() if isinstance(value, str)}, capacity)
-    engine = make_engine(metrics)
+    info = {key: str(value) for key, value in about.items() if isinstance(value, str)}
+    metrics = Metrics(info, warm.kv_tokens, warm.memory)
+    engine = warm.engine(metrics)
     work = asyncio.create_task(engine.run())
     service = make_service(args, loaded, engine, metrics, about, work)
     gc.collect()
@@ -214,8 +205,8 @@ def make_service(
     return Service(reader, engine, metrics, decode, about, broken)
 
 
-def describe(args: argparse.Namespace, loaded: Loaded, *, warmed: str, load_s: float) -> dict[str, Any]:
-    """The page /version."""
+def describe(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
+    """The page /version, without what the start measured."""
     import torch
     import transformers
 
@@ -231,15 +222,24 @@ def describe(args: argparse.Namespace, loaded: Loaded, *, warmed: str, load_s: f
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "device": loaded.device,
         "quantization": loaded.quantization,
-        "tensor_parallel": 1,
+        "weights_bytes": loaded.weights_bytes,
+        "tensor_parallel": args.tensor_parallel,
+        "sharding": SHARDING[args.sharding],
+        "layers_on": loaded.layers_on,
+        "kv_cache": "none"
+        if args.no_kv_cache
+        else "paged"
+        if args.batching == "paged"
+        else "static"
+        if args.static_cache
+        else "slots",
+        "compile": args.compile,
+        "prompt_logits": args.prompt_logits,
         "attention": config._attn_implementation,
         "experts": config._experts_implementation if getattr(config, "num_experts", None) else None,
         "max_batch_size": 1 if args.batching == "none" else args.max_batch_size,
         "max_model_len": loaded.length,
         "threads": torch.get_num_threads(),
-        "warmed_up": warmed,
-        "load_s": round(load_s, 3),
-        "started": int(time.time()),
         "python": sys.version.split()[0],
     }
 

@@ -1,10 +1,13 @@
 """The model with a place for each sequence of the batch: prefill of one prompt, one decode step of all.
 
-In: token ids. Out: the logits of the next token. Each layer keeps its keys and values in one block of
-(rows, heads, positions, head size); sequence i lives in row i, rows 0..n-1 are in use, and a row that ends is filled
-with the last one, so that a step computes no empty place. A step attends over as many positions as the longest row
-has; the shorter rows mask the rest. That reads some padding, and it is the price for plain dense attention: the paged
-way (`hf_paged`) packs all sequences into one, which on a CPU makes every sequence attend to the keys of all others.
+In: token ids. Out: the logits of the next token. Sequence i lives in row i of the cache (`hf_cache`), rows 0..n-1 are
+in use, and a row that ends is filled with the last one, so that a step computes no empty place. A step attends over as
+many positions as the longest row has; the shorter rows mask the rest. That reads some padding, and it is the price for
+plain dense attention: the paged way (`hf_paged`) packs all sequences into one, which on a CPU makes every sequence
+attend to the keys of all others.
+
+With a static cache a step is filled up to a power of two of rows and attends over all positions, so that there are few
+shapes and a compiler can know them all beforehand; the rows that fill it up are free ones, and nobody reads them.
 
 Only models whose every layer has full attention fit; `unfit` says so in a sentence.
 """
@@ -12,84 +15,70 @@ Only models whose every layer has full attention fit; `unfit` says so in a sente
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import hf_memory
 import torch
-from transformers import Cache, DynamicCache
-
-CLEARED = 128
-"""Positions are zeroed in steps of this many before their first use: what is masked must still be a number."""
+from hf_cache import SlotCache
+from transformers import DynamicCache
 
 
-class SlotCache(Cache):
-    """The keys and values of all rows. `rows` and `positions` say where the next decode step writes and reads."""
+class Rows(Protocol):
+    """What batches sequences: `Slots`, `Recompute`, or `Led` around one of them. Rows 0..used-1 are in use."""
 
-    def __init__(self, rows: int, length: int) -> None:
-        super().__init__(layers=[])
-        self.shape = (rows, length)
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self.cleared = 0
-        self.rows = torch.empty(0, dtype=torch.long)
-        self.positions = self.rows
-        self.longest = 0
+    rows: int
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by each attention layer in a decode step: keeps the new token's key and value, returns all."""
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
-        rows, positions = self.rows.to(keys.device), self.positions.to(keys.device)
-        keys[rows, :, positions] = key_states[:, :, 0]
-        values[rows, :, positions] = value_states[:, :, 0]
-        used = len(rows)
-        return keys[:used, :, : self.longest], values[:used, :, : self.longest]
+    @property
+    def used(self) -> int:
+        """Rows in use."""
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the name is transformers'
-        """Always 0: positions and masks are given to the model, and it need not work them out."""
-        return 0
+    def prefill(self, prompt: Sequence[int]) -> torch.Tensor:
+        """Takes a prompt into the next free row; the logits (vocabulary) of its first new token."""
 
-    def fill(self, row: int, prefilled: Any) -> None:
-        """Takes a prompt's keys and values, from a prefill of its own, into a row."""
-        if not self.keys:
-            self.keys = [self._block(layer.keys) for layer in prefilled.layers]
-            self.values = [self._block(layer.values) for layer in prefilled.layers]
-        length = prefilled.get_seq_length()
-        self.clear_to(length)
-        for layer, keys, values in zip(prefilled.layers, self.keys, self.values, strict=True):
-            keys[row, :, :length] = layer.keys[0]
-            values[row, :, :length] = layer.values[0]
+    def decode(self, tokens: Sequence[int]) -> torch.Tensor:
+        """One step: the newest token of each row goes in, the logits (rows, vocabulary) of the next come out."""
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copies a row to another place."""
-        for block in (*self.keys, *self.values):
-            block[target, :, :length] = block[source, :, :length]
+    def drop(self, row: int) -> None:
+        """Frees a row; the last row takes its place."""
 
-    def clear_to(self, length: int) -> None:
-        """Makes the positions below ``length`` hold numbers. The blocks are not zeroed whole at the start, so that a
-        CPU's memory is taken up by what is used and not by what could be."""
-        if length <= self.cleared:
-            return
-        upto = min(-(-length // CLEARED) * CLEARED, self.shape[1])
-        for block in (*self.keys, *self.values):
-            block[:, :, self.cleared : upto] = 0
-        self.cleared = upto
+    def cut(self, used: int) -> None:
+        """Frees the rows from ``used`` on: all of them, or the one of a prefill that failed."""
 
-    def _block(self, states: torch.Tensor) -> torch.Tensor:
-        _, heads, _, size = states.shape
-        return torch.empty((self.shape[0], heads, self.shape[1], size), dtype=states.dtype, device=states.device)
+    def pretend(self, rows: int, length: int) -> None:
+        """Frees every row and says that so many hold so many tokens: for a warm-up at full size."""
+
+    def memory(self) -> hf_memory.Memory | None:
+        """The GPUs' memory since the last reset, None on a CPU."""
+
+    def reset_memory(self) -> None:
+        """Starts the peaks of memory anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How slots run: ``static`` shapes, a ``compiled`` mode of torch.compile or None, ``all_logits`` of a prompt
+    instead of the last, and the GPUs whose memory is counted."""
+
+    static: bool = False
+    compiled: str | None = None
+    all_logits: bool = False
+    devices: tuple[int, ...] = ()
 
 
 class Slots:
-    """A model and its rows. Every method is called from one thread; ``used`` rows are in use."""
+    """A model and its rows. Every method is called from one thread at a time."""
 
-    def __init__(self, model: Any, rows: int, length: int) -> None:
+    def __init__(self, model: Any, rows: int, length: int, way: Way = Way()) -> None:
         self.model = model
         self.rows = rows
         self.length = length
         self.lengths: list[int] = []
-        self._cache = SlotCache(rows, length)
-        self._keep_last = {"logits_to_keep": 1} if _takes_logits_to_keep(model) else {}
+        self._way = way
+        self._cache = SlotCache(rows, length, fixed=way.static)
+        self._flash = "flash" in str(model.config._attn_implementation)
+        self._keep = {"logits_to_keep": 1} if _takes_logits_to_keep(model) and not way.all_logits else {}
+        self._step = model if way.compiled is None else compiled(model, way.compiled)
 
     @property
     def used(self) -> int:
@@ -101,32 +90,43 @@ class Slots:
         """Computes a prompt into the next free row; the logits (vocabulary) of its first new token."""
         cache = DynamicCache(config=self.model.config)
         ids = torch.tensor([prompt], device=self.model.device)
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self._keep_last)
-        logits: torch.Tensor = output.logits[0, -1]
+        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self._keep)
+        logits: torch.Tensor = output.logits.float()[0, -1] if self._way.all_logits else output.logits[0, -1].float()
         self._cache.fill(self.used, cache)
         self.lengths.append(len(prompt))
-        return logits.float()
+        return logits
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int]) -> torch.Tensor:
         """One step: the newest token of each row goes in, the logits (rows, vocabulary) of the next come out."""
-        device, cache = self.model.device, self._cache
-        cache.positions = torch.tensor(self.lengths, device=device)
-        cache.rows = torch.arange(self.used, device=device)
-        cache.longest = max(self.lengths) + 1
+        device, cache, used = self.model.device, self._cache, self.used
+        idle = [0] * (step_rows(used, self.rows) - used if self._way.static else 0)
+        cache.positions = torch.tensor(self.lengths + idle, device=device)
+        cache.rows = torch.arange(used + len(idle), device=device)
+        cache.longest = self.length if self._way.static else max(self.lengths) + 1
         cache.clear_to(cache.longest)
-        hidden = torch.arange(cache.longest, device=device) > cache.positions[:, None]
-        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device).masked_fill_(hidden, float("-inf"))
-        output = self.model(
-            input_ids=torch.tensor(tokens, device=device)[:, None],
-            attention_mask=mask[:, None, None],
+        if self._way.compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        output = self._step(
+            input_ids=torch.tensor([*tokens, *idle], device=device)[:, None],
+            attention_mask=self._mask(),
             position_ids=cache.positions[:, None],
             past_key_values=cache,
             use_cache=True,
         )
         self.lengths = [length + 1 for length in self.lengths]
-        logits: torch.Tensor = output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:used, -1]
         return logits.float()
+
+    def _mask(self) -> torch.Tensor | None:
+        """Hides the positions that a row does not have: what is added to the scores, or for flash attention, which
+        leaves hidden positions out, which of them are there."""
+        cache, device = self._cache, self.model.device
+        hidden = torch.arange(cache.longest, device=device) > cache.positions[:, None]
+        if self._flash:
+            return ~hidden
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device).masked_fill_(hidden, float("-inf"))
+        return mask[:, None, None]
 
     @torch.inference_mode()
     def drop(self, row: int) -> None:
@@ -137,9 +137,32 @@ class Slots:
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
 
-    def reset(self) -> None:
-        """Frees every row, after a step that failed in the middle."""
-        self.lengths = []
+    def cut(self, used: int) -> None:
+        """Frees the rows from ``used`` on."""
+        del self.lengths[used:]
+
+    def pretend(self, rows: int, length: int) -> None:
+        """Says that so many rows hold so many tokens."""
+        self.lengths = [length] * rows
+
+    def memory(self) -> hf_memory.Memory | None:
+        """The GPUs' memory since the last reset, None on a CPU."""
+        return hf_memory.read(self._way.devices)
+
+    def reset_memory(self) -> None:
+        """Starts the peaks of memory anew."""
+        hf_memory.reset(self._way.devices)
+
+
+def step_rows(used: int, rows: int) -> int:
+    """The rows of a step of fixed shape: the next power of two, at most all."""
+    return int(min(1 << (used - 1).bit_length(), rows))
+
+
+def compiled(model: Any, mode: str) -> Any:
+    """The model as torch.compile makes it: one program for each number of rows."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    return torch.compile(model, mode=None if mode == "default" else mode, dynamic=False)
 
 
 def unfit(config: Any) -> str | None:
@@ -148,9 +171,9 @@ def unfit(config: Any) -> str | None:
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if kinds - {"full_attention"}:
         return f"its layers are {', '.join(sorted(kinds))}, and slots hold full attention only"
-    attention = text._attn_implementation
-    if attention not in ("sdpa", "eager"):
-        return f"slots need --attn sdpa or eager, and it is {attention}"
+    attention = str(text._attn_implementation)
+    if attention not in ("sdpa", "eager") and "flash" not in attention:
+        return f"slots need --attn sdpa, eager or a flash attention, and it is {attention}"
     return None
 
 

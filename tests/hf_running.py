@@ -60,10 +60,10 @@ def write_inputs(folder: Path, **changes: Any) -> tuple[Path, Path]:
     return config, prompts
 
 
-def made_model(base: Path) -> Path:
-    """The small model of the session, made at the first call: later ones find it made."""
-    out = base / "small-model"
-    config, prompts = write_inputs(base / "small-model-inputs")
+def made_model(base: Path, name: str = "small-model", **changes: Any) -> Path:
+    """A small model of the session, made at the first call: later ones find it made."""
+    out = base / name
+    config, prompts = write_inputs(base / f"{name}-inputs", **changes)
     options = ("--config", str(config), "--prompts", str(prompts), "--out", str(out), "--vocab-size", "512")
     done = program("make_model.py", *options)
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ class CountingSlots:
         self.used = 0
         self.calls: list[tuple[str, Any]] = []
         self.fail_at: str | None = None
+        self.error: Exception = RuntimeError("the card fell off the bus")
 
     def prefill(self, prompt: Sequence[int]) -> Any:
         self.used += 1
@@ -41,15 +42,15 @@ class CountingSlots:
         self.used -= 1
         self.calls.append(("drop", row))
 
-    def reset(self) -> None:
-        self.used = 0
+    def cut(self, used: int) -> None:
+        self.used = used
 
     def _logits(self, call: str, tokens: Sequence[int]) -> Any:
         import torch
 
         if self.fail_at == call:
             self.fail_at = None
-            raise RuntimeError("the card fell off the bus")
+            raise self.error
         logits = torch.zeros(len(tokens), VOCABULARY)
         for row, token in enumerate(tokens):
             logits[row, (token + 1) % VOCABULARY] = 2.0
@@ -134,6 +135,19 @@ def test_a_prefill_that_fails_ends_its_reply_alone_and_gives_the_row_back() -> N
     first, second = drive(slots, [(0, 4), (1, 2)])
     assert first.status == 500
     assert second == [2, 3, "length"]
+    assert slots.used == 0
+
+
+@pytest.mark.parametrize(("call", "lost"), [("prefill", 1), ("decode", 2)])
+def test_out_of_memory_is_a_503_to_those_it_struck_and_the_others_are_served(call: str, lost: int) -> None:
+    import torch
+
+    slots = CountingSlots(rows=2)
+    slots.fail_at, slots.error = call, torch.OutOfMemoryError("Tried to allocate 2.00 GiB.\nA second line")
+    *struck, last = drive(slots, [(0, 4), (1, 4), (2, 3)][2 - lost :], way="static")
+    assert [error.status for error in struck] == [503] * lost
+    assert all(error.message.startswith("Out of memory: Tried to allocate 2.00 GiB. Start") for error in struck)
+    assert last == [3, 4, 5, "length"]
     assert slots.used == 0
 
 

@@ -42,10 +42,14 @@ def test_a_start_and_a_stop(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--quantization", "bnb-8bit"), "--quantization bnb-8bit: this server does not quantize"),
-        (("--tensor-parallel", "2"), "--tensor-parallel 2: this server runs in one process"),
-        (("--sharding", "layers"), "--sharding layers"),
         (("--prefix-caching",), "--batching paged"),
+        (("--compile", "default"), "--compile default needs --static-cache"),
+        (("--no-kv-cache", "--static-cache"), "exclude one another"),
+        (("--batching", "paged", "--tensor-parallel", "2"), "--tensor-parallel: --batching paged is transformers' own"),
+        (("--tensor-parallel", "2", "--sharding", "layers"), "two ways to spread a model"),
+        (("--tensor-parallel", "2", "--quantization", "bnb-4bit"), "splits plain weights only"),
+        (("--tensor-parallel", "2", "--device", "cuda:1"), "rank i runs on cuda:i"),
+        (("--quantization", "nf4"), "invalid choice: 'nf4'"),
         (("--model", "/no/such/folder"), "The model folder /no/such/folder does not exist"),
         (("--max-batch-size", "0"), "0 is not 1 or more"),
     ],
@@ -64,6 +68,8 @@ def test_what_cannot_be_met_is_refused_before_anything_is_loaded(
     [
         (("--device", "cuda:63"), "--device cuda:63: torch"),
         (("--max-model-len", "9999"), "this model has 512 positions"),
+        (("--tensor-parallel", "2"), "has 1 num_key_value_heads, and each rank must get the same number"),
+        (("--experts", "eager"), "is a dense model and has no experts"),
     ],
 )
 def test_what_torch_or_the_model_do_not_have_is_a_sentence(
@@ -78,7 +84,7 @@ def test_what_torch_or_the_model_do_not_have_is_a_sentence(
 def test_a_missing_package_is_named(model: Path) -> None:
     done = program("hf_server.py", "--model", str(model), python=(sys.executable, "-S"))
     assert done.returncode == 2
-    assert "cannot import torch, transformers, starlette, uvicorn, prometheus-client" in done.stderr
+    assert "cannot import torch, transformers, accelerate, starlette, uvicorn, prometheus-client" in done.stderr
 
 
 def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
