@@ -12,6 +12,7 @@ from typing import Any
 from loadgen import backends, launch, workloads
 from loadgen.backends import RequestOptions
 from loadgen.errors import UsageError
+from loadgen.launch.command import is_local
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.summary import Doubt
@@ -57,8 +58,8 @@ def check_target(folder: Path, name: str, target: Target) -> None:
     launch.wire_of(recipe, name, target.backend)
     if target.endpoint is None:
         spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
-        launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
-        _check_model(folder, name, target)
+        command = launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
+        _check_model(folder, name, target, command, "hub" in recipe.options)
 
 
 def check_asking(folder: Path, cell: Cell, name: str) -> None:
@@ -85,11 +86,16 @@ def check_asking(folder: Path, cell: Cell, name: str) -> None:
     backend.body(prompt, options_of(cell, target, "", {}, {}))
 
 
-def _check_model(folder: Path, name: str, target: Target) -> None:
+def _check_model(folder: Path, name: str, target: Target, command: launch.Command, asks_hub: bool) -> None:
+    """A container has a cache of its own, and sees of this machine what is mounted; some engines ask no hub at all."""
     if isinstance(target.model, MadeModel):
         if not (folder / target.model.config).is_file():
             raise UsageError(f"targets.{name}.model.config: there is no file {folder / target.model.config}.")
-    elif target.image is None and (sentence := launch.missing_model_sentence(target.model, folder=folder)):
+        return
+    here = command.container is None
+    mounted = any(word.endswith(":ro") and word.startswith(f"{command.model}:") for word in command.argv)
+    looked_for = here or mounted if is_local(target.model) else here and asks_hub
+    if looked_for and (sentence := launch.missing_model_sentence(target.model, folder=folder)):
         raise UsageError(f"targets.{name}.model: {sentence}")
 
 

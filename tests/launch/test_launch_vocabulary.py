@@ -125,6 +125,18 @@ def test_a_plan_checks_a_target_of_every_engine_without_starting_anything(engine
         check_target(tmp_path, "t", Target.model_validate(target | endpoint))
 
 
+def test_a_model_is_looked_for_where_the_engine_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    for engine, model in [("vllm", "no/where"), ("vllm", "/no/where"), ("tgi", "/no/where"), ("ollama", "./where")]:
+        with pytest.raises(UsageError, match=r"targets\.t\.model"):
+            check_target(tmp_path, "t", Target.model_validate({"engine": engine, "model": model}))
+    for engine, model in [("ollama", "qwen2:0.5b"), ("tgi", "no/where")]:  # its own store; the container's cache
+        check_target(tmp_path, "t", Target.model_validate({"engine": engine, "model": model}))
+    inside = {"engine": "tgi", "model": "/data/m", "options": {"volumes": ["/srv:/data"]}}
+    check_target(tmp_path, "t", Target.model_validate(inside))
+
+
 def test_recipes_use_our_words_and_not_their_engines() -> None:
     for engine in recipes():
         assert not set(load_recipe(engine, Path()).options) & ALIASES, engine
