@@ -6,7 +6,8 @@ and how to prove that it is gone (``proof``). ``leftovers`` finds the servers of
 started so::
 
     recipe = load_recipe(spec.engine, spec.folder)
-    server = start_ready(lambda port: render(recipe, spec, port=port, run_id=run, launchers=launchers_folder()), folder)
+    make = partial(render, recipe, spec, run_id=run, launchers=launchers_folder(), folder=folder)
+    server = start_ready(lambda port: make(port=port), folder)
 """
 
 from loadgen.launch.command import Command, LaunchSpec, OptionError, dry_run_text
