@@ -92,9 +92,9 @@ def test_a_word_of_the_engines_own_is_answered_with_ours(engine: str, theirs: st
 
 def test_an_unknown_word_of_an_option_is_refused_with_those_it_has() -> None:
     with pytest.raises(
-        OptionError, match=r"options\.quantization: vllm has no 'nf4'; launchers/vllm.yaml knows none, awq"
+        OptionError, match=r"options\.quantization: vllm has no 'zzz'; launchers/vllm.yaml knows none, awq"
     ):
-        command(spec("vllm", options={"quantization": "nf4"}))
+        command(spec("vllm", options={"quantization": "zzz"}))
 
 
 def test_a_switch_takes_true_or_false_and_nothing_else() -> None:
