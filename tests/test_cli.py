@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,48 @@ def test_the_version_is_printed(tmp_path: Path) -> None:
     assert loadgen(tmp_path, "--version").out == f"loadgen {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["report"], ["schema"]])
+@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["report"], ["schema"], ["launch"], ["engines"], ["doctor"]])
 def test_every_help_ends_with_an_example_or_the_commands(tmp_path: Path, words: list[str]) -> None:
     done = loadgen(tmp_path, *words, "--help")
     assert done.code == 0
     assert "Example: loadgen" in done.out if words else "run" in done.out
+
+
+def test_every_command_has_an_example_that_it_understands_and_that_fits_a_terminal() -> None:
+    from typer.main import get_group
+
+    from loadgen.cli import app
+
+    group = get_group(app)
+    for name, command in group.commands.items():
+        example = (command.epilog or "").removeprefix("Example: ")
+        words = shlex.split(example.partition(" > ")[0])
+        assert words[:2] == ["loadgen", name]
+        command.make_context(name, words[2:])
+        assert len(f"  Example: {example}") <= 80
+
+
+def test_the_list_of_commands_says_of_each_in_a_whole_line_what_it_does(tmp_path: Path) -> None:
+    listed = loadgen(tmp_path, "--help").out.partition("Commands:\n")[2].splitlines()
+    assert len(listed) >= 8
+    assert [line for line in listed if line.endswith("...")] == []
+
+
+def test_keep_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    import loadgen.run
+    from loadgen.cli import app
+    from loadgen.errors import LaunchError
+
+    asked = []
+
+    def execute(request: loadgen.run.Request, watcher: object) -> None:
+        asked.append(request.keep)
+        raise LaunchError("enough")
+
+    monkeypatch.setattr(loadgen.run, "execute", execute)
+    scenario = str(write_scenario(tmp_path, GOOD))
+    for words in ([], ["--keep"]):
+        CliRunner().invoke(app, ["run", scenario, "--store", str(tmp_path / "store"), *words])
+    assert asked == [False, True]

@@ -51,7 +51,7 @@ def spec_of(flags: Flags) -> tuple[LaunchSpec, MadeModel | None]:
             spec,
             options={**spec.options, **dict(_option(text) for text in flags.options)},
             env={**spec.env, **dict(_variable(text) for text in flags.env)},
-            args=(*spec.args, *(word for text in flags.args for word in shlex.split(text))),
+            args=(*spec.args, *(word for text in flags.args for word in _words(text))),
             **changes,
         ),
         made,
@@ -132,6 +132,13 @@ def _option(text: str) -> tuple[str, Any]:
     if problems:
         raise UsageError(str(problems[0]))
     return name.strip(), None if node is None else node.plain()
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--args {text}: a shell could not read this either ({error}); mend its quotes.") from error
 
 
 def _variable(text: str) -> tuple[str, str]:
