@@ -39,34 +39,41 @@ class CudaMemory:
 
 
 class Metrics:
-    """The server's counters. One object a process; the event loop alone writes to it."""
+    """The server's counters. One object a process; the event loop alone writes to it.
+
+    ``prefix`` begins every name; `ct2_server` counts the same things under its own.
+    """
 
     def __init__(
         self,
         info: Mapping[str, str],
         kv_capacity_tokens: int | None,
         memory: Callable[[], Memory | None] = lambda: None,
+        prefix: str = "hf",
     ) -> None:
         registry = self._registry = CollectorRegistry()
-        Info("loadgen_hf", "How this server runs", registry=registry).info(dict(info))
+        Info(f"loadgen_{prefix}", "How this server runs", registry=registry).info(dict(info))
         ProcessCollector(registry=registry)  # process_resident_memory_bytes and its kin, where /proc is
         registry.register(CudaMemory(memory))
         if kv_capacity_tokens is not None:
-            Gauge("hf:kv_capacity_tokens", "Tokens that the KV cache holds", registry=registry).set(kv_capacity_tokens)
-        self.running = Gauge("hf:requests_running", "Requests in the batch", registry=registry)
-        self.waiting = Gauge("hf:requests_waiting", "Requests that wait for a place", registry=registry)
-        self.batch_size = Histogram("hf:batch_size", "Rows of each decode step", buckets=BATCHES, registry=registry)
-        self.batch_size_max = Gauge("hf:batch_size_max", "Largest decode step so far", registry=registry)
-        self.prompt_tokens = Counter(
-            "hf:prompt_tokens", "Prompt tokens of requests that left the queue", registry=registry
+            held = Gauge(f"{prefix}:kv_capacity_tokens", "Tokens that the KV cache holds", registry=registry)
+            held.set(kv_capacity_tokens)
+        self.running = Gauge(f"{prefix}:requests_running", "Requests in the batch", registry=registry)
+        self.waiting = Gauge(f"{prefix}:requests_waiting", "Requests that wait for a place", registry=registry)
+        self.batch_size = Histogram(
+            f"{prefix}:batch_size", "Rows of each decode step", buckets=BATCHES, registry=registry
         )
-        self.generation_tokens = Counter("hf:generation_tokens", "Tokens that left the model", registry=registry)
-        self.requests = Counter("hf:requests", "Requests by how they ended", ["outcome"], registry=registry)
+        self.batch_size_max = Gauge(f"{prefix}:batch_size_max", "Largest decode step so far", registry=registry)
+        self.prompt_tokens = Counter(
+            f"{prefix}:prompt_tokens", "Prompt tokens of requests that left the queue", registry=registry
+        )
+        self.generation_tokens = Counter(f"{prefix}:generation_tokens", "Tokens that left the model", registry=registry)
+        self.requests = Counter(f"{prefix}:requests", "Requests by how they ended", ["outcome"], registry=registry)
         for outcome in OUTCOMES:
             self.requests.labels(outcome)
         first, queue = "From a request's arrival to its first token", "From a request's arrival to its prefill"
-        self.ttft = Histogram("hf:time_to_first_token_seconds", first, buckets=SECONDS, registry=registry)
-        self.queue = Histogram("hf:queue_seconds", queue, buckets=SECONDS, registry=registry)
+        self.ttft = Histogram(f"{prefix}:time_to_first_token_seconds", first, buckets=SECONDS, registry=registry)
+        self.queue = Histogram(f"{prefix}:queue_seconds", queue, buckets=SECONDS, registry=registry)
         self._largest = 0
 
     def text(self) -> bytes:
