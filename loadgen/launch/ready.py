@@ -58,7 +58,7 @@ class Readiness:
         listed: list[Any] = []
         for attempt in range(TRIES):
             reply = await self._insist("GET", path, None)
-            listed = _names(_json(reply))
+            listed = names_in(_json(reply))
             if wanted in listed:
                 return
             if attempt + 1 < TRIES:
@@ -141,13 +141,13 @@ def _json(reply: httpx.Response) -> Any:
         return {}
 
 
-def _names(answer: Any) -> list[Any]:
-    """The models of an answer: OpenAI's list, or the one that TGI's ``/info`` names."""
+def names_in(answer: Any) -> list[Any]:
+    """The models of an answer: OpenAI's list, or the one that TGI's ``/info`` or TabbyAPI's ``/v1/model`` names."""
     if not isinstance(answer, dict):
         return []
     models = answer.get("data")
     listed = [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
-    return [*listed, answer["model_id"]] if "model_id" in answer else listed
+    return [*listed, *(answer[key] for key in ("model_id", "id") if key in answer)]
 
 
 def _excerpt(reply: httpx.Response) -> str:

@@ -12,6 +12,7 @@ import pytest
 from loadgen import backends
 from loadgen.errors import UsageError
 from loadgen.launch import Command, LaunchSpec, load_recipe, recipes, render
+from loadgen.launch.ready import names_in
 from loadgen.launch.recipe import Option, Recipe
 from loadgen.record import Message, Prompt
 from loadgen.scenario import Target
@@ -148,3 +149,19 @@ def test_the_page_on_engines_has_a_row_for_every_recipe_in_both_tables() -> None
     page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
     missing = [engine for engine in recipes() if len(re.findall(rf"^\| `{engine}`", page, re.MULTILINE)) < 2]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "answer"),
+    [
+        ("tgi", "/info", {"model_id": "/models/m", "version": "3.3.7"}),
+        ("tabbyapi", "/v1/model", {"id": "m", "object": "model"}),
+        ("vllm", "/v1/models", {"object": "list", "data": [{"id": "m"}, {"id": "another"}]}),
+    ],
+)
+def test_the_model_is_asked_for_by_the_name_that_the_engine_gives_it(engine: str, path: str, answer: Any) -> None:
+    ready = made(load_recipe(engine, Path())).ready
+    assert ready.models == path
+    assert ready.name in names_in(answer)
+    assert names_in({"data": [{"id": "other"}]}) == ["other"]
+    assert names_in([]) == []
