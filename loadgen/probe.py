@@ -31,13 +31,17 @@ def probe(name: str, site: Site, timeout_s: float) -> None:
     prompt = backends.smallest_prompt(backend)
     body = backend.body(prompt, msgspec.structs.replace(site.options, stream=False))
     where = f"target {name}: {site.url}{backend.PATH}"
-    endpoint = parse_endpoint(site.url)
+    endpoint = parse_endpoint(site.url, site.proxy)
     transport = httpx.HTTPTransport(uds=endpoint.unix) if endpoint.unix else None
     root = f"http://localhost{endpoint.prefix}" if endpoint.unix else site.url
     try:
         # a redirect is not followed: it would carry the key to wherever the server says
         with httpx.Client(
-            transport=transport, timeout=httpx.Timeout(120, connect=timeout_s), trust_env=False, follow_redirects=False
+            transport=transport,
+            timeout=httpx.Timeout(120, connect=timeout_s),
+            trust_env=False,
+            follow_redirects=False,
+            proxy=site.proxy,
         ) as client:
             reply = client.post(root + backend.PATH, json=body, headers=site.headers)
     except httpx.HTTPError as error:

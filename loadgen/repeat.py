@@ -44,6 +44,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     options: Any
     headers: dict[str, str]
+    proxy: str | None = None
     model_path: str | None = None
     tokenizer: str | None = None
     metrics: str | None = None
@@ -103,7 +104,7 @@ def run_repeat(
             stopped.append(time.monotonic_ns())
         return wanted
 
-    with Scraper(site.metrics, site.names) as scraper:
+    with Scraper(site.metrics, site.names, site.proxy) as scraper:
         outcome = fleet.run(jobs, tick, looked, warmup.over)
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
@@ -178,6 +179,7 @@ def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], 
             backend=site.backend,
             options=site.options,
             headers=site.headers,
+            proxy=site.proxy,
             workload=workload.prompts,
             settings=workload.settings,
             context=context,

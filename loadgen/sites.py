@@ -234,6 +234,7 @@ class Sites:
                 dict(wire.exact) if wire else {},
             ),
             headers=headers_of(target),
+            proxy=target.proxy,
             model_path=model,
             tokenizer=self._tokenizer(target, model),
             metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,

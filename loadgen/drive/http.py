@@ -5,8 +5,9 @@ Pure functions. The framing of the body is in `reply.py`, the sockets are in `so
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -22,13 +23,16 @@ class MalformedReply(Exception):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where requests go. ``unix`` is the path of a Unix socket (then host and port only fill the Host header)."""
+    """Where requests go. ``unix`` is the path of a Unix socket (then host and port only fill the Host header);
+    ``proxy`` the proxy in between, None without one, and ``proxy_authorization`` what it asks for."""
 
     host: str
     port: int
     tls: bool = False
     prefix: str = ""
     unix: str | None = None
+    proxy: tuple[str, int] | None = None
+    proxy_authorization: str | None = None
 
     @property
     def authority(self) -> str:
@@ -36,12 +40,25 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
+    def tunnel(self) -> bytes:
+        """The request for a tunnel to a TLS endpoint through the proxy (RFC 9110, section 9.3.6)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [f"CONNECT {host}:{self.port} HTTP/1.1", f"host: {host}:{self.port}", *self.proxy_lines(), "", ""]
+        return "\r\n".join(lines).encode("latin-1", "replace")
 
-def parse_endpoint(url: str) -> Endpoint:
-    """The endpoint of a URL. A trailing ``/v1`` is dropped, since backends name their whole path.
+    def proxy_lines(self) -> list[str]:
+        """Header lines for the proxy alone."""
+        return [f"proxy-authorization: {self.proxy_authorization}"] if self.proxy_authorization else []
 
-    Raises UsageError for a URL that is not http, https or unix.
+
+def parse_endpoint(url: str, proxy: str | None = None) -> Endpoint:
+    """The endpoint of a URL, behind the proxy of another. A trailing ``/v1`` is dropped, since backends name their
+    whole path.
+
+    Raises UsageError for a URL that is not http, https or unix, and for a proxy that is not http.
     """
+    if proxy is not None:
+        return _behind(parse_endpoint(url), proxy)
     if url.startswith("unix:"):
         return Endpoint(host="localhost", port=80, unix=url.removeprefix("unix:").removeprefix("//"))
     try:
@@ -58,14 +75,32 @@ def parse_endpoint(url: str) -> Endpoint:
     return Endpoint(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, prefix=prefix)
 
 
+def _behind(endpoint: Endpoint, proxy: str) -> Endpoint:
+    try:
+        parts = urlsplit(proxy)
+        place = (parts.hostname or "", parts.port or 80)
+    except ValueError:
+        parts, place = urlsplit(""), ("", 0)
+    if parts.scheme != "http" or not place[0] or parts.path.strip("/"):  # its text may hold a password: not shown
+        raise UsageError("targets.*.proxy is no address of an HTTP proxy; write it as http://HOST:PORT")
+    if endpoint.unix is not None:
+        raise UsageError("targets.*.proxy: a Unix socket is on this machine; remove proxy")
+    user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    authorization = "Basic " + base64.b64encode(user.encode()).decode() if parts.username else None
+    return msgspec.structs.replace(endpoint, proxy=place, proxy_authorization=authorization)
+
+
 def request_head(endpoint: Endpoint, path: str, headers: Mapping[str, str], user_agent: str = "") -> bytes:
     """The constant part of every request to a path: request line and headers, without content-length and the end.
 
     Raises UsageError for a header that would break the request into two.
     """
+    forwarded = endpoint.proxy is not None and not endpoint.tls  # the proxy reads the request, and asks for itself
+    root = f"http://{endpoint.authority}{endpoint.prefix}" if forwarded else endpoint.prefix
     lines = [
-        f"POST {endpoint.prefix}{path} HTTP/1.1",
+        f"POST {root}{path} HTTP/1.1",
         f"host: {endpoint.authority}",
+        *(endpoint.proxy_lines() if forwarded else ()),
         "content-type: application/json",
         "accept: text/event-stream, application/json",
         "accept-encoding: identity",

@@ -65,6 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     shape: Shape
     seed: int
     out: str
+    proxy: str | None = None
     driver: str = "loadgen"
     phase: Literal["measure", "probe"] = "measure"
     save_text: bool = False

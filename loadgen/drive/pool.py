@@ -44,6 +44,7 @@ class Pool:
         self.refusal: OSError | None = None
         self._address: tuple[int, Any] | None = None
         self._tls = ssl.create_default_context() if endpoint.tls else None
+        self._tunnel = endpoint.tunnel() if endpoint.tls and endpoint.proxy is not None else b""
 
     def resolve(self) -> None:
         """Finds the address that answers, of those that the name has (IPv6 and IPv4). Raises OSError with the reason.
@@ -54,10 +55,11 @@ class Pool:
             self._address = (socket.AF_UNIX, self.endpoint.unix)
             return
         reason: OSError | None = None
+        host, port = self.endpoint.proxy or (self.endpoint.host, self.endpoint.port)
         try:
-            found = socket.getaddrinfo(self.endpoint.host, self.endpoint.port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
-            raise OSError(f"{self.endpoint.host!r} cannot be a host name") from error
+            raise OSError(f"{host!r} cannot be a host name") from error
         for family, _, _, _, address in found:
             try:
                 with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -67,7 +69,7 @@ class Pool:
                 return
             except OSError as error:
                 reason = error
-        raise reason or OSError(f"{self.endpoint.host} has no address")
+        raise reason or OSError(f"{host} has no address")
 
     def open(self) -> None:
         """Starts to connect; the connection is usable once its `advance` says so. Raises OSError."""
@@ -80,7 +82,7 @@ class Pool:
             sock.setblocking(False)
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(sock, *self._wrap())
+            connection = Connection(sock, *self._wrap(), self._tunnel)
             failed = sock.connect_ex(address)
             if failed not in (0, errno.EINPROGRESS):  # EAGAIN, too: a Unix socket's queue is full, or no port is left
                 raise OSError(failed, os.strerror(failed))

@@ -30,7 +30,7 @@ class Prepared:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.backend: Backend = backends.load(job.backend)
-        self.endpoint: Endpoint = parse_endpoint(job.endpoint)
+        self.endpoint: Endpoint = parse_endpoint(job.endpoint, job.proxy)
         self._head = request_head(self.endpoint, self.backend.PATH, job.headers)
         context = msgspec.convert(job.context, workloads.Context)
         self._source = workloads.load(job.workload).open(job.settings, context)

@@ -31,6 +31,8 @@ class Connection:
         "_reached",
         "_tls_in",
         "_tls_out",
+        "_tunnel",
+        "_tunnelled",
         "broken",
         "conn_s",
         "connected",
@@ -46,7 +48,7 @@ class Connection:
         "used",
     )
 
-    def __init__(self, sock: socket.socket, tls: ssl.SSLObject | None, bios: Any) -> None:
+    def __init__(self, sock: socket.socket, tls: ssl.SSLObject | None, bios: Any, tunnel: bytes = b"") -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.recvmsg = sock.recvmsg
@@ -61,11 +63,14 @@ class Connection:
         self.conn_s: float | None = None
         self.connected = False
         self._reached = False
+        self._tunnel = tunnel
+        self._tunnelled = b""
         self.idle_since = 0
         self.used = False
 
     def advance(self) -> bool:
-        """Goes on with connecting (TCP, then the TLS handshake) as far as it can. True once the connection is usable.
+        """Goes on with connecting (TCP, perhaps a tunnel through a proxy, then the TLS handshake) as far as it can.
+        True once the connection is usable.
 
         Call it whenever the socket is ready. Raises OSError (ssl.SSLError is one) when it is not to be had.
         """
@@ -74,8 +79,12 @@ class Connection:
             if failed:
                 raise OSError(failed, os.strerror(failed))
             self._reached = True
-        elif self.tls is not None:
+            self._out = self._tunnel
+            self.flush()
+        elif not self._tunnel and self.tls is not None:
             self._receive_handshake()
+        if self._tunnel and not self._through():
+            return False
         if self.tls is not None:
             try:
                 self.tls.do_handshake()
@@ -157,6 +166,26 @@ class Connection:
         if reset:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
+
+    def _through(self) -> bool:
+        """True once the proxy has opened the tunnel. Raises OSError when it refuses."""
+        self.flush()
+        try:
+            data = self.sock.recv(LARGE_READ)
+        except (BlockingIOError, InterruptedError):
+            return False
+        self._tunnelled += data
+        head, ended, rest = self._tunnelled.partition(b"\r\n\r\n")
+        if not ended and (not data or len(head) > LARGE_READ):
+            raise OSError(errno.ECONNRESET, "the proxy closed the connection instead of opening a tunnel")
+        if not ended:
+            return False
+        status = head.partition(b"\r\n")[0].decode("latin-1")
+        if status.split(" ")[1:2] != ["200"]:
+            raise OSError(errno.ECONNREFUSED, f"the proxy refuses the tunnel: {status[:80]!r}")
+        self._tunnel = b""
+        self._tls_in.write(rest)
+        return True
 
     def _receive_handshake(self) -> None:
         """Takes bytes of a handshake. Raises OSError when the peer has closed."""

@@ -102,6 +102,10 @@ class Target(Words):
     )
     api_key_env: EnvName | None = Field(default=None, description="name of the environment variable that holds the key")
     headers: dict[str, str] = Field(default_factory=dict, description="added to every request")
+    proxy: Text | None = Field(
+        default=None,
+        description="http://HOST:PORT between here and the endpoint; the environment's proxies are never used for it",
+    )
     request: dict[str, Any] = Field(default_factory=dict, description="fields added to the body of every request")
     exact: dict[str, Any] | None = Field(
         default=None,
@@ -217,6 +221,7 @@ class Comparison(Words):
     scope: Literal["restart", "instance"] = Field(
         default="restart", description="restart the servers between repeats, or not"
     )
+    share_devices: bool = Field(default=False, description="scope instance: servers may stand on the same GPUs")
     metric: Measure = Field(default="output_tok_s", description="decides the verdict; output_tok_s, p50 ttft ...")
     margin: dict[Measure, Share] = Field(
         default_factory=dict, description="by metric: smaller differences do not matter"

@@ -30,6 +30,7 @@ def broken_rules(scenario: Scenario) -> Broken:
     yield from _output(scenario)
     yield from _load(scenario.load)
     yield from _comparison(scenario)
+    yield from _devices(scenario)
     yield from _stream(scenario)
 
 
@@ -39,6 +40,8 @@ def _target(path: Path, target: Target) -> Broken:
     if target.python is not None and target.image is not None:
         yield (*path, "image"), "has a python as well; an engine runs in an environment or in a container, not in both"
     if target.endpoint is None:
+        if target.proxy is not None:
+            yield (*path, "proxy"), "means nothing without endpoint: a launched server is on this machine; remove proxy"
         return
     for word in LAUNCH_WORDS:
         if getattr(target, word):
@@ -115,6 +118,21 @@ def _comparison(scenario: Scenario) -> Broken:
             yield here, f"{candidate!r} is the baseline, and nothing is compared with itself"
     if comparison.candidates == ():
         yield ("comparison", "candidates"), "is empty; name the targets, or leave it out for all but the baseline"
+
+
+def _devices(scenario: Scenario) -> Broken:
+    """Servers that stand at the same time stand on GPUs of their own, unless it is said that they share. One that names
+    no GPUs has them all; where none names any there may be none."""
+    comparison = scenario.comparison
+    if comparison is None or comparison.scope == "restart" or comparison.share_devices:
+        return
+    launched = {name: target.devices for name, target in scenario.targets.items() if target.endpoint is None}
+    for (one, mine), (other, theirs) in itertools.combinations(launched.items(), 2):
+        shared = sorted(map(str, {*mine} & {*theirs} if mine and theirs else mine or theirs or ()))
+        if shared:
+            reason = f"{other!r} would stand beside {one!r} on GPU {', '.join(shared)}"
+            how = "name other devices for one, take comparison.scope: restart, or set comparison.share_devices: true"
+            yield ("targets", other, "devices"), f"{reason}; {how}"
 
 
 def _stream(scenario: Scenario) -> Broken:

@@ -21,9 +21,10 @@ class Scraper:
     A page that cannot be had is left out: telemetry never fails a run. ``url`` None reads nothing.
     """
 
-    def __init__(self, url: str | None, names: Mapping[str, str]) -> None:
+    def __init__(self, url: str | None, names: Mapping[str, str], proxy: str | None = None) -> None:
         self._url = url if names else None
         self._names = names
+        self._proxy = proxy
         self._pages: list[tuple[int, dict[str, float]]] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, name="scraper", daemon=True)
@@ -49,7 +50,7 @@ class Scraper:
         """A page at once, one a second, and one at the end; none more if the first cannot be had."""
         import httpx
 
-        with httpx.Client(timeout=5, trust_env=False) as client:
+        with httpx.Client(timeout=5, trust_env=False, proxy=self._proxy) as client:
             self._page(client)
             while self._pages and not self._over.wait(_EVERY_S):
                 self._page(client)

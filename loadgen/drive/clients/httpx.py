@@ -24,7 +24,7 @@ class HttpxClient:
         scheme = "https" if endpoint.tls else "http"
         self._root = f"{scheme}://{endpoint.authority}{endpoint.prefix}"
         self._client = httpx.AsyncClient(
-            limits=limits, transport=transport, headers=job.headers, timeout=None, trust_env=False
+            limits=limits, transport=transport, headers=job.headers, timeout=None, trust_env=False, proxy=job.proxy
         )
 
     async def stream(

@@ -50,7 +50,7 @@ class OpenAIClient:
             api_key=key,
             max_retries=0,
             default_headers=headers,
-            http_client=openai.DefaultAsyncHttpxClient(timeout=None, trust_env=False),
+            http_client=openai.DefaultAsyncHttpxClient(timeout=None, trust_env=False, proxy=job.proxy),
         )
 
     async def stream(

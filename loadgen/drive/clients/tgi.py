@@ -64,6 +64,8 @@ class TgiClient:
 
 def open_client(job: Job) -> TgiClient:
     """The client of a job. Raises UsageError without the package, and for another backend than TGI's own."""
+    if job.proxy is not None:
+        raise UsageError("driver: tgi cannot use a proxy; use driver: loadgen or httpx.")
     if job.backend != "tgi_generate":
         raise UsageError(f"driver: tgi speaks tgi_generate, not {job.backend}.")
     return TgiClient(job)
