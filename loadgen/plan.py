@@ -6,7 +6,8 @@ started and how long it will take. ``loadgen plan`` prints it, ``plan.json`` kee
 **Order.** Targets alternate as A B, B A, A B ... (ABBA): under a linear drift of the machine the two orders cancel,
 where A A A B B B would book the drift as a difference. With ``scope: instance`` all servers of a cell stand and every
 cell is alternated by itself. With ``scope: restart`` a target's server is started anew for every repeat and runs all
-cells that it can (a ladder), since a restart costs minutes; the ladders alternate.
+cells that it can (a ladder), since a restart costs minutes; the ladders alternate. Where nothing is compared no two
+servers run at once: each is started, runs everything that it can, and is stopped.
 """
 
 from __future__ import annotations
@@ -71,8 +72,13 @@ def make_plan(scenario: Scenario, cells: Sequence[Cell]) -> Plan:
     scope = scenario.comparison.scope if scenario.comparison else "instance"
     steps: list[Step] = []
     servers: dict[str, str] = {}
-    for group in _groups(cells):
-        steps += _restarted(group, servers) if scope == "restart" else _standing(group, servers)
+    if scenario.comparison is None:
+        steps += _one_by_one(cells, servers)
+    elif scope == "restart":
+        for group in _groups(cells):
+            steps += _restarted(group, servers)
+    else:
+        steps += _standing(_groups(cells), servers)
     planned = tuple(_planned(cell) for cell in cells)
     seconds = {cell.id: cell.seconds for cell in planned}
     return Plan(
@@ -99,14 +105,29 @@ def launch_key(name: str, target: Target) -> str:
     return f"{name}:{hashlib.sha256(msgspec.json.encode(words, order='deterministic')).hexdigest()[:12]}"
 
 
-def _standing(group: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
-    """All servers of the group are up; each cell alternates by itself."""
-    names = list(group[0].scenario.targets)
-    instances = {name: _instance(group[0], name, servers) for name in names}
-    for cell in group:
-        for rep in range(1, cell.scenario.repeats + 1):
-            for name in _turn(names, rep):
-                yield _step(cell, name, rep, instances[name])
+def _one_by_one(cells: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
+    """A server at a time, which runs every cell of its configuration."""
+    for name in cells[0].scenario.targets:
+        served: dict[str, list[Cell]] = {}
+        for cell in cells:
+            served.setdefault(launch_key(name, cell.scenario.targets[name]), []).append(cell)
+        for group in served.values():
+            instance = _instance(group[0], name, servers)
+            for cell in group:
+                for rep in range(1, cell.scenario.repeats + 1):
+                    yield _step(cell, name, rep, instance)
+
+
+def _standing(groups: Sequence[Sequence[Cell]], servers: dict[str, str]) -> Iterator[Step]:
+    """All servers of a group are up; each cell alternates by itself. One that the next group needs as well stays up."""
+    up: dict[str, str | None] = {}
+    for group in groups:
+        keys = {name: launch_key(name, target) for name, target in group[0].scenario.targets.items()}
+        up = {key: up[key] if key in up else _instance(group[0], name, servers) for name, key in keys.items()}
+        for cell in group:
+            for rep in range(1, cell.scenario.repeats + 1):
+                for name in _turn(list(keys), rep):
+                    yield _step(cell, name, rep, up[keys[name]])
 
 
 def _restarted(group: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:

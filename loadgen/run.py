@@ -198,10 +198,12 @@ def _measure(state: _State) -> None:
 
 
 def _whole(state: _State) -> list[Step]:
-    """Steps that need not be done: those of pairs of which every target's repeat is whole."""
-    pairs: dict[tuple[str, int], list[Step]] = {}
+    """Steps that need not be done: those of pairs of which every target's repeat is whole. Where nothing is compared
+    a repeat is no part of a pair."""
+    pairs: dict[tuple[str, int, str], list[Step]] = {}
     for step in state.plan.steps:
-        pairs.setdefault((step.cell, step.rep), []).append(step)
+        alone = step.target if state.loaded.scenario.comparison is None else ""
+        pairs.setdefault((step.cell, step.rep, alone), []).append(step)
     done: list[Step] = []
     for pair in pairs.values():
         if all(state.run.repeat(step.cell, step.target, step.rep).whole() for step in pair):

@@ -53,6 +53,22 @@ def test_cells_that_need_other_servers_are_grouped(tmp_path: Path) -> None:
         assert last - first + 1 <= 4  # its steps stand together, so it can be stopped after them
 
 
+def test_a_standing_server_that_the_next_cells_need_as_well_is_started_once(tmp_path: Path) -> None:
+    matrix = "matrix: {targets.a.options.max_batch_size: [1, 8], concurrency: [1, 2]}\nrepeats: 2\n"
+    made = plan(tmp_path, TWO + matrix + "comparison: {scope: instance}\n")
+    assert made.servers == {"a-1": "a", "b-1": "b", "a-2": "a"}
+
+
+def test_where_nothing_is_compared_a_server_stands_at_a_time_and_once_for_its_configuration(tmp_path: Path) -> None:
+    matrix = "matrix: {targets.a.options.max_batch_size: [1, 8], concurrency: [1, 2]}\nrepeats: 3\n"
+    made = plan(tmp_path, TWO + matrix)
+    assert list(made.servers) == ["a-1", "a-2", "b-1"]
+    changes = sum(before.server != after.server for before, after in pairwise(made.steps))
+    assert changes == 2
+    assert len(made.steps) == 2 * 4 * 3
+    assert len({(step.cell, step.target, step.rep) for step in made.steps}) == len(made.steps)
+
+
 def test_both_targets_of_a_pair_have_one_seed_and_pairs_differ(tmp_path: Path) -> None:
     made = plan(tmp_path, TWO.replace("warmup_s: 2", "warmup_s: 2, concurrency: 2") + "repeats: 3\ncomparison: {}\n")
     seeds = {rep: {step.seed for step in made.steps if step.rep == rep} for rep in (1, 2, 3)}

@@ -154,6 +154,29 @@ def test_a_comparison_needs_two_targets(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "comparison", "shared"),
+    [
+        ("[0, 1]", "[1, 2]", "{scope: instance}", "1"),
+        ("[0, 1]", "null", "{scope: instance}", "0, 1"),  # who names none has them all
+        ("[0]", "[1]", "{scope: instance}", None),
+        ("null", "null", "{scope: instance}", None),  # there may be no GPU at all
+        ("[0]", "[0]", "{scope: instance, share_devices: true}", None),
+        ("[0]", "[0]", "{scope: restart}", None),  # one after the other
+    ],
+)
+def test_servers_that_stand_at_once_stand_on_gpus_of_their_own_unless_it_is_said_that_they_share(
+    tmp_path: Path, a: str, b: str, comparison: str, shared: str | None
+) -> None:
+    text = TWO.replace("moe: {", f"moe: {{devices: {b}, ").replace("dense: {", f"dense: {{devices: {a}, ")
+    text += f"comparison: {comparison}\n"
+    if shared is None:
+        assert scenario(tmp_path, text).comparison is not None
+        return
+    (sentence,) = complaints(tmp_path, text)
+    assert f"targets.moe.devices: 'moe' would stand beside 'dense' on GPU {shared}; name other devices" in sentence
+
+
 def test_the_first_target_is_compared_with_all_others(tmp_path: Path) -> None:
     three = TWO.replace("workload", "  far: {endpoint: http://h, model: c}\nworkload", 1)
     read = scenario(tmp_path, three + "comparison: {until: 1%, margin: {p50 ttft: 3 %, output_tok_s: 0.02}}\n")
