@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -23,6 +24,11 @@ class Answer:
     out: str
     err: str
     problem: str | None
+
+    @property
+    def reason(self) -> str | None:
+        """The problem without the exit code, where the program itself said what is wrong."""
+        return None if self.problem is None else re.sub(r"^exit code -?\d+: ", "", self.problem)
 
     @property
     def line(self) -> str | None:

@@ -99,7 +99,7 @@ def _looked_for(recipe: Recipe, python: str | None) -> tuple[str, bool | None, s
 
 def _judged(answer: Answer) -> tuple[bool, str | None, str | None]:
     if answer.problem is not None:
-        return False, None, re.sub(r"^exit code \d+: ", "", answer.problem)
+        return False, None, answer.reason
     return True, version_in(answer.line or ""), None
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_runner import loadgen
@@ -167,3 +169,63 @@ def test_the_command_examines_every_part_and_exits_by_the_contract(tmp_path: Pat
     assert {"docker", "hub cache", "store", "open files", "CPU", "receive stamps"} <= names
     assert done.code == (5 if any(one["state"] == "problem" for one in findings) else 0)
     assert not list(tmp_path.iterdir())  # an examination leaves nothing
+
+
+def test_without_an_nvml_package_nvidia_smi_is_asked_and_the_blindness_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    script = tmp_path / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\ncase $1 in\n--query-gpu=*) echo '0, GPU-a, NVIDIA H200, 143771, 1, 570.86.15' ;;\n"
+        "--query-compute-apps=*) ;;\n*) echo '| NVIDIA-SMI 570.86.15   CUDA Version: 12.8 |' ;;\nesac\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    blind, gpu = gpus.examine()
+    assert (blind.state, blind.advice) == ("warning", "pip install 'loadgen[gpu]'.")
+    assert gpu.text == "NVIDIA H200, 1 MB of 150.8 GB in use, driver 570.86.15, CUDA 12.8"
+    script.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n")
+    (broken,) = gpus.examine()
+    assert broken.state == "problem"
+    assert "Driver/library version mismatch" in broken.text
+
+
+def test_nvml_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)
+    nvml = SimpleNamespace(
+        NVMLError=OSError,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlSystemGetCudaDriverVersion=lambda: 12080,
+        nvmlSystemGetDriverVersion=lambda: b"570.86.15",
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=150 * 10**9, used=10**8),
+        nvmlDeviceGetUUID=lambda handle: "GPU-a",
+        nvmlDeviceGetName=lambda handle: "NVIDIA H200",
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: [running],
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    (gpu,) = gpus.examine()
+    assert gpu.state == "warning"
+    assert gpu.text.startswith("NVIDIA H200, 100 MB of 150.0 GB in use, driver 570.86.15, CUDA 12.8; on it pid ")
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "text"),
+    [
+        ("echo 28.2.2 27.0.1", "ok", "client 28.2.2, server 27.0.1"),
+        ("echo 'Cannot connect to the Docker daemon' >&2; exit 1", "warning", "Cannot connect to the Docker daemon"),
+        (None, "ok", "not installed; engines that run by `image` need it"),
+    ],
+)
+def test_docker_is_here_mute_or_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, state: str, text: str
+) -> None:
+    if script is not None:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = doctor.docker()
+    assert (finding.state, finding.text) == (state, text)

@@ -73,7 +73,7 @@ def docker() -> Finding:
     if answer.problem.startswith("there is no program"):
         return Finding(name="docker", state="ok", text="not installed; engines that run by `image` need it")
     advice = "start its daemon, or join the group docker; until then no target with an `image` can be launched."
-    return Finding(name="docker", state="warning", text=answer.problem, advice=advice)
+    return Finding(name="docker", state="warning", text=answer.reason or answer.problem, advice=advice)
 
 
 def left_in(store: Path) -> list[Leftover]:

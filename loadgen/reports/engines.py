@@ -19,7 +19,7 @@ def render(found: Sequence[Found], width: int) -> str:
     if max(map(len, lines)) > width:
         lines = aligned([row[:3] for row in table], left=3)
     lines.append("")
-    absent = [one for one in found if one.here is not True]
+    absent = [one for one in found if one.here is not True and not one.image_here]
     if absent:
         lines.append("Not here (-), or only a start can tell (?)")
     for one in absent:
