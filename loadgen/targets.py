@@ -11,6 +11,7 @@ from typing import Any
 
 from loadgen import backends, launch, workloads
 from loadgen.backends import RequestOptions
+from loadgen.drive.http import parse_endpoint
 from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
 from loadgen.scenario import Cell, Target
@@ -52,6 +53,11 @@ def local_model(folder: Path, target: Target) -> str | None:
 def check_target(folder: Path, name: str, target: Target) -> None:
     """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
     headers_of(target)
+    if target.endpoint is not None:
+        try:
+            parse_endpoint(target.endpoint, target.proxy)
+        except UsageError as error:
+            raise UsageError(f"targets.{name}: {error}") from error
     if target.engine is None:
         return
     recipe = launch.load_recipe(target.engine, folder)

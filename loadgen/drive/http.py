@@ -82,9 +82,9 @@ def _behind(endpoint: Endpoint, proxy: str) -> Endpoint:
     except ValueError:
         parts, place = urlsplit(""), ("", 0)
     if parts.scheme != "http" or not place[0] or parts.path.strip("/"):  # its text may hold a password: not shown
-        raise UsageError("targets.*.proxy is no address of an HTTP proxy; write it as http://HOST:PORT")
+        raise UsageError("proxy is no address of an HTTP proxy; write it as http://HOST:PORT")
     if endpoint.unix is not None:
-        raise UsageError("targets.*.proxy: a Unix socket is on this machine; remove proxy")
+        raise UsageError("a Unix socket is on this machine; remove proxy")
     user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     authorization = "Basic " + base64.b64encode(user.encode()).decode() if parts.username else None
     return msgspec.structs.replace(endpoint, proxy=place, proxy_authorization=authorization)
