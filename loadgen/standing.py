@@ -26,6 +26,9 @@ from loadgen.scenario import Cell, Loaded, MadeModel, Target
 from loadgen.store import create_run, read_json
 from loadgen.targets import local_model, models_folder, spec_of
 
+BESIDE_OPTIONS = ("devices", "tokenizer", "served_name", "port")
+"""Words of recipes that are no options of a target: they stand beside those, and have flags of their own."""
+
 _LOOK_EVERY_S = 0.1
 
 

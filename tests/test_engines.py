@@ -126,6 +126,7 @@ def test_one_engine_is_shown_with_its_words_flags_and_notes(tmp_path: Path) -> N
         "about: an engine\ncommand: [no-such-engine, '{model}']\noptions:\n"
         "  tensor_parallel: [--tp, '{value}']\n  eager: [--eager]\n  quantization: {awq: [-q, awq], fp8: [-q, fp8]}\n"
         "  memory: {args: [--memory, '{value}'], note: a share of what is free}\n  cache: {env: {CACHE: '{value}'}}\n"
+        "  served_name: [--name, '{value}']\n"
         "defaults: {tensor_parallel: 1}\nexact: {min_tokens: '{n}'}\nnotes: [It is slow.]\nready: {path: /up}\n"
     )
     done = loadgen(tmp_path, "engines", "./mine.yaml")
@@ -138,6 +139,7 @@ def test_one_engine_is_shown_with_its_words_flags_and_notes(tmp_path: Path) -> N
         "  quantization: awq -q awq | fp8 -q fp8",
         "      a share of what is free",
         "  cache: CACHE={value}",
+        "  served_name (--served-name): --name {value}",
         '  openai_chat: exactly n tokens: {"min_tokens": "{n}"}',
         "  /up answers 200, one token comes back, within 600 s",
         "  It is slow.",

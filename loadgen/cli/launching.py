@@ -124,10 +124,14 @@ def _from_here(text: str) -> str:
 
 def _option(text: str) -> tuple[str, Any]:
     from loadgen.scenario.tree import parse
+    from loadgen.standing import BESIDE_OPTIONS
 
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise UsageError(f"-o {text}: is no setting; write -o word=value (`loadgen engines NAME` lists the words).")
+    if name.strip() in BESIDE_OPTIONS:
+        flag = name.strip().replace("_", "-")
+        raise UsageError(f"-o {text}: this stands beside the options; write --{flag} {value}.")
     node, problems = parse(value, f"-o {name}")
     if problems:
         raise UsageError(str(problems[0]))

@@ -98,6 +98,8 @@ def _launch(flags: launching.Flags, port: int | None, store: Path | None) -> Non
 
     try:
         command = standing.command_of(spec, port or free_port(), "launch")
+        for note in command.notes:
+            tell(note)
         if store is None:
             print(dry_run_text(command))
             return

@@ -9,6 +9,7 @@ from loadgen.engines import Found
 from loadgen.launch import Recipe
 from loadgen.launch.recipe import Effect, Option, text_of
 from loadgen.reports.text import aligned, wrapped
+from loadgen.standing import BESIDE_OPTIONS
 
 
 def render(found: Sequence[Found], width: int) -> str:
@@ -55,7 +56,7 @@ def render_one(recipe: Recipe, one: Found, width: int) -> str:
     lines = [f"{recipe.name}: {recipe.about}", f"recipe: {recipe.place}"]
     state = f"{_version(one)} ({one.program})" if one.here else one.why or "only a start can tell"
     lines += wrapped(f"here: {state}", width)
-    if not one.here:
+    if not one.here and recipe.install:
         lines += wrapped(f"to get it: {recipe.install}", width)
     lines += list(_commands(recipe, width))
     lines += ["", "Options (-o word=value, or `options:` of a target)"]
@@ -88,8 +89,9 @@ def _commands(recipe: Recipe, width: int) -> Iterator[str]:
 def _options(options: Mapping[str, Option], defaults: Mapping[str, object], width: int) -> list[str]:
     lines: list[str] = []
     for name, option in options.items():
+        beside = f" (--{name.replace('_', '-')})" if name in BESIDE_OPTIONS else ""
         default = f" (default: {text_of(defaults[name])})" if name in defaults else ""
-        lines += wrapped(f"{name}: {_does(option)}{default}", width, "  ")
+        lines += wrapped(f"{name}{beside}: {_does(option)}{default}", width, "  ")
         lines += wrapped(option.note, width, "      ") if option.note else []
     return lines
 

@@ -229,6 +229,7 @@ def test_a_port_can_be_chosen_and_one_that_is_taken_is_a_sentence(here: Path) ->
         (["./mine.yaml", "--model", "nowhere.json"], "there is no such file"),
         (["./mine.yaml", "--model", "m", "-o", "mood=good"], "-o mood: mine has no 'mood'; did you mean 'mode'?"),
         (["./mine.yaml", "--model", "m", "-o", "mode"], "write -o word=value"),
+        (["./mine.yaml", "--model", "m", "-o", "served_name=x"], "write --served-name x"),
         (["./mine.yaml", "--model", "m", "-o", "mode=[1"], "is not YAML"),
         (["./mine.yaml", "--model", "m", "--env", "A"], "write --env NAME=VALUE"),
         (["./mine.yaml", "--model", "m", "--image", "x"], "--image: "),
