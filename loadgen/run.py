@@ -79,7 +79,7 @@ class Interrupt:
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if not self.count:
-            self.exit_code = EXIT_SIGTERM if number == signal.SIGTERM else EXIT_SIGINT
+            self.exit_code = EXIT_SIGINT if number == signal.SIGINT else EXIT_SIGTERM
             self.since = time.monotonic()
         self.count += 1
 
@@ -280,11 +280,16 @@ def _utc() -> str:
 
 @contextmanager
 def _signals(interrupt: Interrupt) -> Iterator[None]:
-    """Ctrl-C and SIGTERM are counted instead of raised; only the main thread may say so."""
+    """Ctrl-C, SIGTERM and a terminal that closes are counted instead of raised; only the main thread may say so.
+
+    A run under nohup ignores its terminal, and goes on doing so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ from loadgen.probe import probe
 from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.model import MadeModel
-from loadgen.store import Run
+from loadgen.store import Run, read_json
 from loadgen.summary import Doubt
 from loadgen.targets import doubts_of, headers_of, local_model, models_folder, options_of, secrets_of, spec_of
 
@@ -139,11 +139,12 @@ class Sites:
             raise LaunchError(f"target {name}: {self._given_up[key]}")
         if self._deaths.get(key):
             self._watcher.say(f"{name} is started once more: its server died.")
+        place = self._place(instance)
         try:
-            server = self._start(name, target, self._place(instance))
-        except launch.LaunchCancelled:
-            raise
+            server = self._start(name, target, place)
         except LaunchError as error:
+            if (place / "server.json").exists():
+                self.described[place.name] = read_json(place / "server.json")
             self._given_up[key] = f"it is not started again: {error}"
             raise
         self._servers[instance] = server

@@ -250,7 +250,7 @@ def wait_for_lines(folder: Path, count: int) -> None:
     raise TimeoutError
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_the_first_signal_drains_and_still_reports(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with FakeServer(ttft_ms=20, gap_ms=10) as server:
         path = write_scenario(tmp_path, one_target(server.url, "load: {concurrency: 3, warmup_s: 0, window_s: 60}\n"))

@@ -169,6 +169,7 @@ def test_a_server_that_never_gets_ready_is_tried_once_and_costs_nobody_else(plac
     assert sorted(servers(done.run)) == ["a-1", "b-1", "b-2"]
     failures = done.description()["failures"]
     assert len(failures) == 2
+    assert done.description()["servers"]["a-1"]["startup_s"] is None
     assert "target a: it is not started again" in failures[1]
     assert [result.target for result in done.results()] == ["b", "b"]
 

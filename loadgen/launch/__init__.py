@@ -1,9 +1,9 @@
 """Engines: a recipe and a target's options become a command, a process, a ready endpoint, and afterwards nothing.
 
 ``library`` reads recipes (data, in ``launchers/``), ``render`` makes a `Command` of one (pure), ``start`` makes it a
-`Server`, which knows when it is ready (``ready``), what it said (``log``), which processes are its own (``processes``),
-and how to prove that it is gone (``proof``). ``leftovers`` finds the servers of runs that were killed. A server is
-started so::
+`Server`, which knows when it is ready (``ready``), what it said (``log``) and what that means (``hints``), which
+processes are its own (``processes``), and how to prove that it is gone (``proof``). ``leftovers`` finds the servers of
+runs that were killed, or told to keep them. A server is started so::
 
     recipe = load_recipe(spec.engine, spec.folder)
     make = partial(render, recipe, spec, run_id=run, launchers=launchers_folder(), folder=folder)

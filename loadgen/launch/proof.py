@@ -80,7 +80,8 @@ def stop_and_prove(
     """SIGTERM, grace, SIGKILL, the container by its label, the recipe's own commands; then look what is left."""
     begun = time.monotonic()
     ended = end(estate.tree, estate.grace_s, reap=reap)
-    remaining = containers.remove(estate.container, estate.grace_s) if estate.container else []
+    heard = 0.0 if ended.killed else estate.grace_s  # docker's client handed SIGTERM on, and waited for as long
+    remaining = containers.remove(estate.container, heard) if estate.container else []
     for words in estate.stop:
         containers.said(words, 60.0)
     left = [process.pid for process in ended.left if process.alive()]

@@ -32,7 +32,8 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "podman's networks need root"
     absent = [name for name in ("docker", "podman", "runc", "catatonit", "gcc") if shutil.which(name) is None]
-    return f"there is no {', '.join(absent)} here (scripts/test-engines gets them)" if absent else None
+    how = "Debian: apt-get install --no-install-recommends podman runc catatonit docker.io gcc libc6-dev"
+    return f"there is no {', '.join(absent)} here ({how})" if absent else None
 
 
 class Engine:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,18 @@ def test_a_container_whose_run_was_killed_is_named_and_ended_when_asked(place: P
     assert kill_leftover(found[0]).ok
     assert docker("ps", "-aq") == ""
     assert leftovers(place / "store") == []
+
+
+def test_a_container_that_is_kept_is_named_as_kept_and_ended_when_asked(place: Path) -> None:
+    done = loadgen(place, "run", str(scenario(place, 0.5)), "--keep")
+    assert done.good, done.err
+    (left,) = leftovers(place / "store")
+    assert left.kept
+    assert left.containers == (docker("ps", "-q"),)
+    with urllib.request.urlopen(f"http://127.0.0.1:{left.port}/health", timeout=10) as reply:
+        assert reply.status == 200
+    assert kill_leftover(left).ok
+    assert docker("ps", "-aq") == ""
 
 
 def started(place: Path, path: Path, **more: Any) -> subprocess.Popen[str]:
