@@ -54,7 +54,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``summary.json`` holds: a repeat's summary with where it came from and what client and server say."""
+    """What ``summary.json`` holds: a repeat's summary with where it came from and what client and server say.
+
+    ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the
+    records can be held against logs of other programs on this host.
+    """
 
     schema: int = SCHEMA
     cell: str
@@ -65,6 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     server: str | None
     started: str
+    start_ns: int = 0
     summary: Summary
     workers: tuple[Audit, ...]
     lost: tuple[str, ...] = ()
@@ -119,6 +124,7 @@ def run_repeat(
         block=step.block,
         seed=step.seed,
         server=step.server,
+        start_ns=outcome.start_ns,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
         summary=summary,
         workers=outcome.audits,

@@ -181,7 +181,7 @@ def _audit(loop: Loop, job: Job, mine: int) -> Audit:
         dropped=tally.dropped,
         cpu_s=usage.ru_utime + usage.ru_stime,
         cpu_share=share,
-        rss_mib=_peak_mib(),
+        rss_mib=peak_mib(),
         clock_steps=loop.offset.steps,
         kernel_clock=loop.traffic.pool.kernel_clock,
         loop_us_max=tally.loop_ns_worst // 1000,
@@ -189,7 +189,7 @@ def _audit(loop: Loop, job: Job, mine: int) -> Audit:
     )
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """The largest resident memory of this process so far, in MiB. On Linux getrusage would count the parent's, too,
     which the process was before it became a worker."""
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as file:

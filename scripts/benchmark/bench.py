@@ -1,11 +1,11 @@
 """Runs the benchmark of the client: every client against the same null server, in turns, several rounds.
 
-usage: bench.py [--rounds N] [--quick] [--vllm-rs PATH] [--json FILE]
+usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--vllm-rs PATH] [--json FILE]
 
 Tables, each figure a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts
-cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT are the
-client's first-token stamp less the server's own stamp of that write (both CLOCK_MONOTONIC of this machine), joined by
-request id from the server's truth log; the server's own lateness is printed beside them.
+cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT, lag and
+lateness come from `join.py`, a program that knows nothing of loadgen: it joins each client's stamps with the server's
+truth log by request id.
 """
 
 from __future__ import annotations
@@ -19,29 +19,34 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 CLIENTS = ("C reader", "loadgen", "aiohttp", "httpx", "openai")
+TABLES = ("cpu", "accuracy", "sends", "memory", "whole")
 
 Case = tuple[str, list[str], int, int, int]
 PACED = ["--ttft-us", "50000", "--gap-us", "10000"]
+SPREAD = [*PACED, "--spread"]
 CASES: list[Case] = [
     # name, flags of the server, streams, requests, tokens
-    ("1 stream, 10 ms gaps", PACED, 1, 2, 128),
-    ("64 streams, 10 ms gaps", [*PACED, "--spread"], 64, 128, 128),
-    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 512, 128),
-    ("256 streams, 10 ms gaps, in step", PACED, 256, 512, 128),
-    ("1,024 streams, 50 ms gaps", ["--ttft-us", "50000", "--gap-us", "50000", "--spread"], 1024, 1024, 64),
-    ("64 streams, flooded", [], 64, 500, 128),
-    ("64 streams, flooded, 8 events a write", ["--per-write", "8"], 64, 1000, 128),
+    ("1 stream, 10 ms gaps", PACED, 1, 4, 256),
+    ("64 streams, 10 ms gaps", SPREAD, 64, 128, 256),
+    ("256 streams, 10 ms gaps", SPREAD, 256, 512, 512),
+    ("256 streams, 10 ms gaps, in step", PACED, 256, 512, 512),
+    ("1,024 streams, 50 ms gaps", ["--ttft-us", "50000", "--gap-us", "50000", "--spread"], 1024, 1024, 128),
+    ("64 streams, flooded", [], 64, 500, 1024),
+    ("64 streams, flooded, 8 events a write", ["--per-write", "8"], 64, 1000, 1024),
+    ("64 streams, flooded, 128 tokens each", [], 64, 2000, 128),
 ]
+SLOW = ("httpx", "openai")
+"""Clients that take minutes for a flood: they are given a part of its requests."""
 ACCURACY: list[Case] = [
-    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 512, 128),
-    ("1,000 streams, 10 ms gaps", [*PACED, "--spread"], 1000, 2000, 50),
+    ("256 streams, 10 ms gaps", SPREAD, 256, 512, 128),
+    ("1,000 streams, 10 ms gaps", SPREAD, 1000, 2000, 50),
     ("1,000 streams, all in one ms", ["--ttft-us", "50000", "--gap-us", "50000", "--grid-us", "50000"], 1000, 2000, 20),
     (
         "role chunk at once, token after 100 ms",
@@ -51,8 +56,9 @@ ACCURACY: list[Case] = [
         20,
     ),
 ]
-
-
+SENDS: Case = ("1,000 requests/s, open loop", ["--ttft-us", "5000", "--gap-us", "1000"], 1000, 10_000, 4)
+MEMORY = (50_000, 1_000_000)
+"""Requests of the runs between which memory may not grow."""
 WHOLE: list[Case] = [
     ("64 streams, flooded", [], 64, 2000, 128),
     ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
@@ -75,124 +81,113 @@ def null_server(folder: Path, flags: Sequence[str]) -> Iterator[tuple[int, Path]
         process.wait()
 
 
-def command(client: str, folder: Path, port: int, streams: int, requests: int, tokens: int) -> list[str]:
+def command(client: str, folder: Path, port: int, case: Case, rate: int = 0) -> list[str]:
+    _, _, streams, requests, tokens = case
     numbers = [str(n) for n in (port, streams, requests, tokens)]
     stamps = str(folder / "stamps.txt")
     if client == "C reader":
         return [str(folder / "epoll_reader"), *numbers, stamps]
     if client == "loadgen":
-        return [sys.executable, str(HERE / "ours.py"), *numbers, stamps]
+        return [sys.executable, str(HERE / "ours.py"), *numbers, stamps, str(rate)]
     return [sys.executable, str(HERE / "clients.py"), client, *numbers, stamps]
 
 
-def run(client: str, folder: Path, case: Case) -> dict[str, Any]:
-    """One client against one fresh server. ``errors`` are client's first-token stamps less the server's, in ms."""
-    _, flags, streams, requests, tokens = case
+def run(client: str, folder: Path, case: Case, rate: int = 0) -> dict[str, Any]:
+    """One client against one fresh server: its CPU, and its times held against the server's (`join.py`)."""
+    _, flags, _, requests, tokens = case
     with null_server(folder, flags) as (port, truth):
-        argv = command(client, folder, port, streams, requests, tokens)
+        argv = command(client, folder, port, case, rate)
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     found["us_per_token"] = found["cpu_s"] * 1e6 / (requests * tokens)
     found["us_per_request"] = found["cpu_s"] * 1e6 / requests
-    found |= joined(folder / "stamps.txt", truth)
-    return found
+    found["tokens_per_s"] = requests * tokens / found["wall_s"]
+    argv = [sys.executable, str(HERE / "join.py"), str(truth), str(folder / "stamps.txt")]
+    return found | json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
 
 
-def joined(stamps: Path, truth: Path) -> dict[str, Any]:
-    """The client's stamps held against the truth, by request id. Times in ms."""
-    true = {}
-    for line in truth.read_text().splitlines():
-        name, asked, first, _, _, late = line.rsplit(" ", 5)
-        true[name] = (int(asked), int(first), int(late))
-    errors, reported, actual, lates = [], [], [], []
-    for name, sent, first in read_stamps(stamps):
-        asked, written, late = true[name]
-        errors.append((first - written) / 1e6)
-        reported.append((first - sent) / 1e6)
-        actual.append((written - asked) / 1e6)
-        lates.append(late / 1e6)
-    return {"errors": errors, "reported": reported, "actual": actual, "server_late": lates}
+def smaller(client: str, case: Case) -> Case:
+    name, flags, streams, requests, tokens = case
+    flood = "--gap-us" not in flags
+    return (name, flags, streams, max(streams, requests // 8), tokens // 8) if flood and client in SLOW else case
 
 
-def read_stamps(path: Path) -> Iterator[tuple[str, int, int]]:
-    for line in path.read_text().splitlines():
-        name, sent, first = line.split()
-        yield name, int(sent), int(first)
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else float("nan")
-
-
-def cpu_table(folder: Path, rounds: int, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    rows = []
+def cpu_table(folder: Path, rounds: int, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
     for case in cases:
         taken: dict[str, list[dict[str, Any]]] = {client: [] for client in CLIENTS}
         for _ in range(rounds):
             for client in CLIENTS:
-                taken[client].append(run(client, folder, case))
-        base = taken["loadgen"]
+                taken[client].append(run(client, folder, smaller(client, case)))
         for client in CLIENTS:
-            ratios = [ours["cpu_s"] / other["cpu_s"] for ours, other in zip(base, taken[client], strict=True)]
-            rows.append(
-                {
-                    "case": case[0],
-                    "client": client,
-                    "us_per_token": statistics.median(one["us_per_token"] for one in taken[client]),
-                    "us_per_request": statistics.median(one["us_per_request"] for one in taken[client]),
-                    "tokens_per_s": statistics.median(case[3] * case[4] / one["wall_s"] for one in taken[client]),
-                    "loadgen_over_it": statistics.median(ratios),
-                }
+            pairs = zip(taken["loadgen"], taken[client], strict=True)
+            found = {
+                "case": case[0],
+                "client": client,
+                **{key: median(taken[client], key) for key in ("us_per_token", "us_per_request", "tokens_per_s")},
+                "loadgen_over_it": statistics.median(a["us_per_token"] / b["us_per_token"] for a, b in pairs),
+            }
+            print(
+                f"{found['case']:40} {client:9} {found['us_per_token']:8.2f} us/token "
+                f"{found['us_per_request']:9.0f} us/request {found['tokens_per_s']:10.0f} tokens/s   "
+                f"loadgen / it = {found['loadgen_over_it']:.3f}",
+                flush=True,
             )
-            print(row(rows[-1]), flush=True)
-    return rows
+            yield found
 
 
-def row(found: dict[str, Any]) -> str:
-    return (
-        f"{found['case']:40} {found['client']:9} {found['us_per_token']:8.2f} us/token "
-        f"{found['us_per_request']:9.0f} us/request {found['tokens_per_s']:10.0f} tokens/s   "
-        f"loadgen / it = {found['loadgen_over_it']:.3f}"
-    )
+def median(runs: Sequence[dict[str, Any]], *path: str) -> float:
+    """Of a figure over rounds."""
+    values = []
+    for one in runs:
+        for step in path:
+            one = one[step]
+        values.append(float(one))  # type: ignore[arg-type]
+    return statistics.median(values)
 
 
-def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    rows = []
+def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
     for case in cases:
         for client in CLIENTS:
             runs = [run(client, folder, case) for _ in range(rounds)]
-
-            def median(of: Callable[[dict[str, Any]], float], runs: list[dict[str, Any]] = runs) -> float:
-                return statistics.median(of(one) for one in runs)
-
-            rows.append(
-                {
-                    "case": case[0],
-                    "client": client,
-                    "true_mean_ms": median(lambda one: statistics.fmean(one["actual"])),
-                    "true_p99_ms": median(lambda one: quantile(one["actual"], 0.99)),
-                    "reported_mean_ms": median(lambda one: statistics.fmean(one["reported"])),
-                    "reported_p99_ms": median(lambda one: quantile(one["reported"], 0.99)),
-                    "lag_p50_ms": median(lambda one: quantile(one["errors"], 0.5)),
-                    "lag_p99_ms": median(lambda one: quantile(one["errors"], 0.99)),
-                    "server_late_p99_ms": median(lambda one: quantile(one["server_late"], 0.99)),
-                }
-            )
-            found = rows[-1]
+            figures = [(of, stat) for of in ("true", "reported", "error", "lag") for stat in ("mean", "p50", "p99")]
+            found = {f"{of}_{stat}_ms": median(runs, of, stat) for of, stat in figures}
+            found |= {"case": case[0], "client": client, "server_late_p99_ms": median(runs, "server_late", "p99")}
             print(
-                f"{found['case']:40} {client:9} "
+                f"{case[0]:40} {client:9} "
                 f"TTFT true {found['true_mean_ms']:7.2f} (p99 {found['true_p99_ms']:7.2f})  "
                 f"reported {found['reported_mean_ms']:7.2f} (p99 {found['reported_p99_ms']:7.2f})  "
+                f"error p99 {found['error_p99_ms']:7.3f}  "
                 f"stamp after write {found['lag_p50_ms']:7.3f} (p99 {found['lag_p99_ms']:7.3f}) ms",
                 flush=True,
             )
-    return rows
+            yield found
 
 
-def whole_commands(folder: Path, rounds: int, rust: Path) -> list[dict[str, Any]]:
+def sends_table(folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """How late our own requests leave in an open loop; the other clients here have none."""
+    runs = [run("loadgen", folder, SENDS, rate=1000) for _ in range(rounds)]
+    found = {"case": SENDS[0], **{f"late_{stat}_ms": median(runs, "late", stat) for stat in ("p50", "p99", "max")}}
+    print(
+        f"{SENDS[0]:40} loadgen   sent after its time: p50 {found['late_p50_ms']:.3f}, p99 {found['late_p99_ms']:.3f}, "
+        f"max {found['late_max_ms']:.3f} ms",
+        flush=True,
+    )
+    yield found
+
+
+def memory_table(folder: Path) -> Iterator[dict[str, Any]]:
+    """Peak memory of a worker's process at two numbers of requests. One round: it does not vary."""
+    peaks = []
+    for requests in MEMORY:
+        peaks.append(run("loadgen", folder, ("memory", [], 64, requests, 2))["rss_mib"])
+        print(f"{requests:9} requests: peak {peaks[-1]:.1f} MiB", flush=True)
+        yield {"requests": requests, "peak_mib": peaks[-1]}
+    slope = (peaks[1] - peaks[0]) * 2**20 / (MEMORY[1] - MEMORY[0])
+    print(f"that is {slope:.2f} bytes a request", flush=True)
+
+
+def whole_commands(folder: Path, rounds: int, rust: Path) -> Iterator[dict[str, Any]]:
     """CPU of whole commands, from start to exit, all processes: ``loadgen run`` beside vLLM's Rust client."""
-    rows = []
     for name, flags, streams, requests, tokens in WHOLE:
         taken: dict[str, list[float]] = {"loadgen run": [], "vllm-rs bench serve": []}
         for _ in range(rounds):
@@ -205,11 +200,11 @@ def whole_commands(folder: Path, rounds: int, rust: Path) -> list[dict[str, Any]
                     )
                     used.append(cpu_of(argv, folder))
         ratios = [ours / theirs for ours, theirs in zip(*taken.values(), strict=True)]
-        rows.append({"case": name, **{client: statistics.median(used) for client, used in taken.items()}})
-        rows[-1]["ratio"] = statistics.median(ratios)
+        found: dict[str, Any] = {"case": name, **{client: statistics.median(used) for client, used in taken.items()}}
+        found["ratio"] = statistics.median(ratios)
         figures = ", ".join(f"{client} {statistics.median(used):.2f} CPU s" for client, used in taken.items())
-        print(f"{name:40} {figures}, ratio {rows[-1]['ratio']:.2f}", flush=True)
-    return rows
+        print(f"{name:40} {figures}, ratio {found['ratio']:.2f}", flush=True)
+        yield found
 
 
 def cpu_of(argv: Sequence[str], folder: Path) -> float:
@@ -246,6 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark of the client.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two cases, one round")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables alone")
     parser.add_argument("--vllm-rs", type=Path, help="vLLM's Rust client (vllm/vllm-rs of its wheel), to run beside")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
@@ -258,11 +254,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder)
-        cpu = cpu_table(folder, rounds, CASES[2:4] if args.quick else CASES)
-        accuracy = accuracy_table(folder, rounds, ACCURACY[:1] if args.quick else ACCURACY)
-        whole = whole_commands(folder, rounds, args.vllm_rs.absolute()) if args.vllm_rs else []
-    if args.json:
-        args.json.write_text(json.dumps({"cpu": cpu, "accuracy": accuracy, "whole": whole}, indent=1) + "\n")
+        tables: dict[str, Iterator[dict[str, Any]]] = {
+            "cpu": cpu_table(folder, rounds, CASES[2:4] if args.quick else CASES),
+            "accuracy": accuracy_table(folder, rounds, ACCURACY[:1] if args.quick else ACCURACY),
+            "sends": sends_table(folder, rounds),
+            "memory": iter(()) if args.quick else memory_table(folder),
+            "whole": whole_commands(folder, rounds, args.vllm_rs.absolute()) if args.vllm_rs else iter(()),
+        }
+        figures: dict[str, list[dict[str, Any]]] = {}
+        for table in args.only:
+            figures[table] = []
+            for found in tables[table]:
+                figures[table].append(found)
+                if args.json:  # nothing measured is lost if the rest fails
+                    args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 main()

@@ -4,7 +4,8 @@ usage: clients.py CLIENT PORT STREAMS REQUESTS TOKENS STAMPS     CLIENT is aioht
 
 Each is used as its own documentation shows for streaming. TTFT is taken as careful users of these clients take it: at
 the first event whose text is not empty. Prints {"cpu_s", "wall_s", "tokens"}: CPU of this process from the first
-request to the last reply, imports and connection set-up left out. STAMPS: id, send, first token (CLOCK_MONOTONIC, ns).
+request to the last reply, imports and connection set-up left out. STAMPS: id, scheduled (the send),
+send, first token (CLOCK_MONOTONIC, ns).
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ async def run(client: str, port: int, streams: int, requests: int, tokens: int) 
                 if text:
                     counted += 1
                     first = first or time.monotonic_ns()
-            stamps.append(f"r-{number} {sent} {first}\n")
+            stamps.append(f"r-{number} {sent} {sent} {first}\n")
 
     cpu, wall = time.process_time(), time.monotonic()
     await asyncio.gather(*(slot() for _ in range(streams)))

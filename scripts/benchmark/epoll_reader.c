@@ -3,7 +3,7 @@
  * usage: epoll_reader PORT STREAMS REQUESTS TOKENS [STAMPS]
  *
  * It keeps STREAMS requests in flight until REQUESTS are done, and looks only for the end of each reply. STAMPS gets
- * one line a request: id, time of the send, time of the first read with a token (CLOCK_MONOTONIC, ns).
+ * one line a request: id, time of the send (twice), time of the first read with a token (CLOCK_MONOTONIC, ns).
  * Prints {"cpu_s", "wall_s", "reads"}; CPU is user and system of the loop alone.
  */
 #define _GNU_SOURCE
@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
             reads++;
             if (!s->first && memmem(buffer, got, "\"content\":\" ", 12)) s->first = at;
             if (got >= 5 && !memcmp(buffer + got - 5, "0\r\n\r\n", 5)) {
-                if (stamps) fprintf(stamps, "r-%d %lld %lld\n", s->id, (long long)s->sent, (long long)s->first);
+                if (stamps) fprintf(stamps, "r-%d %lld %lld %lld\n", s->id, (long long)s->sent, (long long)s->sent, (long long)s->first);
                 done++;
                 if (asked < requests) ask(fd, s, asked++, tokens);
             }
