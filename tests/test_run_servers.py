@@ -146,6 +146,16 @@ def test_a_server_that_dies_is_started_once_more_and_then_its_configuration_is_g
     assert done.description()["status"] == "degraded"
 
 
+def test_the_death_of_a_server_ends_its_repeat_at_once(place: Path) -> None:
+    begun = time.monotonic()
+    done = run(place, ONE.replace("good", "dying"), seconds=120)
+    assert time.monotonic() - begun < 100  # some seconds, and never the window
+    assert done.code == 6
+    (attempt,) = done.attempts()
+    assert not (attempt / "summary.json").exists()
+    assert "died in the middle of the run" in done.err
+
+
 def test_a_restart_in_a_standing_run_keeps_the_record_of_the_first_server(place: Path) -> None:
     done = run(place, TWO.replace("restart", "instance"), mode="dying", seconds=1.0, repeats=3)
     assert done.code == 6, done.err

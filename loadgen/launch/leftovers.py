@@ -6,6 +6,7 @@ of it lives: a recorded process, one that carries its cookie, or a container wit
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -66,8 +67,7 @@ def leftovers(store: Path) -> list[Leftover]:
 def kill_leftover(leftover: Leftover) -> StopProof:
     """End it as its own run would have, and note that in its record.
 
-    What its GPUs held before its start is long past: of the memory nothing is proved. Raises OSError if its folder
-    cannot be written, after it was ended.
+    What its GPUs held before its start is long past: of the memory nothing is proved.
     """
     tree = _tree(leftover.record)
     stop = [[str(word) for word in words] for words in leftover.record["stop"]]
@@ -75,7 +75,8 @@ def kill_leftover(leftover: Leftover) -> StopProof:
     proof = stop_and_prove(Estate(tree, _container(leftover.record), stop, leftover.port, grace_s))
     state = "stopped" if proof.ok else "left"
     ended = {"state": state, "ended": server_json.now(), "proof": dataclasses.asdict(proof) | {"ok": proof.ok}}
-    server_json.write(leftover.folder / server_json.FILE, leftover.record | ended)
+    with contextlib.suppress(OSError):  # a full disk: what does not live is no leftover, whatever its record says
+        server_json.write(leftover.folder / server_json.FILE, leftover.record | ended)
     return proof
 
 

@@ -101,7 +101,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
 try:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", flags.port), Engine)
 except OSError as error:
-    sys.exit(f"cannot bind: {error}")
+    sys.exit("no endpoint" if flags.mode == "terse" else f"cannot bind: {error}")
 print("listening", flush=True)
 server.serve_forever()
 """

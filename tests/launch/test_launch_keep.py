@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from fake_engine import ENGINE, RECIPE, Make, eventually, kept
 
@@ -65,6 +66,8 @@ def test_a_kept_server_is_named_as_kept_with_the_way_to_end_it_and_is_ended(left
     assert proof.ok, proof.problems()
     assert kept(left.folder)["state"] == "stopped"
     assert leftovers(left.folder.parents[4]) == []
+    log = str(left.folder / "server.log")
+    assert eventually(lambda: not any(log in (one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])))
 
 
 def test_a_server_that_could_be_kept_is_stopped_like_any_other(make: Make, folder: Path) -> None:

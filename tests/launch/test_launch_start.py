@@ -60,6 +60,14 @@ def test_a_lost_port_is_tried_again_on_another(make: Make, folder: Path) -> None
             assert not any("Address already in use" in line for line in server.log_tail(50))  # those were other tries
 
 
+def test_a_port_is_seen_to_be_lost_where_the_engine_does_not_say_so(make: Make, folder: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(PortLost, match="no endpoint"):
+            start_ready(lambda _: make("terse")(other.getsockname()[1]), folder)
+
+
 def test_a_port_that_stays_taken_is_a_sentence(make: Make, folder: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
