@@ -8,6 +8,7 @@ given up, for every later server of the same configuration. With ``keep`` those 
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -198,6 +199,8 @@ class Sites:
     def _stop(self, instance: str) -> list[str]:
         """Ends a server; what is left of it, in sentences. From now on that weakens every number."""
         server = self._servers.pop(instance)
+        for other in self._servers.values():
+            server.leave_memory_to(other)
         proof = server.stop()
         place = server.folder.name
         self.described[place] = server.describe()
@@ -214,7 +217,7 @@ class Sites:
         self.described[place] = server.describe()
         self._watcher.say(
             f"{server.command.target} stays up at {server.command.base_url}, its log is {server.log_path}. "
-            "Stop it with `loadgen doctor --stop`."
+            f"Stop it with: loadgen doctor --stop --store {shlex.quote(str(self._run.folder.parents[2]))}"
         )
 
     # -- endpoints that exist -------------------------------------------------------------------------------------

@@ -140,6 +140,16 @@ class Server:
         self._tree.refresh(thorough=True)
         self._save("kept")
 
+    def leave_memory_to(self, other: Server) -> None:
+        """Let ``other``, which goes on running, prove the memory of the GPUs that both use, when it stops.
+
+        Before that nobody can tell whose memory is held there.
+        """
+        ours, theirs = self._memory_before or {}, other._memory_before or {}
+        shared = ours.keys() & theirs.keys()
+        other._memory_before = {**theirs, **{index: min(ours[index], theirs[index]) for index in shared}}
+        self._memory_before = {index: ours[index] for index in ours.keys() - shared}
+
     def stop(self) -> StopProof:
         """End the server and everything it started, and look whether it is gone. A second call gives the same proof."""
         if self._proof is None:

@@ -120,3 +120,18 @@ def test_the_stop_of_a_server_waits_for_its_memory_and_writes_down_who_keeps_it(
     assert problem.startswith("memory is still held after 0 s: GPU 0 8.0 GB by processes 4711.")
     assert kept(folder)["state"] == "left"
     assert kept(folder)["proof"]["memory"]["pids"] == [4711]
+
+
+@pytest.mark.parametrize(("after", "held"), [(GB, {}), (4 * GB, {0: 3 * GB})])
+def test_of_two_servers_on_one_gpu_the_last_to_stop_proves_the_memory_of_both(
+    drive: Callable[..., Driver], make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int, held: Any
+) -> None:
+    monkeypatch.setattr("loadgen.launch.proof.memory_proof", lambda before: memory_proof(before, timeout_s=0.1))
+    drive({0: [GB, 5 * GB, after], 1: [GB, GB, GB]})  # before the first, before the second, after both
+    first = start_ready(make(), folder)
+    second = start_ready(make(), folder.with_name("t-2"))
+    first.leave_memory_to(second)
+    assert first.stop().ok
+    proof = second.stop()
+    assert proof.memory is not None
+    assert proof.memory.held == held
