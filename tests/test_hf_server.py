@@ -239,3 +239,23 @@ def test_transformers_own_batching_gives_the_same_tokens(server: Running, model:
         assert paged.client.get("/version").json()["batching"] == "paged"
         paged.process.terminate()
         assert paged.process.wait(5) == 0
+
+
+def test_a_reset_of_the_peak_memory_is_taken_in_the_middle_of_a_reply(server: Running) -> None:
+    with server.client.stream("POST", CHAT, json=ask(tokens=40, stream=True)) as reply:
+        lines = (line for line in reply.iter_lines() if line)
+        next(lines)
+        assert server.post("/reset_peak_memory", {}).status_code == 200
+        assert list(lines)[-1] == "data: [DONE]"
+
+
+def test_memory_is_absent_where_there_is_no_gpu_and_never_0(server: Running) -> None:
+    if server.client.get("/version").json()["device"] == "cpu":
+        assert "hf:memory_" not in server.client.get("/metrics").text
+
+
+def test_what_was_warmed_is_said(server: Running) -> None:
+    about = server.client.get("/version").json()
+    assert about["warmed_up"] == "prompts of 1, 16, 64, 256 tokens, decode steps of 1, 2, 4 rows"
+    assert about["warmed_up_s"] > 0
+    assert about["weights_bytes"] > 0

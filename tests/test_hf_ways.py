@@ -150,3 +150,16 @@ def test_dummy_weights_are_the_same_for_a_seed_and_part_by_part() -> None:
     assert drawn("a").get_shape() == [4, 6]
     assert drawn("norm.weight", (3,))[...].tolist() == [1, 1, 1]
     assert drawn("q.bias", (3,))[...].tolist() == [0, 0, 0]
+
+
+def test_memory_of_all_ranks_is_summed_and_stands_on_the_page() -> None:
+    from hf_memory import Memory, read, total
+    from hf_metrics import Metrics
+
+    assert total([Memory(1, 2), None, Memory(10, 20)]) == Memory(11, 22)
+    assert total([None]) is None
+    assert read(()) is None
+    page = Metrics({}, None, lambda: Memory(11, 22)).text().decode()
+    assert "hf:memory_peak_bytes 11.0" in page
+    assert "hf:memory_reserved_bytes 22.0" in page
+    assert "hf:memory_" not in Metrics({}, None).text().decode()
