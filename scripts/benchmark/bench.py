@@ -1,6 +1,6 @@
 """Runs the benchmark of the client: every client against the same null server, in turns, several rounds.
 
-usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--vllm-rs PATH] [--json FILE]
+usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--vllm-rs PATH --tokenizer FOLDER] [--json FILE]
 
 Tables, each figure a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts
 cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT, lag and
@@ -186,7 +186,7 @@ def memory_table(folder: Path) -> Iterator[dict[str, Any]]:
     print(f"that is {slope:.2f} bytes a request", flush=True)
 
 
-def whole_commands(folder: Path, rounds: int, rust: Path) -> Iterator[dict[str, Any]]:
+def whole_commands(folder: Path, rounds: int, rust: tuple[Path, Path]) -> Iterator[dict[str, Any]]:
     """CPU of whole commands, from start to exit, all processes: ``loadgen run`` beside vLLM's Rust client."""
     for name, flags, streams, requests, tokens in WHOLE:
         taken: dict[str, list[float]] = {"loadgen run": [], "vllm-rs bench serve": []}
@@ -210,7 +210,9 @@ def whole_commands(folder: Path, rounds: int, rust: Path) -> Iterator[dict[str, 
 def cpu_of(argv: Sequence[str], folder: Path) -> float:
     """User and system seconds of a command and all that it started and waited for."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(argv, cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode not in (0, 5):  # 5: loadgen does not vouch for a flood's times; its CPU is what it is
+        sys.exit(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -225,11 +227,12 @@ def whole_ours(folder: Path, port: int, streams: int, requests: int, tokens: int
     return [sys.executable, "-m", "loadgen", "run", str(path), "--quiet"]
 
 
-def whole_rust(rust: Path, port: int, streams: int, requests: int, tokens: int) -> list[str]:
+def whole_rust(rust: tuple[Path, Path], port: int, streams: int, requests: int, tokens: int) -> list[str]:
+    binary, tokenizer = rust
     words = f"bench serve --backend openai-chat --host 127.0.0.1 --port {port} --model null --dataset-name random"
-    words += f" --skip-tokenizer-init --prompt-token-ids --random-input-len 16 --random-output-len {tokens}"
+    words += f" --prompt-token-ids --random-input-len 16 --random-output-len {tokens}"
     words += f" --num-prompts {requests} --max-concurrency {streams} --disable-tqdm"
-    return [str(rust), *words.split()]
+    return [str(binary), *words.split(), "--tokenizer", str(tokenizer)]
 
 
 def build(folder: Path) -> None:
@@ -243,8 +246,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two cases, one round")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables alone")
     parser.add_argument("--vllm-rs", type=Path, help="vLLM's Rust client (vllm/vllm-rs of its wheel), to run beside")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, without which that client does nothing")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
+    if args.vllm_rs and not args.tokenizer:
+        parser.error("--vllm-rs needs --tokenizer")
+    rust = (args.vllm_rs.absolute(), args.tokenizer.absolute()) if args.vllm_rs else None
     rounds = 1 if args.quick else args.rounds
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
@@ -259,7 +266,7 @@ def main() -> None:
             "accuracy": accuracy_table(folder, rounds, ACCURACY[:1] if args.quick else ACCURACY),
             "sends": sends_table(folder, rounds),
             "memory": iter(()) if args.quick else memory_table(folder),
-            "whole": whole_commands(folder, rounds, args.vllm_rs.absolute()) if args.vllm_rs else iter(()),
+            "whole": whole_commands(folder, rounds, rust) if rust else iter(()),
         }
         figures: dict[str, list[dict[str, Any]]] = {}
         for table in args.only:

@@ -192,9 +192,9 @@ static int advance(Conn *c) {
 }
 
 static void begin(Conn *c, const char *body) {
-    const char *m = strstr(body, "\"max_tokens\":");
+    const char *m = strstr(body, "\"max_tokens\":"), *newer = strstr(body, "\"max_completion_tokens\":");
     c->asked = now_ns();
-    c->tokens = m ? atoi(m + 13) : 16;
+    c->tokens = m ? atoi(m + 13) : newer ? atoi(newer + 24) : 16;
     c->usage = strstr(body, "\"include_usage\":true") || strstr(body, "\"include_usage\": true");
     c->sent = 0; c->first = c->last = c->late = 0; c->active = 1;
     c->start = c->asked + ttft_ns;
