@@ -217,7 +217,7 @@ class Sites:
         self.described[place] = server.describe()
         self._watcher.say(
             f"{server.command.target} stays up at {server.command.base_url}, its log is {server.log_path}. "
-            f"Stop it with: loadgen doctor --stop --store {shlex.quote(str(self._run.folder.parents[2]))}"
+            f"Stop it with: loadgen doctor --stop --store {shlex.quote(str(self._run.folder.absolute().parents[2]))}"
         )
 
     # -- endpoints that exist -------------------------------------------------------------------------------------
