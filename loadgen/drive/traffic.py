@@ -61,9 +61,8 @@ class Traffic:
         connections, read = self.pool.connections, self._read
         for fd, event in ready:
             connection = connections.get(fd)
-            if event == READ and connection is not None and connection.exchange is not None and connection.connected:
-                exchange = connection.exchange  # nearly always
-                if exchange.hot:
+            if event == READ and connection is not None and (exchange := connection.exchange) is not None:
+                if exchange.hot:  # nearly always
                     self._read_on(connection, exchange)
                 else:
                     read(connection, exchange)
@@ -173,7 +172,7 @@ class Traffic:
             return
         pieces = exchange.pieces
         pieces.append(data)
-        exchange.stamps.append(stamp_of(ancillary))
+        exchange.stamps.append(ancillary[0][2] if ancillary else b"")
         exchange.reads.append(now)
         self.backlog.bytes += len(data)
         if len(data) >= exchange.room:
