@@ -26,6 +26,9 @@ from hf_reply import Ask, Refused, Reply, Token
 
 GRACE_S = 2.0
 """After `stop`, the batch that runs may go on for so long."""
+GATHER_S = 0.005
+"""Where some wait when a batch ends, the next is formed so much later. Clients that wait for their reply ask again in
+that moment; without it, those of one batch find the other batch begun, and two half batches take turns for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,8 @@ class StaticBatching:
             await asyncio.sleep(0)  # requests that arrived in the same moment share a batch
             while self._stop_at is None and (batch := self._form()) is not None:
                 await self._run(batch)
+                if 0 < len(self._waiting) < self._rows:
+                    await asyncio.sleep(GATHER_S)
         for reply in self._waiting:
             self._fail(reply, Refused(503, "The server was stopped before this reply began.", code="stopping"))
         self._waiting.clear()
