@@ -5,6 +5,7 @@ In: a `Job`. Out: for each session the bytes of its request, built ahead while t
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,12 @@ class Prepared:
         return Reply(head, self.backend, self.job.options.stream, self.job.shape.max_event_bytes, self._vocabularies)
 
     def request_id(self, session: int) -> str:
-        """What goes into ``x-request-id``, so that a server's log can be joined with the records."""
+        """What goes into ``x-request-id``, so that a server's log can be joined with the records: the UUID (version 5,
+        of URLs) of ``run-cell-target-rep-attempt-session``. A UUID, because llama-cpp-python answers any other with
+        400 and not a word."""
         labels = self.job.labels
-        return f"{labels.run}-{labels.cell}-{labels.target}-{labels.rep}-{labels.attempt}-{session}"
+        words = (labels.run, labels.cell, labels.target, labels.rep, labels.attempt, session)
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, "-".join(map(str, words))))
 
     def _build(self, session: int) -> tuple[Prompt, bytes]:
         prompt = self._source.session(session)[0]
