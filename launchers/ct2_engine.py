@@ -6,13 +6,16 @@ prompts of a batch are computed together up to the length of the shortest, and w
 token a step, as if it were decoded; one set of options holds for the whole batch, so only requests that ask alike share
 one.
 
-The library calls back from its own thread for every token, and each is handed to the event loop at once.
+The library calls back from its own thread for every token, and each is handed to the event loop at once. The last
+call of a step returns when its tokens are on their sockets: else the next step takes the core away from the event loop,
+and where server and library share one the whole reply would be sent at its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 import traceback
 from collections import deque
@@ -26,6 +29,8 @@ from hf_reply import Ask, Refused, Reply, Token
 
 GRACE_S = 2.0
 """After `stop`, the batch that runs may go on for so long."""
+SENT_S = 1.0
+"""The longest that a step waits for its tokens to be sent."""
 GATHER_S = 0.005
 """Where some wait when a batch ends, the next is formed so much later. Clients that wait for their reply ask again in
 that moment; without it, those of one batch find the other batch begun, and two half batches take turns for ever."""
@@ -81,16 +86,30 @@ def options_of(kind: Kind, asks: Sequence[Ask], ends: Sequence[int]) -> Mapping[
 
 @dataclass(eq=False)
 class Batch:
-    """The replies of one call. ``made`` counts the tokens of each as the library's thread sees them."""
+    """The replies of one call. ``made`` counts the tokens of each, as the library's thread sees them; ``ended`` are the
+    rows that have their last."""
 
     kind: Kind
     replies: list[Reply]
     made: list[int] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
     step: int = 0
-    rows: int = 0  # tokens of the step that is being called back
+    rows: int = 0  # tokens of the step that is being called back, without those that came of a prompt
 
     def __post_init__(self) -> None:
         self.made = [0] * len(self.replies)
+        shortest = min(len(reply.ask.prompt) for reply in self.replies)
+        self._begins = [len(reply.ask.prompt) - shortest for reply in self.replies]
+        self._called = (-1, 0)
+
+    def is_last_call(self, step: int) -> bool:
+        """Counts a call of this step; True if no other row has a token in it. A row's first token comes in the step
+        that has fed what its prompt has beyond the shortest one."""
+        if step != self._called[0]:
+            due = sum(begin <= step and row not in self.ended for row, begin in enumerate(self._begins))
+            self._called = (step, due)
+        self._called = (step, self._called[1] - 1)
+        return self._called[1] == 0
 
 
 class StaticBatching:
@@ -202,6 +221,7 @@ class StaticBatching:
         """One token, in the library's thread. True ends its reply there."""
         row: int = result.batch_id
         reply = batch.replies[row]
+        last = batch.is_last_call(result.step)
         batch.made[row] += 1
         finish = None
         if result.token_id in self._model.ends and not reply.ask.ignore_eos:
@@ -209,8 +229,16 @@ class StaticBatching:
         elif batch.made[row] >= reply.ask.max_tokens:
             finish = "length"
         loop.call_soon_threadsafe(self._hand_over, batch, result.step, reply, Token(result.token_id, finish))
+        if last:
+            sent = threading.Event()
+            # once around to wake those who wait for the tokens, and once more after they have written them
+            loop.call_soon_threadsafe(loop.call_soon, loop.call_soon, sent.set)
+            sent.wait(SENT_S)
         over = self._stop_at is not None and time.perf_counter() > self._stop_at
-        return finish is not None or reply.cancelled or over
+        ends = finish is not None or result.is_last or reply.cancelled or over
+        if ends:
+            batch.ended.add(row)
+        return ends
 
     def _hand_over(self, batch: Batch, step: int, reply: Reply, token: Token) -> None:
         if step != batch.step:
