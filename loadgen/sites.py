@@ -191,10 +191,11 @@ class Sites:
             )
         return str(self._models[key])
 
-    @staticmethod
-    def _tokenizer(target: Target, model: str | None) -> str | None:
-        folder = target.tokenizer or model
-        return folder if folder is not None and (Path(folder) / "tokenizer.json").exists() else None
+    def _tokenizer(self, target: Target, model: str | None) -> str | None:
+        """The folder whose tokenizer counts tokens here; None where the target names none that this machine has."""
+        named = target.tokenizer or model
+        folder = self._folder / Path(named).expanduser() if named is not None else None
+        return str(folder) if folder is not None and (folder / "tokenizer.json").exists() else None
 
     def _stop(self, instance: str) -> list[str]:
         """Ends a server; what is left of it, in sentences. From now on that weakens every number."""
