@@ -3,8 +3,9 @@
 The library has no continuous batching: a call of ``generate_batch`` takes all its prompts at the start. What it does
 well stands: a reply that ends leaves the batch, so that later steps are smaller. What a measurement should know: the
 prompts of a batch are computed together up to the length of the shortest, and what others have beyond that is fed one
-token a step, as if it were decoded; one set of options holds for the whole batch, so only requests that ask alike share
-one.
+token a step, as if it were decoded. So only prompts of about one length share a batch (`together`); very unequal ones
+would take turns in it, and longer than one after the other. One set of options holds for the whole batch, so they must
+ask alike, too.
 
 The library calls back from its own thread for every token, and each is handed to the event loop at once. The last
 call of a step returns when its tokens are on their sockets: else the next step takes the core away from the event loop,
@@ -63,6 +64,13 @@ def kind_of(ask: Ask) -> Kind:
     if ask.temperature == 0:
         return Kind(0.0, 1.0, 0, least)
     return Kind(ask.temperature, ask.top_p, ask.top_k, least)
+
+
+def together(asks: Sequence[Ask]) -> bool:
+    """True if these are better computed in one batch than apart: the steps that the longer prompts take beyond the
+    shortest are at most half of those of the shortest reply."""
+    lengths = [len(ask.prompt) for ask in asks]
+    return max(lengths) - min(lengths) <= min(ask.max_tokens for ask in asks) // 2
 
 
 def options_of(kind: Kind, asks: Sequence[Ask], ends: Sequence[int]) -> Mapping[str, Any]:
@@ -178,14 +186,18 @@ class StaticBatching:
         await asyncio.sleep(0)
 
     def _form(self) -> Batch | None:
-        """The next batch: the request that waits longest, and those after it that ask alike. None if none waits."""
+        """The next batch: the request that waits longest, and those after it that fit. None if none waits."""
         kind: Kind | None = None
         taken: list[Reply] = []
         for reply in list(self._waiting):
             if reply.cancelled:
                 self._waiting.remove(reply)
                 self._metrics.ended("cancelled")
-            elif kind in (None, kind_of(reply.ask)) and len(taken) < self._rows:
+            elif (
+                len(taken) < self._rows
+                and kind in (None, kind_of(reply.ask))
+                and together([*(other.ask for other in taken), reply.ask])
+            ):
                 kind = kind_of(reply.ask)
                 self._waiting.remove(reply)
                 taken.append(reply)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import os
 import shutil
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +90,22 @@ def calibration(prompts: Path) -> list[str]:
         raise Unusable(f"{prompts} has lines without messages; a line is {{'messages': [...]}}.") from None
 
 
+def stand_in_for_torchvision() -> None:
+    """GPTQModel imports torchvision for the models with pictures alone, and a torch for CPUs has none that fits. An
+    empty module takes its place; transformers has looked for the real one before that."""
+    if importlib.util.find_spec("torchvision") is not None:
+        return
+    importlib.import_module("transformers").utils.is_torchvision_available()
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        module: Any = types.ModuleType(name)
+        module.InterpolationMode = types.SimpleNamespace(BICUBIC="bicubic", BILINEAR="bilinear")
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        sys.modules[name] = module
+
+
 def by_gptqmodel(model: Path, out: Path, to: str, texts: list[str], group_size: int) -> None:
     """4 bits by GPTQModel. Raises Unusable with its own words where it cannot do this model on this machine."""
+    stand_in_for_torchvision()
     library: Any = importlib.import_module("gptqmodel")
     words: dict[str, Any] = {"bits": 4, "group_size": group_size}
     if to == "awq":
