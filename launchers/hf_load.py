@@ -114,6 +114,8 @@ def check_model(args: argparse.Namespace, config: Any, stored: str | None, devic
 
 def load_model(args: argparse.Namespace, name: str, config: Any, device: str) -> Any:
     """The model on its device or devices, in evaluation mode."""
+    import torch
+
     hub: Any = importlib.import_module("transformers")
     # cuDNN's attention makes a plan for every new length of the KV cache: on an H200 the first decode step at each
     # length took 53 ms in place of 20, and every request whose lengths nobody had asked for before was that slow
