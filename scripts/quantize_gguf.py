@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from quantize_model import Unusable
 
 Array = npt.NDArray[Any]
 ARCHITECTURES = {"qwen2": "qwen2", "qwen2_moe": "qwen2moe"}
 EXPERT = ".mlp.experts."
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+class Unusable(Exception):
+    """An input that cannot be used. The message is a sentence for the user."""
 
 
 def convert(model: Path, out: Path, kind: str) -> None:

@@ -19,13 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from quantize_gguf import Unusable, convert
+
 PROMPTS = Path(__file__).resolve().parents[1] / "loadgen" / "workloads" / "natural.jsonl"
 NEEDED = {"gguf": ("gguf",), "gptq": ("gptqmodel",), "awq": ("gptqmodel",)}
 FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q4_0", "gptq", "awq")
-
-
-class Unusable(Exception):
-    """An input that cannot be used. The message is a sentence for the user."""
 
 
 def main() -> int:
@@ -40,8 +38,6 @@ def main() -> int:
     try:
         check(args.model, args.out, args.to)
         if args.to.startswith("gguf-"):
-            from quantize_gguf import convert
-
             whole(args.out, lambda place: convert(args.model, place, args.to.removeprefix("gguf-")))
         else:
             texts = calibration(args.prompts)

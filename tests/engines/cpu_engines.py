@@ -43,7 +43,7 @@ class Engine:
 
 SERVE = {"dtype": "float32", "device": "cpu", "threads": 1, "hub": "offline"}
 SMALL_CACHE = {"continuous_batching": True, "cache_block": 32, "cache_blocks": 64, "max_batched_tokens": 256}
-VLLM = {"dtype": "bfloat16", "max_model_len": 1024, "max_batch_size": 16, "eager": True, "cpu_kv_gib": 1}
+VLLM = {"dtype": "float32", "max_model_len": 1024, "max_batch_size": 16, "eager": True, "cpu_kv_gib": 1}
 
 CPU_ENGINES = {
     "hf": Engine("hf", DENSE, {"dtype": "float32", "threads": 1}),
