@@ -26,7 +26,7 @@ def quantize(model: Path, out: Path, to: str) -> subprocess.CompletedProcess[str
         "--to",
         to,
     ]
-    return subprocess.run(words, capture_output=True, text=True, timeout=600)
+    return subprocess.run(words, cwd=out.parent, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("f16", 16), ("q8_0", 8.5), ("q4_0", 4.5)])
@@ -66,7 +66,7 @@ def test_awq_needs_a_gpu_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "GPTQModel cannot make awq of" in done.stderr
     assert "CUDA is not available" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in tmp_path.iterdir() if path.name != "logs"]  # GPTQModel's own, in the working folder
 
 
 def test_what_cannot_be_quantized_is_refused_in_a_sentence_and_nothing_is_left(tmp_path: Path) -> None:
