@@ -61,6 +61,7 @@ class Ranks:
             self._pipes.append(ours)
             self._processes.append(process)
             threading.Thread(target=self._watch, args=(rank, process), daemon=True).start()
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(count))  # transformers looks for its device there
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         """Ends this program when a rank ends that was not told to."""

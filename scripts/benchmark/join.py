@@ -1,7 +1,8 @@
 """Holds a client's times against the null server's own, request by request. Imports nothing of loadgen.
 
 usage: join.py TRUTH STAMPS        STAMPS: lines of "id scheduled send first-token" (CLOCK_MONOTONIC, ns)
-       join.py TRUTH RUN_FOLDER    a run of loadgen: its records, joined by the x-request-id that they were sent with
+       join.py TRUTH RUN_FOLDER    a run of loadgen: its records, joined by the x-request-id that they were
+                                   sent with (a UUID of their labels)
 
 TRUTH is the null server's log: "id asked first last tokens late", its own clock readings (CLOCK_MONOTONIC, ns) when it
 had read the request, when it wrote the first and the last token, and how late it was itself. Prints one JSON object;
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,7 +44,8 @@ def stamps_of(path: Path) -> Iterator[Stamp]:
                 if one["phase"] == "measure" and one["status"] == "ok":
                     labels = [one["run"], one["cell"], one["target"], one["rep"], one["attempt"], one["session"]]
                     times = (start + one[key] * 1e9 for key in ("t_sched", "t_send", "t_first"))
-                    yield ("-".join(map(str, labels)), *times)  # type: ignore[misc]
+                    name = uuid.uuid5(uuid.NAMESPACE_URL, "-".join(map(str, labels)))
+                    yield (str(name), *times)  # type: ignore[misc]
 
 
 def join(truth: Path, stamps: Path) -> dict[str, float | int | dict[str, float]]:

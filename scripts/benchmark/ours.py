@@ -65,7 +65,7 @@ def main() -> None:
     with stamps.open("w") as file:
         for record in read_records([path]):
             counted += (record.out_tok or 0) if record.status == "ok" else 0
-            name = f"{record.run}-{record.cell}-{record.target}-{record.rep}-{record.attempt}-{record.seq}"
+            name = loop.prepared.request_id(record.session)
             times = (start + round((at or 0) * 1e9) for at in (record.t_sched, record.t_send, record.t_first))
             file.write(" ".join([name, *map(str, times)]) + "\n")
     print(json.dumps({"cpu_s": cpu_s, "wall_s": wall_s, "tokens": counted, "rss_mib": rss_mib}))
