@@ -90,8 +90,9 @@ class Reply:
             self._held = ([], [])
         at = 0
         while at < len(pieces):
+            before, left = at, len(pieces[at])
             at = self._feed_familiar(pieces, arrivals, at)
-            if at < len(pieces):
+            if at < len(pieces) and at == before and left == len(pieces[at]):
                 if more and self._template is not None and self._cut_short(pieces[at:]):
                     self._held = (pieces[at:], arrivals[at:])
                     return

@@ -47,6 +47,8 @@ Vocabularies = dict[object, tuple[Known, Slots]]
 _KNOWN_LIMIT = 30_000
 _VOCABULARIES = 16
 """Servers that write the id of a request behind the text make a new one with each request."""
+_REACH = 128
+"""Pieces that are taken together at most."""
 _NEEDLE = 99
 """Python searches for a longer needle in a way that pays off only in long texts."""
 
@@ -73,6 +75,7 @@ class Template:
         "_cut",
         "_grouped",
         "_known",
+        "_reach",
         "_rows",
         "_slots",
         "after",
@@ -105,6 +108,7 @@ class Template:
         self._cut = slice(len(before) - before.rfind(b"\n") - 1, -after.find(b"\n"))
         self._rows = slice(before.count(b"\n"), -1, max(self.separator.count(b"\n"), 1))
         self._grouped = False
+        self._reach = _REACH
 
     def take(self, pieces: Sequence[bytes]) -> Taken | None:
         """Understands pieces, of which the first begins with an HTTP chunk, as far as they are whole chunks of whole,
@@ -112,10 +116,13 @@ class Template:
         first = pieces[0]
         if first.find(self.needle, 0, len(self.before) + 20) < 0:
             return None
-        end = first.find(self.after, len(self.before)) + len(self.after)
-        if self._grouped or not first.startswith(b"\r\n", end):
-            return self._groups(pieces)
-        return self._singles(pieces)
+        alone = first.startswith(b"\r\n", first.find(self.after, len(self.before)) + len(self.after))
+        taken = (self._singles if alone and not self._grouped else self._groups)(pieces[: self._reach])
+        used = 0 if taken is None else taken.pieces
+        # a stream with a strange event here and there must not be put together as a whole again after each of them
+        all_but_a_rest = used + 1 >= min(self._reach, len(pieces))
+        self._reach = min(2 * self._reach, _REACH) if all_but_a_rest else max(used, 2)
+        return taken
 
     def _singles(self, pieces: Sequence[bytes]) -> Taken | None:
         """Takes chunks with one event in each.
@@ -145,7 +152,6 @@ class Template:
     def _groups(self, pieces: Sequence[bytes]) -> Taken | None:
         """Takes chunks with any number of events in each, one by one: all at once would be no faster, since several
         copies of all bytes do not stay in the processor's cache."""
-        self._grouped = True
         joined = b"".join(pieces)
         texts: list[bytes] = []
         groups: list[tuple[int, int, int]] = []
@@ -158,6 +164,7 @@ class Template:
             texts += found
             groups.append((len(found), start, stop))
             at = stop + 2
+        self._grouped = self._grouped or len(texts) > len(groups)
         return _laid_over(pieces, texts, joined, groups) if groups else None
 
     def slots(self, payload: bytes) -> list[bytes] | None:
