@@ -64,7 +64,9 @@ def main() -> None:
     counted = 0
     with stamps.open("w") as file:
         for record in read_records([path]):
-            counted += (record.out_tok or 0) if record.status == "ok" else 0
+            if record.status != "ok":
+                sys.exit(f"request {record.seq} ended with {record.status}: {record.err}")
+            counted += record.out_tok or 0
             name = loop.prepared.request_id(record.session)
             times = (start + round((at or 0) * 1e9) for at in (record.t_sched, record.t_send, record.t_first))
             file.write(" ".join([name, *map(str, times)]) + "\n")
