@@ -168,11 +168,11 @@ def time_of(events: list[bytes], size: int) -> float:
 @pytest.mark.parametrize("strange", ["every event", "every second event"])
 def test_the_work_grows_with_the_bytes_of_a_flood_whatever_is_strange_in_it(strange: str) -> None:
     def events(count: int) -> list[bytes]:
-        odd = [raw(PLAIN, usage={"completion_tokens": number}) for number in range(count)]
+        odd = [raw({**PLAIN, "logprobs": number}) for number in range(count)]
         return odd if strange == "every event" else [odd[n] if n % 2 else raw(PLAIN) for n in range(count)]
 
-    # eight times the bytes: 8 if each byte is looked at so often, 64 if each event looks at all that follow
-    assert time_of(events(16000), 65536) < 20 * time_of(events(2000), 65536)
+    # eight times the bytes: 8 if each byte is looked at so often, 64 if nothing is done but looking at all that follow
+    assert time_of(events(16000), 65536) < 13 * time_of(events(2000), 65536)
 
 
 @given(st.lists(st.text(max_size=4), max_size=6))
