@@ -99,7 +99,7 @@ class Sites:
             tokenizer=self._tokenizer(target, model),
             metrics=command.base_url + command.metrics if command.metrics else None,
             names=dict(command.seen),
-            doubts=(*doubts_of(target_name, target), *self._remains),
+            doubts=(*doubts_of(target_name, target, model), *self._remains),
         )
 
     def alive(self, instance: str | None) -> bool:

@@ -141,13 +141,19 @@ def headers_of(target: Target) -> dict[str, str]:
     return headers
 
 
-def doubts_of(name: str, target: Target) -> list[Doubt]:
-    """What weakens every number of a target."""
-    if not isinstance(target.model, MadeModel):
+def doubts_of(name: str, target: Target, model: str | None) -> list[Doubt]:
+    """What weakens every number of a target; ``model`` is its folder where it has one here."""
+    how = None
+    if isinstance(target.model, MadeModel):
+        how = f"made here from {Path(target.model.config).name}"
+    elif target.options.get("load_format") == "dummy":
+        how = "load_format: dummy"
+    elif model is not None and (Path(model) / "loadgen_made.json").exists():
+        how = "the model was made by loadgen"
+    if how is None:
         return []
     text = (
-        f"The weights of {name} are random (made here from {Path(target.model.config).name}): its speed is that of "
-        "the architecture, its text means nothing, and a router with random weights spreads tokens more evenly than a "
-        "trained one."
+        f"The weights of {name} are random ({how}): its speed is that of the architecture, its text means nothing, and "
+        "a router with random weights spreads tokens more evenly than a trained one."
     )
     return [Doubt("random_weights", text)]
