@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "loadgen"
 
 LEVELS = (
     ("errors",),
-    ("record",),
-    ("arrival", "metrics"),
-    ("statistics", "summary"),
+    ("record", "precision"),
+    ("arrival", "metrics", "model_shape"),
+    ("statistics", "summary", "model_config", "roofline"),
     ("comparison", "sample", "histogram"),
     ("scenario",),
     ("workloads", "backends"),
