@@ -14,6 +14,7 @@ them on average. Real routers are skewed and the tokens of one domain agree, so 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from loadgen.precision import PLAIN_BYTES, Precision
@@ -60,7 +61,7 @@ class Experts:
 
     def hit(self, tokens: float) -> float:
         """The expected number of distinct experts that a batch of tokens chooses in a layer, k..E."""
-        return self.number * (1 - (1 - self.per_token / self.number) ** tokens)
+        return self.number * (1 - math.pow(1 - self.per_token / self.number, tokens))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -233,7 +233,7 @@ def crossings(baseline: Roofline, candidate: Roofline, batches: Sequence[int]) -
             if before * after < 0:
                 yield Crossing(
                     measure=name,
-                    at=_root(lambda batch, faster=faster: faster(batch) - 1, low, high),
+                    at=_passes_one(faster, low, high),
                     direction="overtakes" if after > 0 else "falls behind",
                 )
 
@@ -249,10 +249,10 @@ def _grid(first: int, last: int) -> list[float]:
     return [first * (last / first) ** (i / steps) for i in range(steps + 1)] if steps else [float(first)]
 
 
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function changes sign between two points on which its signs differ."""
-    rising = function(low) < 0
+def _passes_one(ratio: Callable[[float], float], low: float, high: float) -> float:
+    """Where a ratio passes 1 between two points, on different sides of which it stands there."""
+    rising = ratio(low) < 1
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if (function(middle) < 0) == rising else (low, middle)
+        low, high = (middle, high) if (ratio(middle) < 1) == rising else (low, middle)
     return (low + high) / 2

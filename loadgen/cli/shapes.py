@@ -38,7 +38,7 @@ def roofline(
     ] = "1,2,4,8,16,32,64,128,256",
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show what a model could do at best on a GPU, and where two cross.
+    """Show what a model could do at best, and where two cross.
 
     Least times of prefill and of a decode step, and the tokens/s that follow, from sizes alone; nothing is started. Of
     two models, the second is the candidate: ratios are of its speed to the first one's.

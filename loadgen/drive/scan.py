@@ -116,7 +116,11 @@ class Template:
         first = pieces[0]
         if first.find(self.needle, 0, len(self.before) + 20) < 0:
             return None
-        alone = first.startswith(b"\r\n", first.find(self.after, len(self.before)) + len(self.after))
+        end = first.find(self.after, len(self.before))
+        if end < 0 and len(pieces) > 1:  # the piece holds only the start of an event
+            first += pieces[1]
+            end = first.find(self.after, len(self.before))
+        alone = end >= 0 and first.startswith(b"\r\n", end + len(self.after))
         taken = (self._singles if alone and not self._grouped else self._groups)(pieces[: self._reach])
         used = 0 if taken is None else taken.pieces
         # a stream with a strange event here and there must not be put together as a whole again after each of them

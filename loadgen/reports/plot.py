@@ -58,7 +58,7 @@ def _at(line: Line, x: float) -> float:
     for (x0, y0), (x1, y1) in pairwise(line):
         if x <= x1:
             share = max(0.0, math.log(x / x0) / math.log(x1 / x0))
-            return y0 * (y1 / y0) ** share
+            return y0 * math.pow(y1 / y0, share)
     return line[-1][1]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any
 
 from loadgen.reports.plot import plot
@@ -74,7 +75,8 @@ def values(rooflines: Sequence[Roofline], batches: Sequence[int]) -> dict[str, A
         "models": [_model_values(one, batches) for one in rooflines],
         "crossings": [
             {"measure": found.measure, "batch": found.at, "direction": found.direction}
-            for found in (crossings(*rooflines, batches) if len(rooflines) == 2 else ())
+            for baseline, candidate in _pairs(rooflines)
+            for found in crossings(baseline, candidate, batches)
         ],
     }
 
@@ -170,8 +172,17 @@ def _rows(
             cells = [str(batch), *([name] if two else []), *(column.cell(one, batch) for column in columns)]
             if two:
                 second = one is rooflines[1]
-                cells += [f"{gain(*rooflines, measure, batch):.2f}" if second else "" for measure in MEASURES]
+                cells += [_ratio(rooflines[0], one, measure, batch) if second else "" for measure in MEASURES]
             yield cells
+
+
+def _pairs(rooflines: Sequence[Roofline]) -> list[tuple[Roofline, Roofline]]:
+    """Baseline and candidate, where there are two."""
+    return list(pairwise(rooflines))
+
+
+def _ratio(baseline: Roofline, candidate: Roofline, measure: str, batch: int) -> str:
+    return f"{gain(baseline, candidate, measure, batch):.2f}"
 
 
 def _number(value: float) -> str:
@@ -185,13 +196,10 @@ def _memory(one: Roofline, batch: int) -> str:
 
 def _crossing_sentences(rooflines: Sequence[Roofline], batches: Sequence[int]) -> Iterator[str]:
     """One sentence a measure: who leads at the smallest batch size, and every change from there on."""
-    if len(rooflines) != 2:
-        return
-    baseline, candidate = rooflines
-    first, last = min(batches), max(batches)
-    found = list(crossings(baseline, candidate, batches))
-    for name in MEASURES:
-        changes = [f"{one.direction} at {one.at:.1f}" for one in found if one.measure == name]
+    for (baseline, candidate), name in product(_pairs(rooflines), MEASURES):
+        first, last = min(batches), max(batches)
+        found = [one for one in crossings(baseline, candidate, batches) if one.measure == name]
+        changes = [f"{one.direction} at {one.at:.1f}" for one in found]
         course = ", ".join(changes) if changes else f"no crossing in {first}..{last}"
         yield (
             f"{name}: {candidate.shape.name} is {gain(baseline, candidate, name, first):.2f} times as fast as "
@@ -223,9 +231,9 @@ def _room(one: Roofline) -> str:
 def _plot(rooflines: Sequence[Roofline], batches: Sequence[int], width: int, unicode: bool) -> list[str]:
     if len(batches) < 2:
         return []
-    if len(rooflines) == 2:
-        ratios = {name: [(batch, gain(*rooflines, name, batch)) for batch in batches] for name in MEASURES}
-        heading = f"{rooflines[1].shape.name}: times as fast as {rooflines[0].shape.name}, by batch size"
+    for baseline, candidate in _pairs(rooflines):
+        ratios = {name: [(batch, gain(baseline, candidate, name, batch)) for batch in batches] for name in MEASURES}
+        heading = f"{candidate.shape.name}: times as fast as {baseline.shape.name}, by batch size"
         return [*wrapped(heading, width), *plot(ratios, width, unicode, level=1.0), ""]
     one = rooflines[0]
     rates = {
