@@ -54,6 +54,22 @@ def test_tokens_a_second_are_those_of_prefill_and_steps_in_a_row() -> None:
     assert one.output_tok_s(2) == pytest.approx(2 * 3 / (4.128 + 2 * 0.624))
 
 
+def test_the_limit_hides_one_phase_behind_the_other() -> None:
+    one = tiny()
+    assert one.prefill(1).compute_s == pytest.approx(2.064)
+    assert one.decode(1).bandwidth_s == pytest.approx(0.532)
+    assert one.decode(1).compute_s == pytest.approx(0.312)
+    assert one.limit_tok_s(1) == pytest.approx(3 / (2.064 + 2 * 0.312))
+    assert one.output_tok_s(1) == pytest.approx(3 / (2.064 + 2 * 0.532))
+
+
+def test_mla_attends_in_its_latent_cache_while_decoding() -> None:
+    model = on_h200(RELEASED["DeepSeek-V3"])
+    attending = model.decode(1).flops - model.decode_without_context(1).flops
+    assert attending == pytest.approx(61 * 1050 * 2 * 128 * (512 + 64 + 512))
+    assert model.decode(1).bytes - model.decode_without_context(1).bytes == pytest.approx(1050 * 70272)
+
+
 def test_a_reply_of_one_token_is_its_prefill() -> None:
     one = tiny(output_tokens=1)
     assert one.request_s(2) == one.prefill(2).seconds
