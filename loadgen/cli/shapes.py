@@ -17,25 +17,30 @@ MOST = 1 << 20
 """The largest batch size."""
 
 
+Models = Annotated[
+    list[Path], typer.Argument(metavar="MODEL [MODEL]", help="One or two: a model's folder, or its config.json.")
+]
+GpuName = Annotated[str, typer.Option("--gpu", help="h200, h100, a100, 4090, l40s or mi300x.")]
+Bandwidth = Annotated[
+    float | None, typer.Option("--bandwidth", min=0.001, help="GB/s of one GPU, if measured (default: its vendor's).")
+]
+Gpus = Annotated[int, typer.Option("--tensor-parallel", min=1, help="GPUs that share a model perfectly.")]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="bf16, fp8, int8, int4 or mxfp4 (default: as the config says).")
+]
+Batches = Annotated[str, typer.Option("--batches", help="Batch sizes, with commas between.")]
+
+
 @commands.command(epilog="Example: loadgen roofline scenarios/models/qwen2-57b-a14b.json --gpu h200")
 def roofline(
-    models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL [MODEL]", help="One or two: a model's folder, or its config.json.")
-    ],
-    gpu: Annotated[str, typer.Option("--gpu", help="h200, h100, a100, 4090, l40s or mi300x.")],
-    bandwidth: Annotated[
-        float | None,
-        typer.Option("--bandwidth", min=0.001, help="GB/s of one GPU, if measured (default: its vendor's)."),
-    ] = None,
-    gpus: Annotated[int, typer.Option("--tensor-parallel", min=1, help="GPUs that share a model perfectly.")] = 1,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="bf16, fp8, int8, int4 or mxfp4 (default: as the config says).")
-    ] = None,
+    models: Models,
+    gpu: GpuName,
+    bandwidth: Bandwidth = None,
+    gpus: Gpus = 1,
+    dtype: Dtype = None,
     input_tokens: Annotated[int, typer.Option("--input", min=1, help="Tokens of a prompt.")] = 1000,
     output_tokens: Annotated[int, typer.Option("--output", min=1, help="Tokens of a reply.")] = 100,
-    batches: Annotated[
-        str, typer.Option("--batches", help="Batch sizes, with commas between.")
-    ] = "1,2,4,8,16,32,64,128,256",
+    batches: Batches = "1,2,4,8,16,32,64,128,256",
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what a model could do at best, and where two cross.
@@ -54,16 +59,9 @@ def roofline(
     sizes = _batches(batches)
     chosen = rooflines.gpu(gpu, None if bandwidth is None else bandwidth * 1e9)
     stored = None if dtype is None else precision(dtype)
-    found = [
-        rooflines.Roofline(
-            shape=read_shape(path.expanduser(), stored),
-            gpu=chosen,
-            gpus=gpus,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-        )
-        for path in models
-    ]
+    shapes = [read_shape(path.expanduser(), stored) for path in models]
+    lengths = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+    found = [rooflines.Roofline(shape=shape, gpu=chosen, gpus=gpus, **lengths) for shape in shapes]
     if as_json:
         print(json.dumps(report.values(found, sizes), indent=1, ensure_ascii=False))
     else:
