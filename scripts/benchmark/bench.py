@@ -1,6 +1,6 @@
 """Runs the benchmark of the client: every client against the same null server, in turns, several rounds.
 
-usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--vllm-rs PATH --tokenizer FOLDER] [--json FILE]
+usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--match TEXT] [--vllm-rs PATH --tokenizer FOLDER] [--json FILE]
 
 Tables, each figure a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts
 cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT, lag and
@@ -245,6 +245,10 @@ def whole_rust(rust: tuple[Path, Path], port: int, streams: int, requests: int, 
     return [str(binary), *words.split(), "--tokenizer", str(tokenizer)]
 
 
+def chosen(cases: Sequence[Case], text: str) -> list[Case]:
+    return [case for case in cases if text in case[0]]
+
+
 def build(folder: Path) -> None:
     for name in ("null_server", "epoll_reader"):
         subprocess.run(["cc", "-O2", "-o", str(folder / name), str(HERE / f"{name}.c")], check=True)
@@ -255,6 +259,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two cases, one round")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables alone")
+    parser.add_argument("--match", default="", help="these cases alone: those with this text in their names")
     parser.add_argument("--vllm-rs", type=Path, help="vLLM's Rust client (vllm/vllm-rs of its wheel), to run beside")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, without which that client does nothing")
     parser.add_argument("--json", type=Path, help="write the figures there")
@@ -272,8 +277,8 @@ def main() -> None:
         folder = Path(name)
         build(folder)
         tables: dict[str, Iterator[dict[str, Any]]] = {
-            "cpu": cpu_table(folder, rounds, CASES[2:4] if args.quick else CASES),
-            "accuracy": accuracy_table(folder, rounds, ACCURACY[:1] if args.quick else ACCURACY),
+            "cpu": cpu_table(folder, rounds, chosen(CASES[2:4] if args.quick else CASES, args.match)),
+            "accuracy": accuracy_table(folder, rounds, chosen(ACCURACY[:1] if args.quick else ACCURACY, args.match)),
             "sends": sends_table(folder, rounds),
             "memory": iter(()) if args.quick else memory_table(folder),
             "whole": whole_commands(folder, rounds, rust) if rust else iter(()),
