@@ -1,6 +1,7 @@
 """Runs the benchmark of the client: every client against the same null server, in turns, several rounds.
 
-usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--match TEXT] [--vllm-rs PATH --tokenizer FOLDER] [--json FILE]
+usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--match TEXT] [--json FILE]
+                [--vllm-rs PATH --tokenizer FOLDER]
 
 Tables, each figure a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts
 cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT, lag and
