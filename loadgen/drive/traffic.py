@@ -196,8 +196,9 @@ class Traffic:
                 self._closed(connection, exchange, now)
                 return
             full = len(data) == size
-            if full and size > SMALL_READ:
-                exchange.room = size = LARGE_READ
+            if full:
+                exchange.room = LARGE_READ
+                size = LARGE_READ if size > SMALL_READ or len(exchange.pieces) > 2 else SMALL_READ
             if connection.tls is not None:
                 data = connection.decrypt(data)
             if data:

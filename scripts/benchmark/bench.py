@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,7 @@ def null_server(folder: Path, flags: Sequence[str]) -> Iterator[tuple[int, Path]
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline()), truth
+        time.sleep(0.2)  # a client can be through before the server has written down its last replies
     finally:
         process.terminate()
         process.wait()
