@@ -30,6 +30,11 @@ def here(tmp_path: Path) -> Iterator[Path]:
         end(Tree(None, json.loads(path.read_text())["cookie"]), 0.0)
 
 
+def hear_ctrl_c() -> None:
+    """Tests that were started in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Standing:
     """A ``loadgen launch`` that runs; ``said`` holds what it printed once it was ready."""
 
@@ -41,6 +46,7 @@ class Standing:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=hear_ctrl_c,
         )
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(7)]
@@ -144,6 +150,7 @@ def test_a_signal_while_it_loads_ends_it(here: Path) -> None:
     process = subprocess.Popen(
         command("launch", "./mine.yaml", "--model", "m/x", "-o", "mode=never"),
         cwd=here, env=environment(here / "store"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
 
     def loads() -> bool:
