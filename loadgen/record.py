@@ -8,6 +8,7 @@ imports msgspec and nothing else that costs start-up time.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -172,6 +173,17 @@ class Record(msgspec.Struct, kw_only=True):
     prompt_sha: str | None = None
     out_sha: str | None = None
     text: str | None = None
+
+    def request_id(self) -> str:
+        """The ``x-request-id`` that this request was sent with."""
+        return request_id((self.run, self.cell, self.target, self.rep, self.attempt), self.session)
+
+
+def request_id(labels: Iterable[object], session: int) -> str:
+    """What goes into ``x-request-id``, so that a server's log can be joined with the records: the UUID (version 5, of
+    URLs) of ``run-cell-target-rep-attempt-session``, of which ``labels`` are the first five. A UUID, because
+    llama-cpp-python answers any other with 400 and not a word."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "-".join(map(str, (*labels, session)))))
 
 
 _encoder = msgspec.json.Encoder()

@@ -120,11 +120,11 @@ def _errors(records: Sequence[Record], truth: str, start_ns: int) -> tuple[list[
     written = {}
     for line in truth.splitlines():
         name, _, first, _, _, late = line.rsplit(" ", 5)
-        written[name.rpartition("-")[2]] = (int(first), int(late) / 1e9)
+        written[name] = (int(first), int(late) / 1e9)
     errors, lates = [], []
     for record in records:
-        if record.phase == "measure" and record.t_first is not None and str(record.seq) in written:
-            first_ns, late_s = written[str(record.seq)]
+        if record.phase == "measure" and record.t_first is not None and (name := record.request_id()) in written:
+            first_ns, late_s = written[name]
             errors.append(record.t_first - (first_ns - start_ns) / 1e9)
             lates.append(late_s)
     return errors, lates

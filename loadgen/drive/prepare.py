@@ -5,7 +5,6 @@ In: a `Job`. Out: for each session the bytes of its request, built ahead while t
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from loadgen.drive.job import Job
 from loadgen.drive.outcome import CountTokens
 from loadgen.drive.reply import Reply
 from loadgen.drive.scan import Vocabularies
-from loadgen.record import Prompt
+from loadgen.record import Prompt, request_id
 
 
 class Prepared:
@@ -67,12 +66,9 @@ class Prepared:
         return Reply(head, self.backend, self.job.options.stream, self.job.shape.max_event_bytes, self._vocabularies)
 
     def request_id(self, session: int) -> str:
-        """What goes into ``x-request-id``, so that a server's log can be joined with the records: the UUID (version 5,
-        of URLs) of ``run-cell-target-rep-attempt-session``. A UUID, because llama-cpp-python answers any other with
-        400 and not a word."""
+        """What goes into ``x-request-id`` (see `record.request_id`)."""
         labels = self.job.labels
-        words = (labels.run, labels.cell, labels.target, labels.rep, labels.attempt, session)
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, "-".join(map(str, words))))
+        return request_id((labels.run, labels.cell, labels.target, labels.rep, labels.attempt), session)
 
     def _build(self, session: int) -> tuple[Prompt, bytes]:
         prompt = self._source.session(session)[0]
