@@ -220,16 +220,15 @@ class Loop:
     def _check_exchange(self, exchange: Exchange, now: int) -> None:
         shape = self.shape
         sent = exchange.t_send
-        if now > self.drain_until:
-            self.traffic.fail(exchange, "cancelled", "the run was stopped, or load.drain_s was over, before its end")
-        elif not sent:
-            if now - exchange.t_due > shape.connect_timeout_s * 1e9:
-                why = f"no connection within load.connect_timeout_s = {shape.connect_timeout_s:g} s"
-                self.traffic.fail(exchange, "connect_error", why)
-        elif now - sent > shape.timeout_s * 1e9:
+        if not sent and now - exchange.t_due > shape.connect_timeout_s * 1e9:
+            why = f"no connection within load.connect_timeout_s = {shape.connect_timeout_s:g} s"
+            self.traffic.fail(exchange, "connect_error", why)
+        elif sent and now - sent > shape.timeout_s * 1e9:
             self.traffic.fail(exchange, "timeout", f"not complete after load.timeout_s = {shape.timeout_s:g} s")
-        elif now - exchange.last_read > shape.stall_timeout_s * 1e9:
+        elif sent and now - exchange.last_read > shape.stall_timeout_s * 1e9:
             self.traffic.fail(exchange, "stalled", f"no byte for load.stall_timeout_s = {shape.stall_timeout_s:g} s")
+        elif now > self.drain_until:
+            self.traffic.fail(exchange, "cancelled", "the run was stopped, or load.drain_s was over, before its end")
 
     def _begin_drain(self, at: int) -> None:
         """Sends nothing more. What is in flight has until ``drain_s`` after ``at``, the end of the window."""

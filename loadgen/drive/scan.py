@@ -194,11 +194,11 @@ class Template:
 
     def _learned(self, parts: Sequence[bytes], found: list[Item | None]) -> Sequence[Item]:
         """The items of the parts as far as they are familiar; new ones are kept."""
-        while None in found:
-            number = found.index(None)
-            found[number] = item = self._learn(parts[number])
-            if item is None:
-                del found[number:]
+        for number, item in enumerate(found):
+            if item is None:  # learned meanwhile, if it is a copy of an earlier part
+                found[number] = item = self._known.get(parts[number]) or self._learn(parts[number])
+                if item is None:
+                    return found[:number]  # type: ignore[return-value]  # none before this one is None
         return found  # type: ignore[return-value]  # no None is left
 
     def _learn(self, part: bytes) -> Item | None:

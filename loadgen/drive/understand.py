@@ -18,7 +18,9 @@ from loadgen.drive.outcome import Exchange
 from loadgen.drive.reply import Reply
 
 _SLICE = 128
-"""Pieces taken apart between two looks at the sockets: some 150 microseconds."""
+_SLICE_BYTES = 256 << 10
+"""Pieces, and bytes of one exchange, that are taken apart between two looks at the sockets: some 150 microseconds, in
+a flood of large pieces a few milliseconds."""
 _FULL_BYTES = 16 << 20
 _FULL_EXCHANGES = 4096
 MANY = 64
@@ -82,6 +84,8 @@ class Backlog:
             exchange = self._waiting.popleft()
             exchange.queued = False
             pieces, stamps, reads = exchange.pieces, exchange.stamps, exchange.reads
+            if pieces and len(pieces) * len(pieces[0]) > _SLICE_BYTES:
+                left = min(left, max(_SLICE_BYTES // len(pieces[0]), 1))
             exchange.pieces, exchange.stamps, exchange.reads = pieces[left:], stamps[left:], reads[left:]
             if len(pieces) > left:
                 pieces, stamps, reads = pieces[:left], stamps[:left], reads[:left]

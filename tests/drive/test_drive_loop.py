@@ -14,6 +14,7 @@ from drive_driver import ONE, ask, drive, once
 from drive_servers import END, FINISH, LAST, STREAM, TWO, Peer, RawServer, answering, chunk, event, page, reply
 
 from loadgen.arrival import Arrival
+from loadgen.drive.loop import Loop
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.poll import SlowPoll
 from loadgen.drive.sockets import Connection
@@ -279,3 +280,13 @@ def test_a_flood_from_one_server_does_not_keep_the_clock_from_ending_it() -> Non
     record = ask(flood, shape={"timeout_s": 0.4}).only
     assert record.status == "timeout"
     assert len(record.chunk_us) > 2000
+
+
+def test_what_was_over_time_before_the_drain_ended_timed_out_even_if_the_loop_was_late_to_see_both() -> None:
+    late = iter([0.8])
+
+    def during(loop: Loop) -> None:
+        time.sleep(next(late, 0.0))
+
+    record = ask(once(STREAM, event(" a")), shape={"timeout_s": 0.3, "drain_s": 0.6}, during=during).only
+    assert record.status == "timeout"

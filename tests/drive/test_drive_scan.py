@@ -68,6 +68,24 @@ def test_whatever_stands_in_the_slots_the_fast_way_says_what_json_says_or_nothin
     assert not meant.finish
 
 
+def test_copies_of_a_new_event_are_learned_once_however_many_come_in_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[bytes] = []
+    learn = Template._learn
+
+    def counted(self: Template, part: bytes) -> Any:
+        learned.append(part)
+        return learn(self, part)
+
+    monkeypatch.setattr(Template, "_learn", counted)
+    template = template_of(raw(PLAIN))
+    assert template is not None
+    event = raw({**PLAIN, "delta": {"content": " new"}})
+    taken = template.take([b"%x\r\n%b\r\n" % (len(event), event) * 20_000])
+    assert taken is not None
+    assert list(taken.texts) == [b" new"] * 20_000
+    assert len(learned) == len(set(learned)) == 2  # the last has no next chunk behind it
+
+
 @pytest.mark.parametrize("size", [b"+%x", b"0x%x", b"-%x", b"%x_", b"%d ", b"%x;a", b"", b"%x0"])
 def test_a_chunk_size_that_is_spelled_otherwise_is_left_to_the_slow_way(size: bytes) -> None:
     template = template_of(raw(PLAIN))
