@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from loadgen.compare import compare
-from loadgen.comparison import CellPairs, Comparison, Settings
+from loadgen.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
 from loadgen.judge import Judgement, judge
 from loadgen.plan import Plan
@@ -156,7 +156,12 @@ def _pairs(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
         candidate=candidate,
         baseline_repeats=[result.summary if result else None for result in sides[baseline].results],
         candidate_repeats=[result.summary if result else None for result in sides[candidate].results],
+        batch_seen=Sides(_batches(sides[baseline]), _batches(sides[candidate])),
     )
+
+
+def _batches(target: TargetCell) -> tuple[float | None, ...]:
+    return tuple(result.seen.batch_seen if result else None for result in target.results)
 
 
 def _warnings(cells: tuple[ReportCell, ...]) -> list[Warned]:

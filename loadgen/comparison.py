@@ -18,12 +18,20 @@ VERSION = 1
 """Version of the comparison's layout; raised when a field changes its meaning."""
 
 
+class Sides(msgspec.Struct, frozen=True):
+    """One thing of both sides by repeat, None where it is not known; empty where nobody asked."""
+
+    baseline: tuple[float | None, ...] = ()
+    candidate: tuple[float | None, ...] = ()
+
+
 class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
     """The two sides of one cell, repeat by repeat: entry i of both belongs to pair i, None where it is missing.
 
     ``axes`` are the matrix values of the cell by axis name. ``paired`` is False where the sides were not interleaved
     (other days, other runs). ``differences`` are sentences on what else differs than the declared factor, or on a gate
-    that failed before timing; one is enough for "not comparable".
+    that failed before timing; one is enough for "not comparable". ``batch_seen`` is the mean size of the batches that
+    each server says it ran, by repeat; ``gpus`` how many GPUs baseline and candidate run on, None where unknown.
     """
 
     cell: str
@@ -34,6 +42,8 @@ class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
     candidate_repeats: Sequence[Summary | None]
     paired: bool = True
     differences: tuple[str, ...] = ()
+    batch_seen: Sides = Sides()
+    gpus: tuple[int | None, int | None] = (None, None)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
