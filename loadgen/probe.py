@@ -6,13 +6,17 @@ as ten thousand failed requests.
 
 from __future__ import annotations
 
+import uuid
+
 import msgspec
 
 from loadgen import backends
-from loadgen.drive.http import parse_endpoint
+from loadgen.drive.http import MalformedReply, parse_endpoint, request_bytes, request_head
+from loadgen.drive.once import ask_once
 from loadgen.errors import TargetError
 from loadgen.repeat import Site
 
+_TIMEOUT_S = 120.0
 _ADVICE = {
     401: "give the name of the environment variable that holds the key with api_key_env",
     403: "the key is known but may not do this",
@@ -24,43 +28,40 @@ _ADVICE = {
 
 
 def probe(name: str, site: Site, timeout_s: float) -> None:
-    """Asks for one token, not streamed. Raises TargetError unless a reply of this protocol comes back."""
-    import httpx
+    """Asks for one token, not streamed. Raises TargetError unless a reply of this protocol comes back.
 
+    It is sent over the driver's own sockets, so what it proves holds for the load: TLS, proxy, Unix socket. A redirect
+    is not followed: it would carry the key to wherever the server says.
+    """
     backend = backends.load(site.backend)
-    prompt = backends.smallest_prompt(backend)
-    body = backend.body(prompt, msgspec.structs.replace(site.options, stream=False))
-    where = f"target {name}: {site.url}{backend.PATH}"
+    fields = backend.body(backends.smallest_prompt(backend), msgspec.structs.replace(site.options, stream=False))
     endpoint = parse_endpoint(site.url, site.proxy)
-    transport = httpx.HTTPTransport(uds=endpoint.unix) if endpoint.unix else None
-    root = f"http://localhost{endpoint.prefix}" if endpoint.unix else site.url
+    where = f"target {name}: {site.url}{backend.PATH}"
+    head = request_head(endpoint, backend.PATH, site.headers)
+    data = request_bytes(head, str(uuid.uuid4()), msgspec.json.encode(fields))
     try:
-        # a redirect is not followed: it would carry the key to wherever the server says
-        with httpx.Client(
-            transport=transport,
-            timeout=httpx.Timeout(120, connect=timeout_s),
-            trust_env=False,
-            follow_redirects=False,
-            proxy=site.proxy,
-        ) as client:
-            reply = client.post(root + backend.PATH, json=body, headers=site.headers)
-    except httpx.HTTPError as error:
-        raise TargetError(f"{where} cannot be reached: {error}; is the server up, and is this its address?") from error
-    if reply.status_code != 200:
-        advice = _ADVICE.get(reply.status_code, "look into the server's log")
-        raise TargetError(f"{where} answers HTTP {reply.status_code}: {_excerpt(reply.text)}; {advice}.")
+        reply = ask_once(endpoint, data, backend, timeout_s, _TIMEOUT_S)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TargetError(f"{where} cannot be reached: {reason}; is the server up, and is this its address?") from error
+    except MalformedReply as error:
+        raise TargetError(f"{where} does not answer as an HTTP server: {error}; check the address.") from error
+    body = bytes(reply.body)
+    if reply.head.status != 200:
+        advice = _ADVICE.get(reply.head.status, "look into the server's log")
+        raise TargetError(f"{where} answers HTTP {reply.head.status}: {_excerpt(body)}; {advice}.")
     try:
-        chunk = backend.whole(reply.json())
+        chunk = backend.whole(msgspec.json.decode(body))
     except (ValueError, AttributeError, KeyError, IndexError, TypeError):
-        kind = "HTML" if "html" in reply.headers.get("content-type", "") else "something else"
+        kind = "HTML" if reply.head.is_html else "something else"
         raise TargetError(
-            f"{where} answers 200 with {kind} instead of {site.backend}: {_excerpt(reply.text)}; "
+            f"{where} answers 200 with {kind} instead of {site.backend}: {_excerpt(body)}; "
             "check the address and the target's backend."
         ) from None
     if chunk.error is not None:
-        raise TargetError(f"{where} answers with an error: {_excerpt(chunk.error)}.")
+        raise TargetError(f"{where} answers with an error: {_excerpt(chunk.error.encode())}.")
 
 
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())[:200]
+def _excerpt(text: bytes) -> str:
+    line = " ".join(text.decode("utf-8", "replace").split())[:200]
     return "".join(c if c.isprintable() else " " for c in line) or "(an empty body)"

@@ -295,4 +295,5 @@ def main() -> None:
                     args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
