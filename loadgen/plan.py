@@ -48,12 +48,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell and its matrix values; ``digest`` is that of the whole schedule of its first repeat."""
+    """A cell and its matrix values; ``digest`` is that of the whole schedule of its first repeat. ``routing`` is the
+    kind of prompts of a cell that the routing check added; no comparison counts it."""
 
     id: str
     axes: dict[str, Any]
     digest: str
     seconds: float
+    routing: str | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +170,7 @@ def _planned(cell: Cell) -> PlannedCell:
     load = cell.scenario.load
     shape = shape_of(load)
     whole = digest(shape, seed_of(cell, 1), 0, 1)
-    return PlannedCell(id=cell.id, axes=cell.axes, digest=f"{whole:016x}", seconds=_seconds(load))
+    return PlannedCell(id=cell.id, axes=cell.axes, digest=f"{whole:016x}", seconds=_seconds(load), routing=cell.routing)
 
 
 def _seconds(load: Load) -> float:

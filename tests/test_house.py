@@ -15,7 +15,7 @@ LEVELS = (
     ("record", "precision"),
     ("arrival", "metrics", "model_shape"),
     ("statistics", "summary", "model_config", "roofline"),
-    ("comparison", "sample", "histogram"),
+    ("comparison", "sample", "histogram", "routing"),
     ("scenario",),
     ("workloads", "backends"),
     ("launch", "drive"),

@@ -22,6 +22,7 @@ from loadgen.scenario.axes import axis_path, overlap, put_plain, short_names
 from loadgen.scenario.label import cell_id
 from loadgen.scenario.model import Matrix, Scalar, Scenario
 from loadgen.scenario.problems import problems_of
+from loadgen.scenario.routing_cells import routing_cells
 from loadgen.scenario.rules import broken_rules
 from loadgen.scenario.tree import Path, dotted, node_of
 
@@ -40,12 +41,14 @@ class Cell:
     """One point of the matrix.
 
     ``id`` names it in folders and reports and says its values (``concurrency=4``; ``all`` without a matrix).
-    ``axes`` holds those values by the axes' short names. ``scenario`` is complete, and has no matrix.
+    ``axes`` holds those values by the axes' short names. ``scenario`` is complete, and has no matrix. ``routing`` is
+    the kind of prompts of a cell that ``workload.routing_check`` added, which no comparison counts; None for others.
     """
 
     id: str
     axes: dict[str, Scalar]
     scenario: Scenario
+    routing: str | None = None
 
 
 @dataclass
@@ -60,7 +63,8 @@ class Combination:
 
 
 def expand(scenario: Scenario) -> list[Cell]:
-    """The cells of a scenario, in the order of its axes (the last changes fastest), included ones last.
+    """The cells of a scenario, in the order of its axes (the last changes fastest), then included ones, then those of
+    the routing check.
 
     Raises ScenarioError with all that is wrong with the matrix and its cells, one problem a line; also for a matrix
     of no cell or of more than 1,000.
@@ -68,11 +72,11 @@ def expand(scenario: Scenario) -> list[Cell]:
     cells, problems = resolve(scenario)
     if problems:
         raise ScenarioError("\n".join(f"{dotted(path)}: {reason}" for path, reason in problems))
-    return cells
+    return cells + routing_cells(cells)
 
 
 def resolve(scenario: Scenario) -> tuple[list[Cell], list[CellProblem]]:
-    """The cells of a scenario, and what is wrong with them."""
+    """The cells of a scenario's matrix, and what is wrong with them."""
     data = scenario.model_dump(by_alias=True, exclude_unset=True, exclude={"matrix"})
     found, problems = combinations(scenario.matrix, data)
     if problems:

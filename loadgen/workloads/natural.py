@@ -2,8 +2,8 @@
 
 They were written for this project: chat, code, maths, summarise (with the passage) and continue (a text to go on
 with). Settings: ``tags`` and ``langs`` narrow the set; ``system: false`` leaves out the few prompts that have a system
-message, which some models' templates refuse; ``as`` is explained in ``template``. A line of the file is
-``{"id", "lang": "en" | "zh", "tag", "messages"}``.
+message, which some models' templates refuse; ``raw: true`` sends the text alone, outside any chat template; ``as`` is
+explained in ``template``. A line of the file is ``{"id", "lang": "en" | "zh", "tag", "messages"}``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from loadgen.workloads.template import Form, Shaper
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """``tags`` and ``langs`` are those to keep; None keeps all. ``system`` keeps prompts with a system message."""
+    """``tags`` and ``langs`` are those to keep; None keeps all. ``system`` keeps prompts with a system message. With
+    ``raw`` a prompt is the text of its messages, a blank line between them."""
 
     tags: list[str] | None = None
     langs: list[str] | None = None
     system: bool = True
+    raw: bool = False
     form: Form = msgspec.field(name="as", default="text")
 
 
@@ -50,12 +52,13 @@ class Natural:
 
     name = "natural"
 
-    def __init__(self, lines: list[Line], sha256: str, context: Context, form: Form) -> None:
+    def __init__(self, lines: list[Line], sha256: str, context: Context, settings: Settings) -> None:
         self.size: int | None = len(lines)
         self._lines = lines
         self._sha256 = sha256
         self._seed = context.seed
-        self._shaper = Shaper(self.name, context, form)
+        self._raw = settings.raw
+        self._shaper = Shaper(self.name, context, settings.form, templated=not settings.raw)
         # Few enough to be rendered here, all of them, so that a template that refuses one says so before the run.
         self._sessions = [(self._prompt(line),) for line in lines]
 
@@ -64,6 +67,8 @@ class Natural:
         return self._sessions[place(index, len(self._sessions), self._seed)]
 
     def _prompt(self, line: Line) -> Prompt:
+        if self._raw:
+            return self._shaper.as_text("\n\n".join(message.content for message in line.messages))
         try:
             return self._shaper.prompt(line.messages)
         except UsageError as error:
@@ -77,6 +82,7 @@ class Natural:
             "size": self.size,
             "tags": dict(Counter(line.tag for line in self._lines)),
             "langs": dict(Counter(line.lang for line in self._lines)),
+            "raw": self._raw,
             "sha256": self._sha256,
             **self._shaper.describe(),
         }
@@ -99,7 +105,7 @@ def open(settings: dict[str, Any], context: Context) -> Natural:
         raise UsageError(
             f"workload: prompts: natural has no prompt with tags {chosen.tags} and langs {chosen.langs}; leave one out."
         )
-    return Natural(kept, hashlib.sha256(data).hexdigest(), context, chosen.form)
+    return Natural(kept, hashlib.sha256(data).hexdigest(), context, chosen)
 
 
 def _wanted(word: str, chosen: list[str] | None) -> bool:
