@@ -23,7 +23,7 @@ LEVELS = (
     ("crossing",),
     ("fleet", "summarise", "compare", "judge"),
     ("store", "telemetry", "warmup", "host", "targets"),
-    ("selftest", "null_server"),
+    ("selftest", "null_server", "noise"),
     ("ask",),
     ("plan", "engines", "doctor"),
     ("repeat", "standing"),
