@@ -3,7 +3,7 @@
 In: for every cell the repeats of both sides as pairs. Out: structs that reports print as they are. The order of the
 questions is fixed: is a side invalid? is the comparison fair? what is the ratio? which cells differ, all of them taken
 together? and only then, where along the axis does the better side change? The statistics are in ``statistics.py``, the
-looking for crossings in ``crossing.py``, the words in ``sentence.py``.
+looking for crossings in ``crossing.py`` and ``equal.py``, the words in ``sentence.py``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from loadgen.comparison import CellPairs, Compared, ComparedCell, Comparison, Settings
+from loadgen.comparison import CellPairs, Compared, ComparedCell, Comparison, Settings, Sides
 from loadgen.crossing import crossings
+from loadgen.equal import equal_crossings
 from loadgen.metrics import METRICS, Measure, find, margin, measure
 from loadgen.sentence import cell_name, sentence
 from loadgen.statistics import MIN_REPEATS, Ratio, Verdict, holm, ratio_paired, ratio_welch, repeats_needed, verdict
@@ -39,7 +40,7 @@ def compare(cells: Sequence[CellPairs], settings: Settings | None = None) -> Com
         primary=str(measure(settings.primary)),
         scope=settings.scope,
         cells=tuple(done),
-        crossings=tuple(crossings(done, settings.axis)) if settings.axis else (),
+        crossings=(*crossings(done, settings.axis), *equal_crossings(done, settings.axis)) if settings.axis else (),
         notes=tuple(_notes(settings, len(tested))),
     )
 
@@ -48,7 +49,7 @@ def _cell(cell: CellPairs, settings: Settings) -> ComparedCell:
     """The cell with its ratios; verdicts that need no statistics (invalid, not comparable) are already there."""
     measures = [measure(words) for words in dict.fromkeys((settings.primary, *settings.secondary))]
     compared = {str(what): _compare(cell, what, settings) for what in measures}
-    primary = compared.pop(str(measures[0]))
+    primary, user = compared.pop(str(measures[0])), Measure("decode_tok_s", "p50")
     return ComparedCell(
         cell=cell.cell,
         axes=cell.axes,
@@ -56,6 +57,9 @@ def _cell(cell: CellPairs, settings: Settings) -> ComparedCell:
         candidate=cell.candidate,
         primary=primary,
         secondary=compared,
+        batch_seen=cell.batch_seen,
+        user_tok_s=Sides(_values(cell.baseline_repeats, user), _values(cell.candidate_repeats, user)),
+        gpus=cell.gpus,
         doubts=tuple(_doubts(cell, primary)),
     )
 

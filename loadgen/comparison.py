@@ -57,7 +57,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     primary: str = "output_tok_s"
-    secondary: tuple[str, ...] = ("request_rps", "total_tok_s", "p50 ttft_s", "p99 ttft_s", "p50 tpot_s", "p99 tpot_s")
+    secondary: tuple[str, ...] = (
+        "output_tok_s",
+        "request_rps",
+        "total_tok_s",
+        "p50 ttft_s",
+        "p99 ttft_s",
+        "p50 tpot_s",
+        "p99 tpot_s",
+    )
     margins: dict[str, float] = msgspec.field(default_factory=dict)
     axis: str | None = None
     scope: Literal["restart", "instance"] = "restart"
@@ -86,7 +94,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComparedCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell: the primary measure, then the secondary ones by name, and what weakens them."""
+    """One cell: the primary measure, then the secondary ones by name, and what weakens them.
+
+    ``batch_seen`` and ``gpus`` are those of `CellPairs`; ``user_tok_s`` is the p50 of decode_tok_s by repeat: how fast
+    a user's reply comes.
+    """
 
     cell: str
     axes: dict[str, int | float | str]
@@ -94,7 +106,14 @@ class ComparedCell(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str
     primary: Compared
     secondary: dict[str, Compared]
+    batch_seen: Sides = Sides()
+    user_tok_s: Sides = Sides()
+    gpus: tuple[int | None, int | None] = (None, None)
     doubts: tuple[Doubt, ...] = ()
+
+    def compared(self, name: str) -> Compared | None:
+        """The measure of this name, None where it was not compared."""
+        return self.primary if self.primary.measure == name else self.secondary.get(name)
 
 
 class Crossing(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,18 +133,36 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     interval: tuple[float, float] | None = None
 
 
+class Equal(msgspec.Struct, frozen=True, kw_only=True):
+    """Both sides at the same ``x``, interpolated between their cells. ``target`` and ``cell`` say whose measured point
+    lies there (the other side's is interpolated); both None at the ends of the common range."""
+
+    x: float
+    ratio: Ratio
+    target: str | None = None
+    cell: str | None = None
+
+
 class Crossings(msgspec.Struct, frozen=True, kw_only=True):
-    """Crossings of one measure along ``axis`` from ``first`` to ``last``; ``group`` holds the other axes' values."""
+    """Crossings of one measure along ``axis`` from ``first`` to ``last``; ``group`` holds the other axes' values.
+
+    ``axis`` is one of the matrix, or ``batch_seen`` (the size of the batches that each server says it ran), or
+    ``interactivity`` (p50 decode_tok_s of a request: tok/s a user). Along those two the sides have no common cells:
+    each is a curve through its own, ``first`` to ``last`` is what both curves reach (None, None: nothing), and
+    ``equal`` has the ratios there. ``per`` says what output_tok_s was divided by at equal interactivity.
+    """
 
     measure: str
     axis: str
     baseline: str
     candidate: str
     group: dict[str, int | float | str]
-    first: float
-    last: float
+    first: float | None
+    last: float | None
     crossings: tuple[Crossing, ...]
     sentence: str
+    equal: tuple[Equal, ...] = ()
+    per: Literal["GPU", "server"] | None = None
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

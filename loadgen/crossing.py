@@ -18,15 +18,17 @@ from typing import Literal
 
 import msgspec
 
-from loadgen.comparison import Compared, ComparedCell, Crossing, Crossings
+from loadgen.comparison import ComparedCell, Crossing, Crossings
+from loadgen.metrics import measure
 from loadgen.sentence import crossing_sentence
-from loadgen.statistics import mean_interval
+from loadgen.statistics import Ratio, mean_interval
 
 
-class _Point(msgspec.Struct, frozen=True):
-    """One cell on the axis: d = ln(candidate / baseline), signed so that above zero is better for the candidate.
+class Point(msgspec.Struct, frozen=True):
+    """A place on the axis where both sides are known.
 
-    ``sign`` is that of a decided cell, 0 for others; ``pairs`` holds d by pair number, empty where sides are unpaired.
+    ``d`` is ln(candidate / baseline), signed so that above zero is better for the candidate.
+    ``sign`` is that of a decided place, 0 for others; ``pairs`` holds d by pair number, empty where sides are unpaired.
     """
 
     x: float
@@ -41,20 +43,27 @@ def crossings(cells: Sequence[ComparedCell], axis: str) -> Iterator[Crossings]:
     Cells without a ratio (invalid, not comparable, blank) are passed over, and so are values that are no number above
     zero (they have no logarithm). A group with fewer than two points has nothing to cross.
     """
-    groups: dict[tuple[object, ...], list[ComparedCell]] = {}
-    for cell in cells:
-        rest = tuple(sorted((name, value) for name, value in cell.axes.items() if name != axis))
-        groups.setdefault((cell.baseline, cell.candidate, *rest), []).append(cell)
-    for group in groups.values():
+    for group in grouped(cells, axis):
         for name in (group[0].primary.measure, *group[0].secondary):
             found = _of_measure(group, name, axis)
             if found is not None:
                 yield found
 
 
-def find(points: Sequence[tuple[float, float, int, Mapping[int, float]]]) -> tuple[Crossing, ...]:
-    """Crossings of points (x, d, sign, d by pair), in ascending x; see `_Point`."""
-    line = [_Point(*point) for point in points]
+def grouped(cells: Sequence[ComparedCell], axis: str) -> list[list[ComparedCell]]:
+    """Cells that differ in the axis alone, together, in its ascending order; those that have no number there are left
+    out."""
+    groups: dict[tuple[object, ...], list[tuple[float, ComparedCell]]] = {}
+    for cell in cells:
+        x = cell.axes.get(axis)
+        if isinstance(x, int | float) and x > 0:
+            rest = tuple(sorted((name, value) for name, value in cell.axes.items() if name != axis))
+            groups.setdefault((cell.baseline, cell.candidate, *rest), []).append((x, cell))
+    return [[cell for _, cell in sorted(group, key=lambda one: one[0])] for group in groups.values()]
+
+
+def find(line: Sequence[Point]) -> tuple[Crossing, ...]:
+    """Crossings of points in ascending x."""
     ends = [i for i, point in enumerate(line) if point.sign]
     found: list[Crossing] = []
     for start, end in pairwise(dict.fromkeys((0, *ends, len(line) - 1))):
@@ -66,18 +75,29 @@ def find(points: Sequence[tuple[float, float, int, Mapping[int, float]]]) -> tup
     return tuple(found)
 
 
+def point(x: float, ratio: Ratio, better: str, pairs: Mapping[int, tuple[float, float]]) -> Point:
+    """The point of a ratio; ``pairs`` has (baseline's, candidate's) values by pair number."""
+    way = -1 if better == "lower" else 1
+    sign = 0
+    if ratio.low is not None and ratio.high is not None:
+        sign = way * ((ratio.low > 1) - (ratio.high < 1))
+    known = {i: way * math.log(b / a) for i, (a, b) in pairs.items()} if ratio.paired else {}
+    return Point(x, way * math.log(ratio.value), sign, known)
+
+
 def _of_measure(group: Sequence[ComparedCell], name: str, axis: str) -> Crossings | None:
     points = []
     for cell in group:
-        compared, x = cell.primary if cell.primary.measure == name else cell.secondary[name], cell.axes.get(axis)
-        if isinstance(x, int | float) and x > 0 and compared.ratio is not None and compared.better is not None:
-            points.append(_point(float(x), compared))
-    points.sort(key=lambda point: point[0])
+        compared = cell.compared(name)
+        if compared is not None and compared.ratio is not None and compared.better is not None:
+            sides = zip(compared.baseline_values, compared.candidate_values, strict=False)
+            pairs = {i: (a, b) for i, (a, b) in enumerate(sides) if a and b}
+            points.append(point(float(cell.axes[axis]), compared.ratio, compared.better, pairs))
     if len(points) < 2:
         return None
-    cell, span = group[0], (points[0][0], points[-1][0])
+    cell, span = group[0], (points[0].x, points[-1].x)
     found = find(points)
-    label = (cell.primary if cell.primary.measure == name else cell.secondary[name]).label
+    label = measure(name).label
     return Crossings(
         measure=name,
         axis=axis,
@@ -91,18 +111,7 @@ def _of_measure(group: Sequence[ComparedCell], name: str, axis: str) -> Crossing
     )
 
 
-def _point(x: float, compared: Compared) -> tuple[float, float, int, Mapping[int, float]]:
-    ratio, way = compared.ratio, -1 if compared.better == "lower" else 1
-    assert ratio is not None
-    sign = 0
-    if ratio.low is not None and ratio.high is not None:
-        sign = way * ((ratio.low > 1) - (ratio.high < 1))
-    sides = zip(compared.baseline_values, compared.candidate_values, strict=False)
-    pairs = {i: way * math.log(b / a) for i, (a, b) in enumerate(sides) if a and b} if ratio.paired else {}
-    return x, way * math.log(ratio.value), sign, pairs
-
-
-def _crossing(bracket: Sequence[_Point], *, decided: bool) -> Crossing:
+def _crossing(bracket: Sequence[Point], *, decided: bool) -> Crossing:
     rising = bracket[-1].d > bracket[0].d
     common = set.intersection(*(set(point.pairs) for point in bracket))
     places = [_place([(point.x, point.pairs[i]) for point in bracket], rising) for i in sorted(common)]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loadgen.comparison import Compared, ComparedCell, Crossing
+from loadgen.comparison import Compared, ComparedCell, Crossing, Crossings
 from loadgen.metrics import METRICS, measure
 from loadgen.statistics import Ratio, Verdict
+
+INTERACTIVITY = "interactivity"
+"""The axis of p50 decode_tok_s: tok/s a user."""
 
 
 def cell_name(axes: Mapping[str, int | float | str]) -> str:
@@ -47,21 +50,48 @@ def interval(ratio: Ratio) -> str:
 def crossing_sentence(
     names: tuple[str, str], label: str, axis: str, span: tuple[float, float], found: Sequence[Crossing]
 ) -> str:
-    """All crossings of one measure; ``names`` is (baseline, candidate), ``span`` the first and last value measured."""
+    """All crossings of one measure; ``names`` is (baseline, candidate), ``span`` the first and last value looked at."""
     baseline, candidate = names
     sure = [crossing for crossing in found if crossing.decided]
     unsure = [crossing for crossing in found if not crossing.decided]
     told = [
-        f"{candidate} {crossing.direction} {baseline} in {label} between {axis_name(axis)} {crossing.low:g} and "
-        f"{crossing.high:g}{_at(crossing)}"
+        f"{candidate} {crossing.direction} {baseline} in {label} between "
+        f"{_on_axis(axis, f'{_place(crossing.low)} and {_place(crossing.high)}')}{_at(crossing)}"
         for crossing in sure
     ]
     if not sure:
-        told = [f"no crossing of {candidate} and {baseline} in {label} in {axis_name(axis)} {span[0]:g}..{span[1]:g}"]
+        where = _on_axis(axis, f"{_place(span[0])}..{_place(span[1])}")
+        told = [f"no crossing of {candidate} and {baseline} in {label} in {where}"]
     if unsure:
-        places = ", ".join(f"between {crossing.low:g} and {crossing.high:g}" for crossing in unsure)
+        places = ", ".join(f"between {_place(crossing.low)} and {_place(crossing.high)}" for crossing in unsure)
         told.append(f"the sign of the difference also changes {places}, where an interval still includes equality")
     return "; ".join(told)
+
+
+def equal_sentence(found: Crossings, label: str, reach: Sequence[tuple[float, float]]) -> str:
+    """The crossings at an equal batch or at equal interactivity; ``reach`` is the range of each side's own cells."""
+    names = (found.baseline, found.candidate)
+    if found.first is None or found.last is None:
+        apart = " and ".join(f"{name} {_place(a)}..{_place(b)}" for name, (a, b) in zip(names, reach, strict=True))
+        return f"{found.candidate} and {found.baseline} have no {axis_name(found.axis)} in common: {apart}"
+    what = f"{label} per {found.per}" if found.per else label
+    told = crossing_sentence(names, what, found.axis, (found.first, found.last), found.crossings)
+    if found.axis != INTERACTIVITY:
+        return f"{told} (both ran {_place(found.first)}..{_place(found.last)})"
+    ends = " and ".join(
+        f"{_number(one.ratio.value, one.ratio)} {interval(one.ratio)} times at {_place(one.x)} tok/s a user"
+        for one in (found.equal[0], found.equal[-1])
+    )
+    return f"at equal interactivity {found.candidate} serves the {what} of {found.baseline} {ends}; {told}"
+
+
+def _on_axis(axis: str, words: str) -> str:
+    return f"{words} tok/s a user" if axis == INTERACTIVITY else f"{axis_name(axis)} {words}"
+
+
+def _place(x: float) -> str:
+    """A whole number as it is, others to three digits."""
+    return f"{x:.0f}" if x == round(x) or x >= 100 else f"{x:.3g}"
 
 
 def _at(crossing: Crossing) -> str:

@@ -11,7 +11,7 @@ from test_summarise import failure, reply
 
 from loadgen.compare import compare
 from loadgen.comparison import CellPairs, ComparedCell, Comparison, Settings
-from loadgen.crossing import find
+from loadgen.crossing import Point, find
 from loadgen.errors import UsageError
 from loadgen.statistics import Verdict
 from loadgen.summarise import summarise
@@ -256,7 +256,8 @@ def test_the_crossing_is_covered_by_its_interval_about_as_often_as_it_says():
     for _ in range(300):
         d = np.array([-0.05, 0.08])[:, None] + 0.01 * rng.standard_normal((2, 6))
         points = [
-            (x, float(row.mean()), sign, dict(enumerate(row))) for x, row, sign in zip((8, 32), d, (-1, 1), strict=True)
+            Point(x, float(row.mean()), sign, dict(enumerate(row)))
+            for x, row, sign in zip((8, 32), d, (-1, 1), strict=True)
         ]
         (one,) = find(points)
         truth = 8 * 4 ** (0.05 / 0.13)
