@@ -14,8 +14,9 @@ from loadgen.compare import compare
 from loadgen.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
 from loadgen.judge import Judgement, judge
-from loadgen.plan import Plan
+from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
+from loadgen.routing import RoutingCheck, routing_check
 from loadgen.scenario import parse_objective
 from loadgen.store import Run
 from loadgen.summary import Summary
@@ -48,11 +49,13 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell of the matrix with its targets, in the scenario's order."""
+    """One cell of the matrix with its targets, in the scenario's order. ``routing`` is the kind of prompts of a cell
+    of the routing check."""
 
     id: str
     axes: dict[str, Any]
     targets: tuple[TargetCell, ...]
+    routing: str | None = None
 
 
 class Warned(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +68,8 @@ class Warned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a report says. ``run`` is run.json; ``comparisons`` has one entry for each candidate."""
+    """Everything a report says. ``run`` is run.json; ``comparisons`` has one entry for each candidate. The cells of a
+    routing check stand apart from those that are compared, and ``routing`` is what they came to."""
 
     schema: int = VERSION
     path: str
@@ -73,6 +77,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     cells: tuple[ReportCell, ...]
     comparisons: tuple[Comparison, ...]
+    routing_cells: tuple[ReportCell, ...] = ()
+    routing: RoutingCheck | None = None
     warnings: tuple[Warned, ...]
     failures: tuple[str, ...]
     exit_code: int
@@ -82,7 +88,9 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
     described = run.read("run.json")
     plan = msgspec.convert(run.read("plan.json"), Plan)
-    cells = tuple(_cell(run, plan, cell.id, cell.axes, described["scenario"]) for cell in plan.cells)
+    found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
+    cells = tuple(cell for cell in found if cell.routing is None)
+    extra = tuple(cell for cell in found if cell.routing is not None)
     comparisons = tuple(_comparisons(cells, described["scenario"], plan))
     failures = tuple(described.get("failures", ()))
     return RunReport(
@@ -91,14 +99,17 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         plan=plan,
         cells=cells,
         comparisons=comparisons,
-        warnings=tuple(_warnings(cells)),
+        routing_cells=extra,
+        routing=_routing(cells, extra, comparisons),
+        warnings=tuple(_warnings(found)),
         failures=failures,
-        exit_code=interrupted or _exit_code(cells, failures),
+        exit_code=interrupted or _exit_code(found, failures),
     )
 
 
-def _cell(run: Run, plan: Plan, cell: str, axes: dict[str, Any], scenario: dict[str, Any]) -> ReportCell:
-    objectives = [parse_objective(text) for text in scenario.get("objectives", ())]
+def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) -> ReportCell:
+    cell = planned.id
+    objectives = [parse_objective(text) for text in scenario.get("objectives", ()) if planned.routing is None]
     targets = []
     for target in scenario["targets"]:
         reps = sorted(step.rep for step in plan.steps if step.cell == cell and step.target == target)
@@ -106,7 +117,7 @@ def _cell(run: Run, plan: Plan, cell: str, axes: dict[str, Any], scenario: dict[
         summaries = [result.summary if result else None for result in results]
         judged = judge(objectives, summaries) if any(summaries) else []
         targets.append(TargetCell(target=target, results=results, judgements=tuple(judged)))
-    return ReportCell(id=cell, axes=axes, targets=tuple(targets))
+    return ReportCell(id=cell, axes=planned.axes, targets=tuple(targets), routing=planned.routing)
 
 
 def _result(run: Run, cell: str, target: str, rep: int) -> Result | None:
@@ -162,6 +173,23 @@ def _pairs(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
 
 def _batches(target: TargetCell) -> tuple[float | None, ...]:
     return tuple(result.seen.batch_seen if result else None for result in target.results)
+
+
+def _routing(
+    cells: tuple[ReportCell, ...], extra: tuple[ReportCell, ...], comparisons: tuple[Comparison, ...]
+) -> RoutingCheck | None:
+    """What the cells of a routing check say of each target, and of every pair that is compared."""
+    if not extra:
+        return None
+    sides: dict[str, dict[str, list[Summary | None]]] = {}
+    for cell in extra:
+        for target in cell.targets:
+            repeats = [result.summary if result else None for result in target.results]
+            sides.setdefault(target.target, {})[str(cell.routing)] = repeats
+    axes = {name: value for name, value in extra[0].axes.items() if name != "routing"}
+    pattern = next((cell.id for cell in cells if cell.axes == axes), "all")
+    contrasts = [(one.cells[0].baseline, one.cells[0].candidate) for one in comparisons if one.cells]
+    return routing_check(pattern, sides, contrasts)
 
 
 def _warnings(cells: tuple[ReportCell, ...]) -> list[Warned]:
