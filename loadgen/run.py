@@ -189,7 +189,8 @@ def _measure(state: _State) -> None:
                     break
                 last[step.server] = step
                 _one(state, fleet, sites, number, step)
-                _ended(state, step, sites.done_with(step.server, number))
+                for instance, left in sites.done_with(number).items():
+                    _ended(state, last[instance], left)
         finally:
             for instance, left in sites.close().items():
                 _ended(state, last[instance], left)

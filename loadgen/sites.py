@@ -116,17 +116,20 @@ class Sites:
             self._given_up[key] = f"its server died twice and is given up, the second time so: {death}"
         return LaunchError(f"{death}{left}")
 
-    def done_with(self, instance: str | None, step: int) -> list[str]:
-        """Step number ``step`` is over: a server that no later step needs is stopped. What is left of it, in sentences.
+    def spare(self, steps: Iterable[int]) -> None:
+        """These steps of the plan, by number, will not be run: no server is kept up for them."""
+        for step in steps:
+            self._uses[step] = None
+
+    def done_with(self, step: int) -> dict[str, list[str]]:
+        """Step number ``step`` is over: servers that no later step needs are stopped; what is left of which.
 
         A run that keeps its servers keeps those whose place no later start may need.
         """
         later = self._uses[step + 1 :]
-        if instance not in self._servers or instance in later:
-            return []
         if self._keep and all(other is None or other in self._servers for other in later):
-            return []
-        return self._stop(instance)
+            return {}
+        return {instance: self._stop(instance) for instance in list(self._servers) if instance not in later}
 
     # -- servers --------------------------------------------------------------------------------------------------
 
