@@ -28,6 +28,9 @@ from loadgen.scenario.model import Load
 
 VERSION = 1
 
+_FOR_REPORTS = ("config", "gpu", "gpus", "bandwidth_gb_s", "price_per_hour")
+"""Words of a target that only the report reads."""
+
 _START_S = 20.0
 """What the start of a server is taken to cost in the estimate when nothing better is known."""
 
@@ -103,7 +106,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def launch_key(name: str, target: Target) -> str:
     """Equal for two cells if one server can serve both: all that makes a command line, nothing that a request says."""
-    words = target.model_dump(mode="json", exclude={"headers", "request", "exact", "backend"})
+    words = target.model_dump(mode="json", exclude={"headers", "request", "exact", "backend", *_FOR_REPORTS})
     return f"{name}:{hashlib.sha256(msgspec.json.encode(words, order='deterministic')).hexdigest()[:12]}"
 
 

@@ -74,13 +74,18 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
 
 def gpu(name: str, bandwidth_b_s: float | None = None) -> Gpu:
     """The GPU of this name, with a measured bandwidth in place of its vendor's. Raises UsageError with the list."""
+    found = GPUS[gpu_key(name)]
+    return found if bandwidth_b_s is None else dataclasses.replace(found, bandwidth_b_s=bandwidth_b_s)
+
+
+def gpu_key(name: str) -> str:
+    """The name of a GPU as it stands in `GPUS`. Raises UsageError with the list."""
     key = name.lower().replace("-", "").replace(" ", "").removeprefix("rtx")
     if key not in GPUS:
         near = difflib.get_close_matches(key, GPUS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"gpu {name!r}: {hint}There are {', '.join(GPUS)}.")
-    found = GPUS[key]
-    return found if bandwidth_b_s is None else dataclasses.replace(found, bandwidth_b_s=bandwidth_b_s)
+    return key
 
 
 @dataclass(frozen=True, kw_only=True)

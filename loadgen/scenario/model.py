@@ -25,7 +25,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from loadgen.scenario.words import base_url, env_text, measure_text, objective_text, share
+from loadgen.scenario.words import base_url, env_text, gpu_name, measure_text, objective_text, share
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 TARGET = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,39}$"  # folders of a run carry these names, so no leading dot
@@ -38,6 +38,9 @@ EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Gpu = Annotated[
+    str, BeforeValidator(env_text), AfterValidator(gpu_name), WithJsonSchema({"type": ["string", "integer"]})
+]
 Objective = Annotated[str, AfterValidator(objective_text)]
 Measure = Annotated[str, AfterValidator(measure_text)]
 Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in YAML; strict types would want a tuple
@@ -100,6 +103,13 @@ class Target(Words):
     cpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)] | None = Field(
         default=None, description="cores that the server is kept to; default: all"
     )
+    config: Text | None = Field(
+        default=None, description="the model's config.json, if it is not at hand: for its floor"
+    )
+    gpu: Gpu | None = Field(default=None, description="h200, h100, a100 ...: for the floor; default: as NVML says here")
+    gpus: Count | None = Field(default=None, description="how many GPUs; default: as its options and devices say")
+    bandwidth_gb_s: Positive | None = Field(default=None, description="of one GPU, or of a CPU's memory, as measured")
+    price_per_hour: Positive | None = Field(default=None, description="of the whole target, in a currency of yours")
     api_key_env: EnvName | None = Field(default=None, description="name of the environment variable that holds the key")
     headers: dict[str, str] = Field(default_factory=dict, description="added to every request")
     proxy: Text | None = Field(

@@ -39,6 +39,18 @@ def share(value: Any) -> Any:
     return value
 
 
+def gpu_name(text: str) -> str:
+    """The name of a GPU whose peaks are known, as ``roofline.py`` spells it: ``h200`` for ``H200``."""
+    from loadgen.errors import UsageError
+    from loadgen.roofline import gpu_key
+
+    try:
+        return gpu_key(text)
+    except UsageError as error:
+        known = str(error).removeprefix(f"gpu {text!r}: ")
+        raise ValueError(f"{{}} is no GPU whose peaks are known here. {known}") from None
+
+
 def env_text(value: Any) -> Any:
     """A whole number as text, which is what an environment holds; everything else as it is."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
