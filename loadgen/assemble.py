@@ -6,6 +6,7 @@ In: files of the store. Out: one struct that every report renders. It reads what
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from loadgen.compare import compare
 from loadgen.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
 from loadgen.judge import Judgement, judge
+from loadgen.noise import doubted, remembered
 from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
@@ -91,7 +93,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
     cells = tuple(cell for cell in found if cell.routing is None)
     extra = tuple(cell for cell in found if cell.routing is not None)
-    comparisons = tuple(_comparisons(cells, described["scenario"], plan))
+    comparisons = tuple(_doubted(_comparisons(cells, described["scenario"], plan), described))
     failures = tuple(described.get("failures", ()))
     return RunReport(
         path=str(run.folder),
@@ -145,6 +147,14 @@ def _comparisons(cells: tuple[ReportCell, ...], scenario: dict[str, Any], plan: 
         scope=plan.scope,
     )
     return [compare([_pairs(cell, baseline, candidate) for cell in cells], settings) for candidate in candidates]
+
+
+def _doubted(comparisons: list[Comparison], described: dict[str, Any]) -> Iterator[Comparison]:
+    """The comparisons with what the noise of this machine says against them, as far as the run knew it. Of a target
+    and itself, where nothing is meant to differ, nothing of the kind is said: that is how noise is measured."""
+    known = remembered(described).known
+    for comparison in comparisons:
+        yield doubted(comparison, known) if described["scenario"]["comparison"].get("factor") != [] else comparison
 
 
 def _axis(cells: tuple[ReportCell, ...]) -> str | None:

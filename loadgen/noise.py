@@ -36,7 +36,8 @@ UNKNOWN = (
     "comparisons say when they claim less."
 )
 
-_DIFFERENT = (Verdict.FASTER, Verdict.SLOWER, Verdict.SMALL_DIFFERENCE)
+DIFFERENT = (Verdict.FASTER, Verdict.SLOWER, Verdict.SMALL_DIFFERENCE)
+"""Verdicts that claim a difference."""
 
 _GIVES_UP = ("drain_s", "timeout_s", "stall_timeout_s", "connect_timeout_s", "max_event_bytes")
 """Words of a load that only say when to give up."""
@@ -175,6 +176,11 @@ def remember(root: Path, machine: Mapping[str, Any], scenario: Scenario, cells: 
     return Remembered(loads=loads, known={cell: noise for cell, noise in found.items() if noise is not None})
 
 
+def remembered(described: Mapping[str, Any]) -> Remembered:
+    """What a run.json has of it; nothing in one of a time when nobody asked."""
+    return msgspec.convert(described.get("noise") or {}, Remembered)
+
+
 def doubted(comparison: Comparison, known: Mapping[str, Noise]) -> Comparison:
     """The comparison with a doubt on every cell that claims a smaller difference than the noise can carry.
 
@@ -190,7 +196,7 @@ def doubted(comparison: Comparison, known: Mapping[str, Noise]) -> Comparison:
 
 def _doubted(cell: ComparedCell, noise: Noise | None) -> ComparedCell:
     ratio = cell.primary.ratio
-    if noise is None or ratio is None or cell.primary.verdict not in _DIFFERENT:
+    if noise is None or ratio is None or cell.primary.verdict not in DIFFERENT:
         return cell
     carried = half_width(noise.cv, ratio.n, ratio.paired)
     if abs(math.log(ratio.value)) >= carried:

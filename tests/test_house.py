@@ -31,7 +31,7 @@ LEVELS = (
     ("probe",),
     ("sites",),
     ("assemble",),
-    ("progress",),
+    ("progress", "calibrate"),
     ("reports",),
     ("run",),
     ("cli",),
