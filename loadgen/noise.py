@@ -166,9 +166,9 @@ def noise_of(root: Path, machine: Mapping[str, Any], scope: Scope, load: str, wh
     return max(found, key=lambda noise: noise.cv, default=None)
 
 
-def remember(root: Path, machine: Mapping[str, Any], scenario: Scenario, cells: Sequence[Cell]) -> Remembered:
+def remember(root: Path, machine: Mapping[str, Any], scenario: Scenario, cells: Mapping[str, Cell]) -> Remembered:
     """What a run that starts now can know of the noise that it will meet. Raises StoreError."""
-    loads = {cell.id: load_key(cell.scenario) for cell in cells}
+    loads = {name: load_key(cell.scenario) for name, cell in cells.items()}
     if scenario.comparison is None:
         return Remembered(loads=loads)
     words = scenario.comparison

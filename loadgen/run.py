@@ -25,6 +25,7 @@ from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM, LaunchError, LoadgenError, TargetError
 from loadgen.fleet.local import Fleet, Stop
+from loadgen.noise import remember
 from loadgen.plan import Plan, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports import json as json_report
@@ -160,6 +161,7 @@ def _description(state: _State, status: str) -> dict[str, Any]:
         "seed": loaded.scenario.seed,
         "versions": host.versions(),
         "machine": host.fingerprint(),
+        "noise": remember(state.run.folder.parents[2], host.fingerprint(), loaded.scenario, state.cells),
         "servers": {},
         "failures": [],
     }
