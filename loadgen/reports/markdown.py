@@ -21,6 +21,7 @@ def render(report: RunReport) -> str:
     parts += _table(rows.rows(report))
     parts += _bullets(rows.comparison_lines(report), "## Comparison")
     parts += _ratios(report)
+    parts += _bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
     parts += _bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
     parts += _bullets(rows.failure_lines(report), "## Failed")
     parts += _bullets(rows.warning_lines(report), "## Warnings")
@@ -97,7 +98,7 @@ def _every_repeat(report: RunReport) -> list[str]:
             "state",
         ]
     ]
-    for cell in report.cells:
+    for cell in (*report.cells, *report.routing_cells):
         for target in cell.targets:
             for result in target.results:
                 if result is None:

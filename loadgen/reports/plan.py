@@ -20,12 +20,23 @@ def render(plan: Plan, loaded: Loaded) -> str:
     lines += [
         f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, "
         f"{counted(len(plan.steps), 'repeat')}, {counted(starts, 'server start')}, about {duration(plan.estimate_s)}",
+        *_routing(plan),
         "",
         *_targets(loaded),
         "",
         *_order(plan),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _routing(plan: Plan) -> list[str]:
+    """The cells that the routing check adds, and what they cost."""
+    extra = [cell for cell in plan.cells if cell.routing is not None]
+    if not extra:
+        return []
+    seconds = sum(cell.seconds for cell in extra for step in plan.steps if step.cell == cell.id)
+    kinds = ", ".join(str(cell.routing) for cell in extra)
+    return [f"routing check: {len(extra)} of the cells ({kinds} prompts), {duration(seconds)} of it"]
 
 
 def _targets(loaded: Loaded) -> list[str]:

@@ -125,6 +125,19 @@ def comparison_lines(report: RunReport) -> list[str]:
     return lines
 
 
+def routing_lines(report: RunReport) -> list[str]:
+    """What the routing check came to: each target on each kind of prompts, then what the comparisons make of it."""
+    if report.routing is None:
+        return []
+    spreads = [spread.sentence for spread in report.routing.spreads]
+    return spreads + [excess.sentence for excess in report.routing.excesses]
+
+
+def routing_heading(report: RunReport) -> str:
+    """Which cell the routing check repeated."""
+    return f"Routing check of {report.routing.cell}" if report.routing else ""
+
+
 def notes(report: RunReport) -> list[str]:
     """What holds for every comparison of the run, and what the engines' recipes say of their words, once."""
     found = [note for comparison in report.comparisons for note in comparison.notes]

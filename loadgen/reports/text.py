@@ -17,6 +17,7 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
     parts = [*wrapped(rows.title(report), width), "", *_table(report, width), ""]
     parts += _section("", rows.comparison_lines(report), width)
+    parts += _section(rows.routing_heading(report), rows.routing_lines(report), width)
     parts += _section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += _section("Failed", rows.failure_lines(report), width)
     parts += _section("Warnings", rows.warning_lines(report), width)
