@@ -40,8 +40,8 @@ def run(
     from loadgen.store import find_run, store_root
 
     root = store_root(store)
-    loaded = _load(scenario, sets, profile, endpoint, model)
-    _name_leftovers(root)
+    loaded = load(scenario, sets, profile, endpoint, model)
+    name_leftovers(root)
     request = Request(loaded, root, find_run(root, resume) if resume else None, keep)
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
@@ -70,7 +70,7 @@ def plan(
     from loadgen.scenario import expand
     from loadgen.standing import planned_commands
 
-    loaded = _load(scenario, sets, profile, endpoint, model)
+    loaded = load(scenario, sets, profile, endpoint, model)
     cells = expand(loaded.scenario)
     made = make_plan(loaded.scenario, cells)
     if with_commands:
@@ -114,13 +114,14 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
-def _load(path: Path, sets: list[str] | None, profile: str | None, endpoint: str | None, model: str | None) -> Loaded:
+def load(path: Path, sets: list[str] | None, profile: str | None, endpoint: str | None, model: str | None) -> Loaded:
+    """The scenario that the flags mean on this machine. Raises ScenarioError."""
     from loadgen import host, scenario
 
     return scenario.load(path, sets=sets or (), profile=profile, machine=host.machine(), endpoint=endpoint, model=model)
 
 
-def _name_leftovers(root: Path) -> None:
+def name_leftovers(root: Path) -> None:
     """Servers that a killed run left behind are named; they hold memory and cores that this run would miss."""
     from loadgen.launch import leftovers
 
