@@ -20,7 +20,7 @@ import msgspec
 
 from loadgen.comparison import ComparedCell, Crossing, Crossings
 from loadgen.metrics import measure
-from loadgen.sentence import crossing_sentence
+from loadgen.sentence import cell_name, crossing_sentence
 from loadgen.statistics import Ratio, mean_interval
 
 
@@ -97,13 +97,14 @@ def _of_measure(group: Sequence[ComparedCell], name: str, axis: str) -> Crossing
         return None
     cell, span = group[0], (points[0].x, points[-1].x)
     found = find(points)
-    label = measure(name).label
+    rest = {key: value for key, value in cell.axes.items() if key != axis}
+    label = measure(name).label + cell_name(rest)
     return Crossings(
         measure=name,
         axis=axis,
         baseline=cell.baseline,
         candidate=cell.candidate,
-        group={key: value for key, value in cell.axes.items() if key != axis},
+        group=rest,
         first=span[0],
         last=span[1],
         crossings=found,

@@ -24,7 +24,7 @@ import msgspec
 from loadgen.comparison import Compared, ComparedCell, Crossings, Equal, Sides
 from loadgen.crossing import find, grouped, point
 from loadgen.curve import Curve, Point, at, front, growing, middle, overlap
-from loadgen.sentence import equal_sentence
+from loadgen.sentence import BATCH, INTERACTIVITY, equal_sentence
 from loadgen.statistics import Ratio, ratio_paired, ratio_welch
 
 LOAD_AXES = ("concurrency", "rate_rps", "burst", "max_batch_size")
@@ -66,7 +66,7 @@ def equal_crossings(cells: Sequence[ComparedCell], axis: str) -> Iterator[Crossi
 def _equal_batch(group: Sequence[ComparedCell], name: str, axis: str) -> Crossings | None:
     known = _known(group, name)
     sides = _sides(known, lambda cell: cell.batch_seen, _by_batch)
-    return None if sides is None else _crossings(known, sides, (axis, "batch_seen"), None)
+    return None if sides is None else _crossings(known, sides, (axis, BATCH), None)
 
 
 def _equal_interactivity(group: Sequence[ComparedCell], axis: str) -> Crossings | None:
@@ -75,7 +75,7 @@ def _equal_interactivity(group: Sequence[ComparedCell], axis: str) -> Crossings 
     scales = [gpus or 1 if counted else 1 for gpus in group[0].gpus]
     sides = _sides(known, lambda cell: cell.user_tok_s, _by_front, scales)
     per: Literal["GPU", "server"] = "GPU" if counted else "server"
-    return None if sides is None else _crossings(known, sides, (axis, "interactivity"), per)
+    return None if sides is None else _crossings(known, sides, (axis, INTERACTIVITY), per)
 
 
 def _known(group: Sequence[ComparedCell], name: str) -> _Known:

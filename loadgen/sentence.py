@@ -11,6 +11,9 @@ from loadgen.statistics import Ratio, Verdict
 INTERACTIVITY = "interactivity"
 """The axis of p50 decode_tok_s: tok/s a user."""
 
+BATCH = "batch_seen"
+"""The axis of the batches that the servers say they ran."""
+
 
 def cell_name(axes: Mapping[str, int | float | str]) -> str:
     """`` at concurrency 16, rate_rps 4``; empty for a scenario without a matrix."""
@@ -48,20 +51,24 @@ def interval(ratio: Ratio) -> str:
 
 
 def crossing_sentence(
-    names: tuple[str, str], label: str, axis: str, span: tuple[float, float], found: Sequence[Crossing]
+    names: tuple[str, str], label: str | None, axis: str, span: tuple[float, float], found: Sequence[Crossing]
 ) -> str:
-    """All crossings of one measure; ``names`` is (baseline, candidate), ``span`` the first and last value looked at."""
+    """All crossings of one measure; ``names`` is (baseline, candidate), ``span`` the first and last value looked at.
+
+    Without a label it goes on from words that named the candidate and the measure.
+    """
     baseline, candidate = names
+    subject, measured = (candidate, f" in {label}") if label else ("it", "")
     sure = [crossing for crossing in found if crossing.decided]
     unsure = [crossing for crossing in found if not crossing.decided]
     told = [
-        f"{candidate} {crossing.direction} {baseline} in {label} between "
+        f"{subject} {crossing.direction} {baseline}{measured} between "
         f"{_on_axis(axis, f'{_place(crossing.low)} and {_place(crossing.high)}')}{_at(crossing)}"
         for crossing in sure
     ]
     if not sure:
-        where = _on_axis(axis, f"{_place(span[0])}..{_place(span[1])}")
-        told = [f"no crossing of {candidate} and {baseline} in {label} in {where}"]
+        where = _on_axis(axis, f"{_place(span[0])}..{_place(span[1])}") + (", which both ran" if axis == BATCH else "")
+        told = [f"no crossing{f' of {candidate} and {baseline}{measured}' if label else ''} in {where}"]
     if unsure:
         places = ", ".join(f"between {_place(crossing.low)} and {_place(crossing.high)}" for crossing in unsure)
         told.append(f"the sign of the difference also changes {places}, where an interval still includes equality")
@@ -70,19 +77,22 @@ def crossing_sentence(
 
 def equal_sentence(found: Crossings, label: str, reach: Sequence[tuple[float, float]]) -> str:
     """The crossings at an equal batch or at equal interactivity; ``reach`` is the range of each side's own cells."""
-    names = (found.baseline, found.candidate)
+    names, where = (found.baseline, found.candidate), cell_name(found.group)
     if found.first is None or found.last is None:
         apart = " and ".join(f"{name} {_place(a)}..{_place(b)}" for name, (a, b) in zip(names, reach, strict=True))
-        return f"{found.candidate} and {found.baseline} have no {axis_name(found.axis)} in common: {apart}"
-    what = f"{label} per {found.per}" if found.per else label
-    told = crossing_sentence(names, what, found.axis, (found.first, found.last), found.crossings)
-    if found.axis != INTERACTIVITY:
-        return f"{told} (both ran {_place(found.first)}..{_place(found.last)})"
+        what = _on_axis(found.axis, "").strip()
+        return f"{found.candidate} and {found.baseline} have no {what} in common{where}: {apart}"
+    named = None if found.axis == INTERACTIVITY else label + where
+    told = crossing_sentence(names, named, found.axis, (found.first, found.last), found.crossings)
+    if named is not None:
+        decided = any(crossing.decided for crossing in found.crossings)
+        return f"{told} (both ran {_place(found.first)}..{_place(found.last)})" if decided else told
     ends = " and ".join(
         f"{_number(one.ratio.value, one.ratio)} {interval(one.ratio)} times at {_place(one.x)} tok/s a user"
         for one in (found.equal[0], found.equal[-1])
     )
-    return f"at equal interactivity {found.candidate} serves the {what} of {found.baseline} {ends}; {told}"
+    what = f"{label} per {found.per}"
+    return f"at equal interactivity{where} {found.candidate} serves the {what} of {found.baseline} {ends}; {told}"
 
 
 def _on_axis(axis: str, words: str) -> str:
@@ -96,8 +106,8 @@ def _place(x: float) -> str:
 
 def _at(crossing: Crossing) -> str:
     if crossing.interval is None:
-        return f", at about {crossing.at:.3g}"
-    return f", at {crossing.at:.3g} [{crossing.interval[0]:.3g}, {crossing.interval[1]:.3g}]"
+        return f", at about {_place(crossing.at)}"
+    return f", at {_place(crossing.at)} [{_place(crossing.interval[0])}, {_place(crossing.interval[1])}]"
 
 
 def _needed(compared: Compared) -> str:

@@ -330,6 +330,9 @@ def test_cells_that_differ_in_another_axis_are_searched_apart():
     found = crossed(cells)
     assert [one.group for one in found.crossings] == [{"output.exact": 32}, {"output.exact": 512}]
     assert all(one.crossings == () for one in found.crossings)
+    assert found.crossings[0].sentence == (
+        "no crossing of moe and dense in output tok/s at exact 32 in concurrency 1..16"
+    )
 
 
 @pytest.mark.parametrize("axis", [None, "workload.prompts", "load.concurrency"])
