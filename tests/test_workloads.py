@@ -206,6 +206,14 @@ def test_natural_sends_messages_with_the_number_of_tokens_that_the_scenario_asks
     assert prompt.text is None
 
 
+def test_raw_natural_prompts_are_the_text_of_their_messages():
+    told, raw = (workloads.load("natural").open({"raw": raw}, CONTEXT) for raw in (False, True))
+    for i in range(told.size):
+        (prompt,) = raw.session(i)
+        assert prompt.messages is None
+        assert prompt.text == "\n\n".join(message.content for message in told.session(i)[0].messages)
+
+
 def test_tags_and_langs_narrow_the_set_and_the_description_says_so():
     source = workloads.load("natural").open({"tags": ["code", "maths"], "langs": ["zh"]}, CONTEXT)
     told = source.describe()
