@@ -31,9 +31,10 @@ from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports import json as json_report
 from loadgen.reports import markdown as markdown_report
 from loadgen.scenario import Cell, Loaded, expand, public_dict
+from loadgen.served import Serving, serving
 from loadgen.sites import Sites
 from loadgen.store import Run, boot_id, create_run, write_bytes, write_json
-from loadgen.targets import check_asking, check_target
+from loadgen.targets import check
 
 SCHEMA = 1
 _DRAIN_S = 10.0
@@ -121,17 +122,6 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     return _report(state)
 
 
-def check(loaded: Loaded, cells: list[Cell]) -> None:
-    """Finds what could not be started or asked (unknown words, a missing model, a bad file of prompts) beforehand.
-
-    Raises LoadgenError.
-    """
-    for cell in cells:
-        for name, target in cell.scenario.targets.items():
-            check_target(loaded.path.parent.absolute(), name, target)
-            check_asking(loaded.path.parent.absolute(), cell, name)
-
-
 def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
     loaded = request.loaded
     run = request.resume or create_run(request.store, loaded.scenario.name)
@@ -161,10 +151,15 @@ def _description(state: _State, status: str) -> dict[str, Any]:
         "seed": loaded.scenario.seed,
         "versions": host.versions(),
         "machine": host.fingerprint(),
+        "served": _serving(state),
         "noise": remember(state.run.folder.parents[2], host.fingerprint(), loaded.scenario, state.cells),
         "servers": {},
         "failures": [],
     }
+
+
+def _serving(state: _State) -> Serving:
+    return serving(list(state.cells.values()), state.loaded.path.parent.absolute())
 
 
 def _process() -> dict[str, Any]:
@@ -197,7 +192,9 @@ def _measure(state: _State) -> None:
             for instance, left in sites.close().items():
                 _ended(state, last[instance], left)
             described = state.run.read("run.json")
-            state.run.write("run.json", {**described, "servers": {**described["servers"], **sites.described}})
+            servers = {**described["servers"], **sites.described}
+            # Once more, because an engine may have fetched its model, and with it the config, in the meantime.
+            state.run.write("run.json", {**described, "servers": servers, "served": _serving(state)})
 
 
 def _whole(state: _State) -> list[Step]:

@@ -14,7 +14,8 @@ from loadgen.backends import RequestOptions
 from loadgen.drive.http import parse_endpoint
 from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
-from loadgen.scenario import Cell, Target
+from loadgen.model_config import read_shape
+from loadgen.scenario import Cell, Loaded, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.summary import Doubt
 
@@ -50,9 +51,22 @@ def local_model(folder: Path, target: Target) -> str | None:
     return str(path) if path.is_dir() else None
 
 
+def check(loaded: Loaded, cells: list[Cell]) -> None:
+    """Finds what could not be started or asked (unknown words, a missing model, a bad file of prompts) beforehand.
+
+    Raises LoadgenError.
+    """
+    for cell in cells:
+        for name, target in cell.scenario.targets.items():
+            check_target(loaded.path.parent.absolute(), name, target)
+            check_asking(loaded.path.parent.absolute(), cell, name)
+
+
 def check_target(folder: Path, name: str, target: Target) -> None:
     """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
     headers_of(target)
+    if target.config is not None:
+        read_shape(folder / Path(target.config).expanduser())
     if target.endpoint is not None:
         try:
             parse_endpoint(target.endpoint, target.proxy)
@@ -141,15 +155,20 @@ def headers_of(target: Target) -> dict[str, str]:
     return headers
 
 
+def random_weights(target: Target, model: str | None) -> str | None:
+    """How a target's weights were made, if they are random; ``model`` is its folder where it has one here."""
+    if isinstance(target.model, MadeModel):
+        return f"made here from {Path(target.model.config).name}"
+    if target.options.get("load_format") == "dummy":
+        return "load_format: dummy"
+    if model is not None and (Path(model) / "loadgen_made.json").exists():
+        return "the model was made by loadgen"
+    return None
+
+
 def doubts_of(name: str, target: Target, model: str | None) -> list[Doubt]:
     """What weakens every number of a target; ``model`` is its folder where it has one here."""
-    how = None
-    if isinstance(target.model, MadeModel):
-        how = f"made here from {Path(target.model.config).name}"
-    elif target.options.get("load_format") == "dummy":
-        how = "load_format: dummy"
-    elif model is not None and (Path(model) / "loadgen_made.json").exists():
-        how = "the model was made by loadgen"
+    how = random_weights(target, model)
     if how is None:
         return []
     text = (

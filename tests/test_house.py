@@ -26,7 +26,7 @@ LEVELS = (
     ("store", "telemetry", "warmup", "host", "targets"),
     ("selftest", "null_server", "noise"),
     ("ask",),
-    ("plan", "engines", "doctor"),
+    ("plan", "engines", "doctor", "served"),
     ("repeat", "standing"),
     ("probe",),
     ("sites",),
