@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.errors import UsageError
 from loadgen.metrics import METRICS, Measure
-from loadgen.noise import DIFFERENT, Floor, FloorCell, Noise, machine_key, pooled_cv, remembered
+from loadgen.noise import DIFFERENT, Floor, FloorCell, machine_key, pooled_cv, remembered
 from loadgen.scenario import Loaded, Scenario
 from loadgen.scenario.axes import axis_path
 from loadgen.scenario.override import did_you_mean
 from loadgen.scenario.tree import dotted
 from loadgen.statistics import MIN_REPEATS
+from loadgen.summary import Summary
 
 A, B = "a", "b"
 """The names of the two sides."""
@@ -102,43 +103,40 @@ def floor_of(report: RunReport, scenario: str, target: str) -> Floor:
     A cell without three good repeats on both sides is left out, and so is a measure that some good repeat lacks.
     """
     loads = remembered(report.run).loads
-    where = {"target": target, "run": str(report.run["run"]), "at": str(report.run["ended"])}
-    cells = [FloorCell(cell=c.id, axes=c.axes, load=loads[c.id], noise=_noise(c, where)) for c in report.cells]
+    cells = (_cell(cell, loads.get(cell.id, "")) for cell in report.cells)
     return Floor(
         key=machine_key(report.run["machine"]),
         machine=report.run["machine"],
         scope=report.plan.scope,
         scenario=scenario,
         target=target,
-        cells=tuple(cell for cell in cells if cell.noise),
+        run=str(report.run["run"]),
+        at=str(report.run["ended"]),
+        cells=tuple(cell for cell in cells if cell.cv),
     )
 
 
-def _noise(cell: ReportCell, where: Mapping[str, str]) -> dict[str, Noise]:
+def _cell(cell: ReportCell, load: str) -> FloorCell:
+    sides = [_good(target) for target in cell.targets]
     found = {}
-    for what in _measures():
-        sides = [_values(target, what) for target in cell.targets]
-        cv = pooled_cv(sides) if all(len(side) >= MIN_REPEATS for side in sides) else None
-        if cv is not None:
-            found[str(what)] = Noise(cv=cv, n=sum(map(len, sides)), **where)
-    return found
+    if all(len(side) >= MIN_REPEATS for side in sides):
+        for what in _measures():
+            values = [[summary.get(what) for summary in side] for side in sides]
+            cv = pooled_cv([[value for value in side if value] for side in values])
+            if cv is not None and all(map(all, values)):
+                found[str(what)] = cv
+    return FloorCell(cell=cell.id, axes=cell.axes, load=load, n=sum(map(len, sides)), cv=found)
+
+
+def _good(target: TargetCell) -> list[Summary]:
+    done = [result.summary for result in target.results if result is not None and not result.interrupted]
+    return [summary for summary in done if summary.state == "ok"]
 
 
 def _measures() -> Iterator[Measure]:
     for name, metric in METRICS.items():
         if metric.better is not None:
-            yield from (Measure(name, None if metric.per == "window" else one) for one in _kinds(metric.per))
-
-
-def _kinds(per: str) -> Sequence[str | None]:
-    return (None,) if per == "window" else _STATISTICS
-
-
-def _values(target: TargetCell, what: Measure) -> list[float]:
-    """The measure in the repeats that count; empty where one of them lacks it, or has zero."""
-    counted = [result.summary for result in target.results if result is not None and not result.interrupted]
-    values = [summary.get(what) for summary in counted if summary.state == "ok"]
-    return [value for value in values if value] if all(values) else []
+            yield from (Measure(name, one) for one in ((None,) if metric.per == "window" else _STATISTICS))
 
 
 def unsteady(report: RunReport) -> list[str]:

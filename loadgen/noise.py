@@ -44,27 +44,30 @@ _GIVES_UP = ("drain_s", "timeout_s", "stall_timeout_s", "connect_timeout_s", "ma
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """The noise of one measure in one cell. ``cv`` is the standard deviation of the measure's logarithm over repeats,
-    0.01 for about 1 %; it comes from ``n`` repeats of ``target`` in all, in the run ``run``, which ended ``at``."""
+    """The noise of one measure under one load. ``cv`` is the standard deviation of the measure's logarithm over
+    repeats, 0.01 for about 1 %; it comes from ``n`` repeats of ``target`` in all, in the run ``run`` that ended ``at``."""
 
     cv: float
     n: int
-    target: str = ""
-    run: str = ""
-    at: str = ""
+    target: str
+    run: str
+    at: str
 
 
 class FloorCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One calibrated cell: its load (see `load_key`) and the noise by measure (``p50 ttft_s``)."""
+    """One calibrated cell: its load (see `load_key`), the repeats of both sides, and each measure's (``p50 ttft_s``)
+    coefficient of variation."""
 
     cell: str
     axes: dict[str, Any]
     load: str
-    noise: dict[str, Noise]
+    n: int
+    cv: dict[str, float]
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
-    """What one calibration found. ``machine`` is the fingerprint of the machine, ``key`` its kind."""
+    """What one calibration found. ``machine`` is the fingerprint of the machine, ``key`` its kind; ``run`` is the run
+    that it comes from, which ended ``at``."""
 
     v: int = VERSION
     key: str
@@ -72,6 +75,8 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope
     scenario: str
     target: str
+    run: str
+    at: str
     cells: tuple[FloorCell, ...]
 
 
@@ -157,11 +162,11 @@ def noise_of(root: Path, machine: Mapping[str, Any], scope: Scope, load: str, wh
     calibrated so. None where nobody has. Raises StoreError, and UsageError for a measure that does not exist."""
     name = str(measure(what))
     found = [
-        cell.noise[name]
+        Noise(cv=cell.cv[name], n=cell.n, target=floor.target, run=floor.run, at=floor.at)
         for floor in floors(root, machine_key(machine))
         if floor.scope == scope
         for cell in floor.cells
-        if cell.load == load and name in cell.noise
+        if cell.load == load and name in cell.cv
     ]
     return max(found, key=lambda noise: noise.cv, default=None)
 

@@ -24,7 +24,7 @@ SHOWN = ("output_tok_s", "p50 ttft_s", "p99 ttft_s", "p50 tpot_s", "p99 tpot_s")
 
 def render(floor: Floor, report: RunReport, path: str, width: int = 100) -> str:
     """The table, a sentence for each cell, and what is wrong with it; ``path`` is where the floor was kept."""
-    repeats = max((noise.n for cell in floor.cells for noise in cell.noise.values()), default=0)
+    repeats = max((cell.n for cell in floor.cells), default=0)
     lines = wrapped(f"{floor.target} of {floor.scenario} against itself, {repeats // 2} repeats a side", width)
     if floor.cells:
         lines += ["", *aligned(_table(floor, _primary(report)), left=2), ""]
@@ -33,7 +33,7 @@ def render(floor: Floor, report: RunReport, path: str, width: int = 100) -> str:
             "two targets can tell from this noise.",
             width,
         )
-    problems = [*unsteady(report), *rows.failure_lines(report), *rows.warning_lines(report)]
+    problems = [*unsteady(report), *rows.failure_lines(report), *rows.warning_lines(_about_noise(report))]
     for heading, part in (("Verdicts", _verdicts(report)), ("Warnings", problems)):
         lines += ["", heading, *(piece for line in part for piece in wrapped(line, width, "  "))] if part else []
     kept = f"noise floor: {path}" if floor.cells else "No noise floor was kept: no cell has three good repeats a side."
@@ -45,10 +45,7 @@ def values(floor: Floor, report: RunReport, path: str) -> dict[str, Any]:
     return {
         "floor": msgspec.to_builtins(floor),
         "resolves": {
-            cell.cell: {
-                what: {str(n): math.expm1(half_width(noise.cv, n)) for n in REPEATS}
-                for what, noise in cell.noise.items()
-            }
+            cell.cell: {what: {str(n): math.expm1(half_width(cv, n)) for n in REPEATS} for what, cv in cell.cv.items()}
             for cell in floor.cells
         },
         "comparisons": msgspec.to_builtins(report.comparisons),
@@ -71,8 +68,8 @@ def _table(floor: Floor, primary: str) -> list[list[str]]:
 def _rows(cell: FloorCell, shown: Sequence[str]) -> list[list[str]]:
     found: list[list[str]] = []
     for what in shown:
-        if what in cell.noise:
-            cv = cell.noise[what].cv
+        if what in cell.cv:
+            cv = cell.cv[what]
             resolved = [_percent(math.expm1(half_width(cv, n))) for n in REPEATS]
             found.append([cell.cell if not found else "", measure(what).label, _percent(cv), *resolved])
     return found
@@ -83,4 +80,10 @@ def _percent(share: float) -> str:
 
 
 def _verdicts(report: RunReport) -> list[str]:
-    return rows.comparison_lines(report)
+    return [cell.primary.sentence for comparison in report.comparisons for cell in comparison.cells]
+
+
+def _about_noise(report: RunReport) -> RunReport:
+    """The report without the doubt that weights are random: they are the same on both sides."""
+    kept = tuple(warning for warning in report.warnings if warning.code != "random_weights")
+    return msgspec.structs.replace(report, warnings=kept)
