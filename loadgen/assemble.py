@@ -19,7 +19,7 @@ from loadgen.noise import doubted, remembered
 from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
-from loadgen.scenario import parse_objective
+from loadgen.scenario import contrasts, parse_objective
 from loadgen.store import Run
 from loadgen.summary import Summary
 
@@ -134,19 +134,14 @@ def _result(run: Run, cell: str, target: str, rep: int) -> Result | None:
 
 
 def _comparisons(cells: tuple[ReportCell, ...], scenario: dict[str, Any], plan: Plan) -> list[Comparison]:
-    words = scenario.get("comparison")
-    if not words:
-        return []
-    names = list(scenario["targets"])
-    baseline = words.get("baseline") or names[0]
-    candidates = words.get("candidates") or [name for name in names if name != baseline]
+    words = scenario.get("comparison") or {}
     settings = Settings(
         primary=words.get("metric", "output_tok_s"),
         margins=words.get("margin") or {},
         axis=_axis(cells),
         scope=plan.scope,
     )
-    return [compare([_pairs(cell, baseline, candidate) for cell in cells], settings) for candidate in candidates]
+    return [compare([_pairs(cell, *pair) for cell in cells], settings) for pair in contrasts(scenario)]
 
 
 def _doubted(comparisons: list[Comparison], described: dict[str, Any]) -> Iterator[Comparison]:

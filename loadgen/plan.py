@@ -8,13 +8,15 @@ where A A A B B B would book the drift as a difference. With ``scope: instance``
 cell is alternated by itself. With ``scope: restart`` a target's server is started anew for every repeat and runs all
 cells that it can (a ladder), since a restart costs minutes; the ladders alternate. Where nothing is compared no two
 servers run at once: each is started, runs everything that it can, and is stopped.
+
+With ``comparison.until`` the plan holds the most repeats, and the run leaves out what `loadgen.until` spares.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +27,7 @@ from loadgen.drive.schedule import digest
 from loadgen.errors import UsageError
 from loadgen.scenario import Cell, Scenario, Target
 from loadgen.scenario.model import Load
+from loadgen.statistics import UNTIL_MOST
 
 VERSION = 1
 
@@ -52,17 +55,25 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
     """A cell and its matrix values; ``digest`` is that of the whole schedule of its first repeat. ``routing`` is the
-    kind of prompts of a cell that the routing check added; no comparison counts it."""
+    kind of prompts of a cell that the routing check added; no comparison counts it. ``least`` is the number of its
+    repeats, the fewest where the plan has `Plan.until`; then cells of one ``ladder`` go on for as long as one of them
+    has to."""
 
     id: str
     axes: dict[str, Any]
     digest: str
     seconds: float
     routing: str | None = None
+    least: int = 0
+    ladder: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run. ``servers`` maps each server instance to its target; ``estimate_s`` leaves downloads out."""
+    """The whole run. ``servers`` maps each server instance to its target; ``estimate_s`` leaves downloads out.
+
+    ``until`` is the half-width that repeats are added for, None where their number is fixed. With it the steps are
+    those of the most repeats, and so is ``estimate_s``; ``least_s`` is for the fewest.
+    """
 
     v: int = VERSION
     scope: Literal["restart", "instance"]
@@ -70,29 +81,43 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     servers: dict[str, str]
     estimate_s: float
+    until: float | None = None
+    least_s: float | None = None
 
 
 def make_plan(scenario: Scenario, cells: Sequence[Cell]) -> Plan:
     """The plan of a scenario's cells. Raises UsageError where a load cannot be made of what the scenario says."""
     scope = scenario.comparison.scope if scenario.comparison else "instance"
+    until = scenario.comparison.until if scenario.comparison else None
     steps: list[Step] = []
     servers: dict[str, str] = {}
+    groups = _groups(cells)
     if scenario.comparison is None:
         steps += _one_by_one(cells, servers)
     elif scope == "restart":
-        for group in _groups(cells):
+        for group in groups:
             steps += _restarted(group, servers)
     else:
-        steps += _standing(_groups(cells), servers)
-    planned = tuple(_planned(cell) for cell in cells)
-    seconds = {cell.id: cell.seconds for cell in planned}
+        steps += _standing(groups, servers)
+    ladders = {cell.id: group[0].id for group in groups for cell in group} if scope == "restart" else {}
+    planned = tuple(_planned(cell, ladders.get(cell.id, cell.id)) for cell in cells)
+    least = {cell.id: cell.least for cell in planned}
     return Plan(
         scope=scope,
         cells=planned,
         steps=tuple(steps),
         servers=servers,
-        estimate_s=sum(seconds[step.cell] for step in steps) + _START_S * len(servers),
+        estimate_s=estimate(planned, steps),
+        until=until,
+        least_s=None if until is None else estimate(planned, [s for s in steps if s.rep <= least[s.cell]]),
     )
+
+
+def estimate(cells: Iterable[PlannedCell], steps: Sequence[Step]) -> float:
+    """Seconds that these steps take, with the starts of their servers."""
+    seconds = {cell.id: cell.seconds for cell in cells}
+    servers = {step.server for step in steps if step.server is not None}
+    return sum(seconds[step.cell] for step in steps) + _START_S * len(servers)
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -130,7 +155,7 @@ def _standing(groups: Sequence[Sequence[Cell]], servers: dict[str, str]) -> Iter
         keys = {name: launch_key(name, target) for name, target in group[0].scenario.targets.items()}
         up = {key: up[key] if key in up else _instance(group[0], name, servers) for name, key in keys.items()}
         for cell in group:
-            for rep in range(1, cell.scenario.repeats + 1):
+            for rep in range(1, _most(cell) + 1):
                 for name in _turn(list(keys), rep):
                     yield _step(cell, name, rep, up[keys[name]])
 
@@ -138,12 +163,19 @@ def _standing(groups: Sequence[Sequence[Cell]], servers: dict[str, str]) -> Iter
 def _restarted(group: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
     """A server is started for each repeat of a target, and runs every cell of the group."""
     names = list(group[0].scenario.targets)
-    for rep in range(1, max(cell.scenario.repeats for cell in group) + 1):
+    for rep in range(1, max(_most(cell) for cell in group) + 1):
         for name in _turn(names, rep):
             instance = _instance(group[0], name, servers)
             for cell in group:
-                if rep <= cell.scenario.repeats:
+                if rep <= _most(cell):
                     yield _step(cell, name, rep, instance)
+
+
+def _most(cell: Cell) -> int:
+    """How many repeats a cell may get. Those of the routing check are in no comparison, and wait for no interval."""
+    comparison = cell.scenario.comparison
+    added = comparison is not None and comparison.until is not None and cell.routing is None
+    return UNTIL_MOST if added else cell.scenario.repeats
 
 
 def _turn(names: list[str], rep: int) -> list[str]:
@@ -169,11 +201,18 @@ def seed_of(cell: Cell, rep: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
-def _planned(cell: Cell) -> PlannedCell:
+def _planned(cell: Cell, ladder: str) -> PlannedCell:
     load = cell.scenario.load
-    shape = shape_of(load)
-    whole = digest(shape, seed_of(cell, 1), 0, 1)
-    return PlannedCell(id=cell.id, axes=cell.axes, digest=f"{whole:016x}", seconds=_seconds(load), routing=cell.routing)
+    whole = digest(shape_of(load), seed_of(cell, 1), 0, 1)
+    return PlannedCell(
+        id=cell.id,
+        axes=cell.axes,
+        digest=f"{whole:016x}",
+        seconds=_seconds(load),
+        routing=cell.routing,
+        least=cell.scenario.repeats,
+        ladder=ladder,
+    )
 
 
 def _seconds(load: Load) -> float:

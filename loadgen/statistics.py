@@ -39,6 +39,10 @@ CERTAINTY = 0.99
 MIN_REPEATS = 3
 """Fewest pairs (or repeats of each side) for which an interval is given."""
 
+UNTIL_LEAST, UNTIL_MOST = 6, 30
+"""Fewest and most pairs where whole ABBA blocks are added until the interval is narrow enough. Looking after every
+block costs some of the 95 %: see tests/test_simulation.py for how much."""
+
 _Z = 1.96
 
 

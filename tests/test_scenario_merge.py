@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scenario_text import SMALLEST, complaints, loaded, put, scenario
 
-from loadgen.scenario import Machine, MadeModel, expand, from_public, load, public_dict
+from loadgen.scenario import Machine, MadeModel, contrasts, expand, from_public, load, public_dict
 
 TWO = """\
 schema: loadgen/v1
@@ -232,7 +232,7 @@ def test_an_endpoint_replaces_all_targets_by_one_and_nothing_is_compared(tmp_pat
     assert list(read.targets) == ["endpoint"]
     assert (read.targets["endpoint"].endpoint, read.targets["endpoint"].model) == ("http://h:1", "m")
     assert read.comparison is None
-    assert read.contrasts() == []
+    assert contrasts(public_dict(read)) == []
     assert [cell.id for cell in expand(read)] == ["concurrency=1", "concurrency=2"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scenario_text import SMALLEST, complaints, scenario
 
 from loadgen.metrics import METRICS, STATISTICS
-from loadgen.scenario import Load, Objective, parse_objective
+from loadgen.scenario import Load, Objective, contrasts, parse_objective, public_dict
 from loadgen.scenario.objective import parse_measure
 from loadgen.scenario.secrets import is_secret_name
 
@@ -180,15 +180,15 @@ def test_servers_that_stand_at_once_stand_on_gpus_of_their_own_unless_it_is_said
 def test_the_first_target_is_compared_with_all_others(tmp_path: Path) -> None:
     three = TWO.replace("workload", "  far: {endpoint: http://h, model: c}\nworkload", 1)
     read = scenario(tmp_path, three + "comparison: {until: 1%, margin: {p50 ttft: 3 %, output_tok_s: 0.02}}\n")
-    assert read.contrasts() == [("dense", "moe"), ("dense", "far")]
+    assert contrasts(public_dict(read)) == [("dense", "moe"), ("dense", "far")]
     assert read.comparison is not None
     assert read.comparison.until == 0.01
     assert read.comparison.margin == {"p50 ttft_s": 0.03, "output_tok_s": 0.02}
     chosen = scenario(tmp_path, three + "comparison: {baseline: moe, candidates: [far], metric: ttft}\n")
-    assert chosen.contrasts() == [("moe", "far")]
+    assert contrasts(public_dict(chosen)) == [("moe", "far")]
     assert chosen.comparison is not None
     assert chosen.comparison.metric == "p50 ttft_s"
-    assert scenario(tmp_path, three).contrasts() == []
+    assert contrasts(public_dict(scenario(tmp_path, three))) == []
 
 
 def test_whole_replies_have_no_time_to_first_token(tmp_path: Path) -> None:

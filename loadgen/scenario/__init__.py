@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loadgen.scenario.objective import Objective, parse_objective
     from loadgen.scenario.profile import Machine
     from loadgen.scenario.schema import json_schema
+    from loadgen.scenario.sides import contrasts
 
 __all__ = [
     "Cell",
@@ -34,6 +35,7 @@ __all__ = [
     "Scenario",
     "Target",
     "Workload",
+    "contrasts",
     "expand",
     "from_public",
     "json_schema",
@@ -50,6 +52,7 @@ _HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "objective": ("Objective", "parse_objective"),
         "profile": ("Machine",),
         "schema": ("json_schema",),
+        "sides": ("contrasts",),
     }
 )
 

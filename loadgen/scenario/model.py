@@ -240,7 +240,11 @@ class Comparison(Words):
     margin: dict[Measure, Share] = Field(
         default_factory=dict, description="by metric: smaller differences do not matter"
     )
-    until: Share | None = Field(default=None, description="repeat until the interval is this narrow, such as 1%")
+    until: Share | None = Field(
+        default=None,
+        description="add repeats, two at a time and 30 at most, until the interval of every cell is this narrow on "
+        "either side, such as 1%; `repeats` is then the fewest",
+    )
     factor: Texts = Field(default=("model",), description="what is meant to differ")
 
 
@@ -267,7 +271,10 @@ class Scenario(Words):
     workload: Workload
     load: Load
     matrix: Matrix = Matrix()
-    repeats: Count = Field(default=6, description="of every cell; an interval needs 3")
+    repeats: Count = Field(
+        default=6,
+        description="of every cell; an interval needs 3; with comparison.until the fewest (an even number from 6 on)",
+    )
     comparison: Comparison | None = Field(default=None, description="of the targets, in every cell")
     objectives: Annotated[tuple[Objective, ...], Strict(False)] = Field(
         default=(), description="such as p99 ttft < 0.5 s"
@@ -289,11 +296,3 @@ class Scenario(Words):
     def references(self) -> References:
         """By path: values as they were written, with ``${env:NAME}``, before the environment's values replaced it."""
         return self._references
-
-    def contrasts(self) -> list[tuple[str, str]]:
-        """Pairs of (baseline, candidate) that are compared; empty without a comparison."""
-        if self.comparison is None:
-            return []
-        baseline = self.comparison.baseline or next(iter(self.targets))
-        candidates = self.comparison.candidates or [name for name in self.targets if name != baseline]
-        return [(baseline, candidate) for candidate in candidates]

@@ -14,6 +14,7 @@ from loadgen.scenario.model import ARRIVAL_WORDS, Load, MadeModel, Scenario, Tar
 from loadgen.scenario.objective import parse_measure, parse_objective
 from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
 from loadgen.scenario.tree import Path
+from loadgen.statistics import UNTIL_LEAST, UNTIL_MOST
 
 Broken = Iterator[tuple[Path, str]]
 
@@ -118,6 +119,18 @@ def _comparison(scenario: Scenario) -> Broken:
             yield here, f"{candidate!r} is the baseline, and nothing is compared with itself"
     if comparison.candidates == ():
         yield ("comparison", "candidates"), "is empty; name the targets, or leave it out for all but the baseline"
+    yield from _until(scenario)
+
+
+def _until(scenario: Scenario) -> Broken:
+    """Repeats that are added come in whole ABBA blocks, from the fewest that an interval is believed of."""
+    if scenario.comparison is None or scenario.comparison.until is None:
+        return
+    if scenario.repeats % 2 or not UNTIL_LEAST <= scenario.repeats <= UNTIL_MOST:
+        reason = (
+            f"is {scenario.repeats}, and with comparison.until it is the fewest repeats: an even number (whole ABBA"
+        )
+        yield ("repeats",), f"{reason} blocks) from {UNTIL_LEAST} to {UNTIL_MOST}; leave it out for {UNTIL_LEAST}"
 
 
 def _devices(scenario: Scenario) -> Broken:
