@@ -44,8 +44,8 @@ _GIVES_UP = ("drain_s", "timeout_s", "stall_timeout_s", "connect_timeout_s", "ma
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """The noise of one measure under one load. ``cv`` is the standard deviation of the measure's logarithm over
-    repeats, 0.01 for about 1 %; it comes from ``n`` repeats of ``target`` in all, in the run ``run`` that ended ``at``."""
+    """The noise of one measure under one load. ``cv`` is the standard deviation of the logarithm over repeats, 0.01 for
+    about 1 %; it comes from ``n`` repeats of ``target`` in all, in the run ``run``, which ended ``at``."""
 
     cv: float
     n: int
