@@ -103,7 +103,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         comparisons=comparisons,
         routing_cells=extra,
         routing=_routing(cells, extra, comparisons),
-        warnings=tuple(_warnings(found)),
+        warnings=tuple(warnings_of(found)),
         failures=failures,
         exit_code=interrupted or _exit_code(found, failures),
     )
@@ -138,10 +138,10 @@ def _comparisons(cells: tuple[ReportCell, ...], scenario: dict[str, Any], plan: 
     settings = Settings(
         primary=words.get("metric", "output_tok_s"),
         margins=words.get("margin") or {},
-        axis=_axis(cells),
+        axis=axis_of(cells),
         scope=plan.scope,
     )
-    return [compare([_pairs(cell, *pair) for cell in cells], settings) for pair in contrasts(scenario)]
+    return [compare([pairs_of(cell, *pair) for cell in cells], settings) for pair in contrasts(scenario)]
 
 
 def _doubted(comparisons: list[Comparison], described: dict[str, Any]) -> Iterator[Comparison]:
@@ -152,7 +152,7 @@ def _doubted(comparisons: list[Comparison], described: dict[str, Any]) -> Iterat
         yield doubted(comparison, known) if described["scenario"]["comparison"].get("factor") != [] else comparison
 
 
-def _axis(cells: tuple[ReportCell, ...]) -> str | None:
+def axis_of(cells: tuple[ReportCell, ...]) -> str | None:
     """The numeric axis along which a crossing is looked for: concurrency if there is one, else the only numeric one."""
     numeric = [
         name
@@ -163,7 +163,8 @@ def _axis(cells: tuple[ReportCell, ...]) -> str | None:
     return "concurrency" if "concurrency" in numeric else numeric[0] if len(numeric) == 1 else None
 
 
-def _pairs(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
+def pairs_of(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
+    """Two targets of a cell as the sides of a comparison, repeat by repeat."""
     sides = {target.target: target for target in cell.targets}
     return CellPairs(
         cell=cell.id,
@@ -197,7 +198,7 @@ def _routing(
     return routing_check(pattern, sides, contrasts)
 
 
-def _warnings(cells: tuple[ReportCell, ...]) -> list[Warned]:
+def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:
     """Doubts of all repeats, each code once a target, with an example's text and the places."""
     found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
     for cell in cells:
