@@ -1,0 +1,126 @@
+"""What differs between two targets besides what is meant to differ: the gate before any verdict.
+
+In: what a run wrote of a target (run.json and the plan), as facts in words. Out: sentences. A difference that was not
+declared in ``comparison.factor`` forbids a verdict; what is known of one side only, or cannot matter much, is a doubt.
+The words are in ``scenario/factors.py``; pure functions, so that stored runs are held against each other alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from loadgen.facts import FOUND
+from loadgen.scenario.factors import covered
+from loadgen.summary import Doubt
+
+MINOR = ("host", "kernel", "devices", "kv_tokens")
+"""What may differ between two instances of the very same thing: a doubt, never a difference."""
+
+KV_TOLERANCE = 0.05
+"""KV capacity may differ by this much between two starts of one server."""
+
+ASKED = ("template", "output", "stream", "prompts", "sampling", "request", "exact", "load", "driver", "endpoint")
+"""What the scenario alone decides: one that is not stated is not set."""
+
+SAID = ("model", "weights", "revision", "engine", "engine_version", "backend", "loadgen", "machine", "throttled")
+SAID_OF_GPUS = ("gpu", "gpus", "gpu_driver")
+"""What is found out: one that is not stated is not known."""
+
+OF_ENDPOINT = ("engine", "engine_version", "dtype", "quantization", "gpu")
+"""What one would want to know of an endpoint."""
+
+_NAMES = ("target", "place")
+_LENGTH = 100
+
+
+def differences(baseline: Mapping[str, str], candidate: Mapping[str, str], declared: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for everything that differs and is not declared: "dtype is float16 for a and bfloat16 for b".
+
+    What is not known of a side is no difference: see `doubts`.
+    """
+    return tuple(
+        f"{name} is {_words(a)} for {_name(baseline)} and {_words(b)} for {_name(candidate)}"
+        for name, a, b in _unequal(baseline, candidate, declared)
+        if name not in MINOR and ((a and b) or _stated(name, baseline, candidate))
+    )
+
+
+def doubts(baseline: Mapping[str, str], candidate: Mapping[str, str], declared: Sequence[str]) -> tuple[Doubt, ...]:
+    """What may differ: values that are not known of a side, and what two instances of one thing differ in."""
+    found = []
+    for side, other in ((baseline, candidate), (candidate, baseline)):
+        if names := _unknown(side, other, declared):
+            text = f"Not known of {_name(side)}: {', '.join(names)}; undeclared, it may differ."
+            found.append(Doubt("unknown_factor", text))
+    alike = all(name in MINOR for name, _, _ in _unequal(baseline, candidate, ()))
+    for name, a, b in _unequal(baseline, candidate, declared):
+        if name in MINOR and a and b and not (name == "kv_tokens" and (not alike or _near(a, b))):
+            text = f"{name} is {_words(a)} for {_name(baseline)} and {_words(b)} for {_name(candidate)}."
+            found.append(Doubt("minor_difference", text))
+    return tuple(found)
+
+
+def note(declared: Sequence[str], found: Sequence[str]) -> str:
+    """What was declared, and how much differs besides, in one line for the report."""
+    rest = f"{len(found)} ({'; '.join(found)})" if found else "nothing"
+    return f"Declared to differ: {', '.join(declared) or 'nothing'}. Also different: {rest}."
+
+
+def _unequal(
+    baseline: Mapping[str, str], candidate: Mapping[str, str], declared: Sequence[str]
+) -> Iterator[tuple[str, str | None, str | None]]:
+    """Every factor whose values are not the same, with both, None where one is not stated; the declared ones are left
+    out. What an engine came to stands in for an option that a side does not set."""
+    free = covered(declared)
+    names = dict.fromkeys((*baseline, *candidate, "dtype", "quantization"))
+    for name in names:
+        if name in _NAMES or name.startswith(FOUND) or name.partition(".")[0] in free:
+            continue
+        a, b = _value(baseline, name), _value(candidate, name)
+        if a != b:
+            yield name, a, b
+
+
+def _value(facts: Mapping[str, str], name: str) -> str | None:
+    """A fact; where an option is not set, what the engine came to."""
+    return facts.get(name) or facts.get(FOUND + name)
+
+
+def _words(value: str | None) -> str:
+    if value is None:
+        return "not set"
+    return value if len(value) <= _LENGTH else f"{value[: _LENGTH - 4]} ..."
+
+
+def _stated(name: str, baseline: Mapping[str, str], candidate: Mapping[str, str]) -> bool:
+    """True if a factor that has no value is not set, rather than not known. An option that another engine lacks, or an
+    endpoint's, is not known."""
+    word = name.partition(".")[0]
+    if word in ASKED:
+        return True
+    launched = all(facts.get("place") == "launched" for facts in (baseline, candidate))
+    return word not in (*SAID, *SAID_OF_GPUS) and launched and baseline.get("engine") == candidate.get("engine")
+
+
+def _unknown(side: Mapping[str, str], other: Mapping[str, str], declared: Sequence[str]) -> list[str]:
+    """What is not known of a side, and is of the other or should be."""
+    names = [
+        name
+        for name, a, b in _unequal(side, other, declared)
+        if a is None and name not in MINOR and not _stated(name, side, other)
+    ]
+    if side.get("place") == "endpoint":
+        names += OF_ENDPOINT
+    elif side.get("model") != other.get("model"):
+        names.append("dtype")  # each model's own, unless somebody says
+    free = covered(declared)
+    return [name for name in dict.fromkeys(names) if _value(side, name) is None and name not in free]
+
+
+def _near(a: str, b: str) -> bool:
+    """KV capacity is an effect of everything else, so it says something only where all that is alike."""
+    return abs(float(a) - float(b)) <= KV_TOLERANCE * max(float(a), float(b))
+
+
+def _name(facts: Mapping[str, str]) -> str:
+    return facts.get("target", "a side")
