@@ -14,19 +14,19 @@ from loadgen.statistics import Ratio
 def render(report: RunReport) -> str:
     """The whole report."""
     run = report.run
-    parts = [f"# {_safe(run['scenario']['name'])}", ""]
+    parts = [f"# {safe(run['scenario']['name'])}", ""]
     if run["scenario"].get("description"):
-        parts += [_safe(run["scenario"]["description"]), ""]
-    parts += _bullets(_facts(report))
-    parts += _table(rows.rows(report))
-    parts += _bullets(rows.comparison_lines(report), "## Comparison")
-    parts += _ratios(report)
-    parts += _bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
-    parts += _bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
-    parts += _bullets(rows.failure_lines(report), "## Failed")
-    parts += _bullets(rows.warning_lines(report), "## Warnings")
-    parts += _bullets(rows.server_lines(report), "## Servers")
-    parts += _bullets(rows.notes(report), "## Notes")
+        parts += [safe(run["scenario"]["description"]), ""]
+    parts += bullets(_facts(report))
+    parts += tabled(rows.rows(report))
+    parts += bullets(rows.comparison_lines(report), "## Comparison")
+    parts += ratios(report)
+    parts += bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
+    parts += bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
+    parts += bullets(rows.failure_lines(report), "## Failed")
+    parts += bullets(rows.warning_lines(report), "## Warnings")
+    parts += bullets(rows.server_lines(report), "## Servers")
+    parts += bullets(rows.notes(report), "## Notes")
     parts += _every_repeat(report)
     parts += ["## Definitions", ""]
     parts += [f"- **{metric.label}**: {metric.definition}" for metric in METRICS.values()]
@@ -46,10 +46,10 @@ def _facts(report: RunReport) -> list[str]:
         facts.append(run["profile_reason"])
     if scope := rows.scope_line(report):
         facts.append(scope)
-    return [_safe(fact) for fact in facts]
+    return [safe(fact) for fact in facts]
 
 
-def _ratios(report: RunReport) -> list[str]:
+def ratios(report: RunReport) -> list[str]:
     """Candidate / baseline of every measure, with its interval."""
     parts: list[str] = []
     for comparison in report.comparisons:
@@ -71,7 +71,7 @@ def _ratios(report: RunReport) -> list[str]:
                 )
         if comparison.cells:
             first = comparison.cells[0]
-            parts += [f"## {_safe(first.candidate)} / {_safe(first.baseline)}", "", *_table(table)]
+            parts += [f"## {safe(first.candidate)} / {safe(first.baseline)}", "", *tabled(table)]
     return parts
 
 
@@ -120,7 +120,7 @@ def _every_repeat(report: RunReport) -> list[str]:
                         one.state + (" (interrupted)" if result.interrupted else ""),
                     ]
                 )
-    return ["## Every repeat", "", *_table(table)]
+    return ["## Every repeat", "", *tabled(table)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -128,18 +128,20 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _table(table: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = [[_safe(text).replace("|", "\\|") for text in row] for row in table]
+def tabled(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose first row is its head."""
+    head, *body = [[safe(text).replace("|", "\\|") for text in row] for row in table]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
     return [*lines, ""]
 
 
-def _bullets(lines: Sequence[str], heading: str = "") -> list[str]:
+def bullets(lines: Sequence[str], heading: str = "") -> list[str]:
+    """A list under its heading; nothing where there is nothing to list."""
     if not lines:
         return []
-    return [*([heading, ""] if heading else []), *(f"- {_safe(line)}" for line in lines), ""]
+    return [*([heading, ""] if heading else []), *(f"- {safe(line)}" for line in lines), ""]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text of others as text: no HTML, no line ends, no control characters."""
     return rows.plain(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

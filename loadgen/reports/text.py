@@ -15,19 +15,20 @@ from loadgen.reports import rows
 
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
-    parts = [*wrapped(rows.title(report), width), "", *_table(report, width), ""]
-    parts += _section("", rows.comparison_lines(report), width)
-    parts += _section(rows.routing_heading(report), rows.routing_lines(report), width)
-    parts += _section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
-    parts += _section("Failed", rows.failure_lines(report), width)
-    parts += _section("Warnings", rows.warning_lines(report), width)
-    parts += _section("Notes", [*filter(None, [rows.scope_line(report)]), *rows.notes(report)], width)
+    parts = [*wrapped(rows.title(report), width), "", *table(report, width), ""]
+    parts += section("", rows.comparison_lines(report), width)
+    parts += section(rows.routing_heading(report), rows.routing_lines(report), width)
+    parts += section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
+    parts += section("Failed", rows.failure_lines(report), width)
+    parts += section("Warnings", rows.warning_lines(report), width)
+    parts += section("Notes", [*filter(None, [rows.scope_line(report)]), *rows.notes(report)], width)
     parts.append(f"report: {report.path}/report.md")
     text = "\n".join(parts) + "\n"
     return text if unicode else text.encode("ascii", "replace").decode()
 
 
-def _table(report: RunReport, width: int) -> list[str]:
+def table(report: RunReport, width: int) -> list[str]:
+    """The table of results, as wide as it may be."""
     columns = list(rows.COLUMNS)
     dropped: list[str] = []
     while True:
@@ -65,7 +66,8 @@ def aligned(table: Sequence[Sequence[str]], left: int) -> list[str]:
     return lines
 
 
-def _section(heading: str, lines: Sequence[str], width: int) -> list[str]:
+def section(heading: str, lines: Sequence[str], width: int) -> list[str]:
+    """Lines under their heading, and an empty one; nothing where there are none."""
     if not lines:
         return []
     body = [part for line in lines for part in wrapped(line, width, "  ")]
