@@ -43,7 +43,7 @@ def facts_of(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -
 
 def scenario_of(described: Mapping[str, Any], plan: Plan, cell: str) -> dict[str, Any]:
     """The words of one cell: those of the run's scenario with what this cell sets in their place."""
-    words = next((getattr(planned, "words", None) or {} for planned in plan.cells if planned.id == cell), {})
+    words = next((planned.words for planned in plan.cells if planned.id == cell), {})
     merged: dict[str, Any] = _merged(described.get("scenario") or {}, words)
     return merged
 

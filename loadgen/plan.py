@@ -25,7 +25,7 @@ from loadgen.arrival import Arrival
 from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest
 from loadgen.errors import UsageError
-from loadgen.scenario import Cell, Scenario, Target
+from loadgen.scenario import Cell, Scenario, Target, own_words, public_dict
 from loadgen.scenario.model import Load
 from loadgen.statistics import UNTIL_MOST
 
@@ -57,7 +57,7 @@ class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
     """A cell and its matrix values; ``digest`` is that of the whole schedule of its first repeat. ``routing`` is the
     kind of prompts of a cell that the routing check added; no comparison counts it. ``least`` is the number of its
     repeats, the fewest where the plan has `Plan.until`; then cells of one ``ladder`` go on for as long as one of them
-    has to."""
+    has to. ``words`` is what the cell says in place of the scenario's own words (None: it leaves them out)."""
 
     id: str
     axes: dict[str, Any]
@@ -66,6 +66,7 @@ class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
     routing: str | None = None
     least: int = 0
     ladder: str = ""
+    words: dict[str, Any] = {}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +101,8 @@ def make_plan(scenario: Scenario, cells: Sequence[Cell]) -> Plan:
     else:
         steps += _standing(groups, servers)
     ladders = {cell.id: group[0].id for group in groups for cell in group} if scope == "restart" else {}
-    planned = tuple(_planned(cell, ladders.get(cell.id, cell.id)) for cell in cells)
+    pattern = public_dict(scenario)
+    planned = tuple(_planned(cell, ladders.get(cell.id, cell.id), pattern) for cell in cells)
     least = {cell.id: cell.least for cell in planned}
     return Plan(
         scope=scope,
@@ -201,7 +203,7 @@ def seed_of(cell: Cell, rep: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
-def _planned(cell: Cell, ladder: str) -> PlannedCell:
+def _planned(cell: Cell, ladder: str, pattern: dict[str, Any]) -> PlannedCell:
     load = cell.scenario.load
     whole = digest(shape_of(load), seed_of(cell, 1), 0, 1)
     return PlannedCell(
@@ -212,6 +214,7 @@ def _planned(cell: Cell, ladder: str) -> PlannedCell:
         routing=cell.routing,
         least=cell.scenario.repeats,
         ladder=ladder,
+        words=own_words(cell.scenario, pattern),
     )
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadgen.scenario.loading import Loaded, from_public, load, public_dict
+    from loadgen.scenario.loading import Loaded, from_public, load, own_words, public_dict
     from loadgen.scenario.matrix import Cell, expand
     from loadgen.scenario.model import Comparison, Load, MadeModel, Matrix, Output, Scenario, Target, Workload
     from loadgen.scenario.objective import Objective, parse_objective
@@ -40,13 +40,14 @@ __all__ = [
     "from_public",
     "json_schema",
     "load",
+    "own_words",
     "parse_objective",
     "public_dict",
 ]
 
 _HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "loading": ("Loaded", "from_public", "load", "public_dict"),
+        "loading": ("Loaded", "from_public", "load", "own_words", "public_dict"),
         "matrix": ("Cell", "expand"),
         "model": ("Comparison", "Load", "MadeModel", "Matrix", "Output", "Scenario", "Target", "Workload"),
         "objective": ("Objective", "parse_objective"),

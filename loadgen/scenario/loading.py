@@ -102,6 +102,23 @@ def public_dict(scenario: Scenario) -> dict[str, Any]:
     return data
 
 
+def own_words(cell: Scenario, pattern: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell's targets, workload and load say in place of the scenario that it is a cell of (``pattern``, by
+    `public_dict`): nested, None where the cell leaves something out."""
+    said = public_dict(cell)
+    roots = {root: _own(said[root], pattern[root]) for root in ("targets", "workload", "load")}
+    return {root: words for root, words in roots.items() if words}
+
+
+def _own(said: Mapping[str, Any], pattern: Mapping[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for key in (*said, *(key for key in pattern if key not in said)):
+        mine, theirs = said.get(key), pattern.get(key)
+        if mine != theirs:
+            own[key] = _own(mine, theirs) if isinstance(mine, Mapping) and isinstance(theirs, Mapping) else mine
+    return own
+
+
 def from_public(data: Mapping[str, Any], *, env: Mapping[str, str] | None = None, where: str = "run.json") -> Scenario:
     """The scenario that `public_dict` stored; ``where`` names its file in messages. Raises ScenarioError."""
     scenario, problems = _checked(node_of(data, where), os.environ if env is None else env)
