@@ -316,3 +316,15 @@ def test_every_metric_can_be_an_objective_and_a_measure() -> None:
 def test_any_text_is_an_objective_or_a_sentence(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert parse_objective(text).text == text.strip()
+
+
+def test_a_factor_that_does_not_exist_is_refused_with_the_list(tmp_path: Path) -> None:
+    def text(factor: str, options: str = "") -> str:
+        two = TWO.replace("model: b}", f"model: b, options: {{{options}}}}}")
+        return two + f"comparison: {{factor: [{factor}]}}\n"
+
+    line = only(complaints(tmp_path, text("modle")))
+    assert line.startswith("comparison.factor[0]: there is no factor 'modle'; did you mean 'model'? There are: model, ")
+    assert "comparison.factor[1]: there is no factor 'dytpe'" in complaints(tmp_path, text("model, dytpe"))[0]
+    for good in (text("model, dtype, engine_version"), text("my_own_word", "my_own_word: 1"), text("")):
+        assert scenario(tmp_path, good).comparison is not None

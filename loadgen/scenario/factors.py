@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from loadgen.scenario.model import Scenario
+
 FACTORS: Mapping[str, str] = MappingProxyType(
     {
         "model": "the model by name, or the config.json that it was made from",
@@ -44,6 +46,23 @@ FACTORS: Mapping[str, str] = MappingProxyType(
 )
 """What a target has whatever its engine. Every word of ``options`` is a factor as well."""
 
+OPTIONS = (
+    "dtype",
+    "quantization",
+    "kv_dtype",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "data_parallel",
+    "expert_parallel",
+    "max_batch_size",
+    "max_model_len",
+    "prefix_caching",
+    "attention",
+    "eager",
+    "speculative",
+)
+"""Options that most engines have: factors even where no target of a scenario sets them."""
+
 COVERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "model": ("revision", "tokenizer"),
@@ -61,6 +80,12 @@ COVERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """What differs by nature where a factor is declared."""
+
+
+def factors_of(scenario: Scenario) -> list[str]:
+    """The words that ``comparison.factor`` of a scenario may hold."""
+    used = [word for target in scenario.targets.values() for word in target.options]
+    return list(dict.fromkeys((*FACTORS, *OPTIONS, *used)))
 
 
 def covered(declared: Sequence[str]) -> set[str]:

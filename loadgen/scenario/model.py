@@ -245,7 +245,9 @@ class Comparison(Words):
         description="add repeats, two at a time and 30 at most, until the interval of every cell is this narrow on "
         "either side, such as 1%; `repeats` is then the fewest",
     )
-    factor: Texts = Field(default=("model",), description="what is meant to differ")
+    factor: Texts = Field(
+        default=("model",), description="what is meant to differ: model, engine, dtype, another option ..."
+    )
 
 
 class When(Words):

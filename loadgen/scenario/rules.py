@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from loadgen.scenario.factors import factors_of
 from loadgen.scenario.model import ARRIVAL_WORDS, Load, MadeModel, Scenario, Target
 from loadgen.scenario.objective import parse_measure, parse_objective
 from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
@@ -119,6 +120,10 @@ def _comparison(scenario: Scenario) -> Broken:
             yield here, f"{candidate!r} is the baseline, and nothing is compared with itself"
     if comparison.candidates == ():
         yield ("comparison", "candidates"), "is empty; name the targets, or leave it out for all but the baseline"
+    for i, word in enumerate(comparison.factor):
+        known = factors_of(scenario)
+        if word not in known:
+            yield ("comparison", "factor", i), f"there is no factor {word!r}{did_you_mean(word, known)}"
     yield from _until(scenario)
 
 
