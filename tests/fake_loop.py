@@ -201,11 +201,14 @@ class Server:
         plan = conn.plan
         assert plan is not None
         for _ in range(_TURN):
-            due = start + plan.writes[conn.next].due
-            if due > time.monotonic_ns():
+            write = plan.writes[conn.next]
+            if start + write.due > time.monotonic_ns():
                 break
-            if not self._write(conn, due):
+            if not self._write(conn, start + write.due):
                 return
+            if 0 <= write.step < plan.writes[conn.next].step:
+                self.book.stepped(self.book.running)
+                start += int(self.script.gap_per_running_ms * self.book.running * 1e6)
         self.at(start + plan.writes[conn.next].due, lambda _: self._paced(conn, turn, start))
 
     def _step(self, conn: Connection, step: int, due: int) -> bool:
@@ -220,6 +223,7 @@ class Server:
     def _next_step(self, now: int) -> None:
         end = self.capacity.begin(now)
         if end is not None:
+            self.book.stepped(len(self.capacity.running))
             self.at(end, self._step_ends)
 
     def _step_ends(self, due: int) -> None:

@@ -40,6 +40,8 @@ class Book:
         self.prompt_tokens = 0
         self.generated = 0
         self.cached = 0
+        self.steps = 0
+        self.batches = 0
         self.lateness = array("q")
         self._blocks: set[int] = set()
 
@@ -56,6 +58,11 @@ class Book:
         self.running -= 1
         self.finished += 1
         self.generated += record["tokens_sent"]
+
+    def stepped(self, batch: int) -> None:
+        """Counts a step (of a machine, or the gap of a paced stream) with this many requests running."""
+        self.steps += 1
+        self.batches += batch
 
     def late(self, ns: int) -> None:
         """Keeps how late a write of a token was."""
@@ -84,7 +91,7 @@ class Book:
         return found
 
     def metrics(self) -> str:
-        """Prometheus text under vLLM's names."""
+        """Prometheus text under vLLM's names, and the size of the batches under that of the Hugging Face server."""
         waiting = max(self.running - self.script.batch, 0) if self.script.batch else 0
         rows = (
             ("num_requests_running", "gauge", self.running - waiting),
@@ -98,6 +105,7 @@ class Book:
         )
         labels = f'{{engine="0",model_name="{self.script.model}"}}'
         lines = [f"# TYPE vllm:{n.removesuffix('_total')} {k}\nvllm:{n}{labels} {float(v)}" for n, k, v in rows]
+        lines += [f"# TYPE hf:batch_size histogram\nhf:batch_size_sum {self.batches}\nhf:batch_size_count {self.steps}"]
         done = f'{{engine="0",finished_reason="length",model_name="{self.script.model}"}}'
         return "\n".join([*lines, f"vllm:request_success_total{done} {float(self.finished)}", ""])
 

@@ -49,7 +49,8 @@ class Script:
     """One server's behaviour. The defaults are a plain paced stream: first token after 50 ms, then one every 10 ms.
 
     ``tokens`` None means as many as the request asks for. ``tokens_per_event`` may be a list, taken in turn.
-    ``gap_ms`` lies between two writes; each write holds ``events_per_write`` events. ``texts`` are the token texts,
+    ``gap_ms`` lies between two writes, and ``gap_per_running_ms`` more for each request that runs when the gap begins
+    (its own as well); each write holds ``events_per_write`` events. ``texts`` are the token texts,
     taken in turn (an empty one is a token without text yet); empty means ``w0 w1 ...``. ``token_ids`` adds ids where
     the dialect has them. ``tail_ms`` delays what follows the last token. ``comment_ms`` writes a comment that often
     while there is silence before the first token; ``comment_every`` puts one before every n-th event.
@@ -63,6 +64,7 @@ class Script:
     dialect: str = ""
     ttft_ms: float = 50.0
     gap_ms: float = 10.0
+    gap_per_running_ms: float = 0.0
     tokens: int | None = None
     tokens_per_event: int | list[int] = 1
     events_per_write: int = 1
