@@ -57,7 +57,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What ``summary.json`` holds: a repeat's summary with where it came from and what client and server say.
 
     ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the
-    records can be held against logs of other programs on this host.
+    records can be held against logs of other programs on this host. ``energy_j`` is what the GPUs of the target took
+    in the window, None where nothing measured it.
     """
 
     schema: int = SCHEMA
@@ -75,6 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[str, ...] = ()
     seen: Seen = Seen()
     interrupted: bool = False
+    energy_j: float | None = None
 
 
 def run_repeat(
