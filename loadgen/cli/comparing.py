@@ -10,7 +10,7 @@ import typer
 
 from loadgen.cli import runs
 from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store
-from loadgen.cli.screen import Screen, width
+from loadgen.cli.screen import Screen, speaks_unicode, width
 
 commands = typer.Typer()
 
@@ -54,3 +54,95 @@ def calibrate(
     else:
         print(calibration.render(floor, report, path, width(sys.stdout)), end="")
     raise typer.Exit(report.exit_code)
+
+
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`.")
+]
+Factor = Annotated[
+    list[str] | None, typer.Option("--factor", metavar="WORD", help="What is meant to differ: engine. May be repeated.")
+]
+
+
+@commands.command(epilog="Example: loadgen compare 3f9a01 last --factor engine_version")
+def compare(
+    which: Runs,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="TARGET", help="A target of the first run.")
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option("--candidate", metavar="TARGET", help="A target of the later runs. May be repeated."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="Decides the verdict: output_tok_s, 'p99 ttft' (default: the run's).")
+    ] = None,
+    margin: Annotated[str | None, typer.Option("--margin", help="Smaller differences in it do not matter: 3%.")] = None,
+    factor: Factor = None,
+    store: Store = None,
+    form: Annotated[str, typer.Option("--format", help="text, markdown or json.")] = "text",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Hold stored runs against each other, or the targets of one.
+
+    The first run is the baseline; of each later one the cells with the same axes are compared, targets by their names.
+    Nothing else than what --factor names may differ. Exit codes: 0, or 5 where a side is invalid.
+    """
+    from loadgen.across import across
+    from loadgen.assemble import assemble
+    from loadgen.errors import UsageError
+    from loadgen.matching import Asked
+    from loadgen.noise import noise_of
+    from loadgen.reports import across as report
+    from loadgen.store import find_run, store_root
+
+    if form not in ("text", "markdown", "json"):
+        raise UsageError(f"--format {form}: there are text, markdown and json.")
+    root = store_root(store)
+    asked = Asked(
+        baseline=baseline,
+        candidates=tuple(candidate or ()),
+        metric=_metric(metric),
+        margin=_margin(margin),
+        factor=None if factor is None else tuple(factor),
+    )
+    found = across(
+        [assemble(find_run(root, one)) for one in which],
+        asked,
+        lambda machine, scope, load, measure: noise_of(root, machine, scope, load, measure),
+    )
+    if as_json or form == "json":
+        print(report.render_json(found), end="")
+    elif form == "markdown":
+        print(report.render_markdown(found), end="")
+    else:
+        print(report.render(found, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
+    raise typer.Exit(found.exit_code)
+
+
+def _metric(text: str | None) -> str | None:
+    from loadgen.errors import UsageError
+    from loadgen.scenario.objective import parse_measure
+
+    if text is None:
+        return None
+    try:
+        return str(parse_measure(text))
+    except ValueError as error:
+        raise UsageError(f"--metric {text}: {error}.") from error
+
+
+def _margin(text: str | None) -> float | None:
+    """``3%`` or ``0.03`` as a share. Raises UsageError."""
+    from loadgen.errors import UsageError
+    from loadgen.scenario.words import share
+
+    if text is None:
+        return None
+    try:
+        value = float(share(text))
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f"--margin {text}: is no share between 0 and 1; write it like 3% or 0.03.")
+    return value
