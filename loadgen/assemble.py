@@ -6,7 +6,7 @@ In: files of the store. Out: one struct that every report renders. It reads what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from loadgen.routing import RoutingCheck, routing_check
 from loadgen.scenario import contrasts, parse_objective
 from loadgen.store import Run
 from loadgen.summary import Summary
+from loadgen.until import too_wide
 
 VERSION = 1
 
@@ -93,7 +94,10 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
     cells = tuple(cell for cell in found if cell.routing is None)
     extra = tuple(cell for cell in found if cell.routing is not None)
-    comparisons = tuple(_doubted(_comparisons(cells, described["scenario"], plan), described))
+    compared = _comparisons(cells, described["scenario"], plan)
+    if plan.until is not None:
+        compared = [too_wide(plan.until, comparison) for comparison in compared]
+    comparisons = tuple(_doubted(compared, described))
     failures = tuple(described.get("failures", ()))
     return RunReport(
         path=str(run.folder),
@@ -109,12 +113,20 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     )
 
 
+def so_far(run: Run, plan: Plan, cells: Sequence[PlannedCell]) -> list[Comparison]:
+    """What is stored of these cells by now, compared. No repeat may be there yet."""
+    scenario = run.read("run.json")["scenario"]
+    return _comparisons(tuple(_cell(run, plan, cell, scenario) for cell in cells if not cell.routing), scenario, plan)
+
+
 def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) -> ReportCell:
     cell = planned.id
     objectives = [parse_objective(text) for text in scenario.get("objectives", ()) if planned.routing is None]
     targets = []
     for target in scenario["targets"]:
         reps = sorted(step.rep for step in plan.steps if step.cell == cell and step.target == target)
+        if plan.until is not None:  # a repeat that was never begun is one that nobody needed
+            reps = reps[: max(planned.least, run.begun(cell))]
         results = tuple(_result(run, cell, target, rep) for rep in reps)
         summaries = [result.summary if result else None for result in results]
         judged = judge(objectives, summaries) if any(summaries) else []
@@ -140,6 +152,7 @@ def _comparisons(cells: tuple[ReportCell, ...], scenario: dict[str, Any], plan: 
         margins=words.get("margin") or {},
         axis=axis_of(cells),
         scope=plan.scope,
+        sequential=plan.until is not None,
     )
     return [compare([pairs_of(cell, *pair) for cell in cells], settings) for pair in contrasts(scenario)]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from loadgen.drive.tally import Tick
-from loadgen.plan import Plan, Step
+from loadgen.plan import Plan, Step, estimate
 from loadgen.repeat import Result
 from loadgen.scenario import Loaded
 from loadgen.store import Run
@@ -28,6 +28,8 @@ class Progress:
         self._began = time.monotonic()
         self._step: Step | None = None
         self._number = 0
+        self._plan: Plan | None = None
+        self._spared: set[int] = set()
         self._steps = 0
         self._estimate = 0.0
         self._last_line = 0.0
@@ -36,13 +38,11 @@ class Progress:
 
     def planned(self, plan: Plan, run: Run, loaded: Loaded) -> None:
         """Says what will be done, on which profile and why, and where it goes."""
-        self._steps, self._estimate = len(plan.steps), plan.estimate_s
+        self._plan = plan
+        self.spared(())
         if loaded.profile:
             self._write(loaded.profile_reason)
-        self._write(
-            f"{counted(len(plan.cells), 'cell')}, {counted(self._steps, 'repeat')}, "
-            f"{counted(len(plan.servers), 'server start')}, about {duration(plan.estimate_s)}; writing to {run.folder}"
-        )
+        self._write(f"{counted(len(plan.cells), 'cell')}, {extent(plan)}; writing to {run.folder}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -53,6 +53,13 @@ class Progress:
         self._step, self._number = step, number
         self._reset()
         self._update()
+
+    def spared(self, steps: Collection[int]) -> None:
+        """These repeats of the plan are left out, and nobody waits for them."""
+        assert self._plan is not None
+        self._spared.update(steps)
+        left = [step for number, step in enumerate(self._plan.steps) if number not in self._spared]
+        self._steps, self._estimate = len(left), estimate(self._plan.cells, left)
 
     def ticked(self, tick: Tick) -> None:
         """A second of one worker has passed."""
@@ -98,15 +105,18 @@ class Progress:
 
     def _where(self) -> str:
         step = self._step
-        return f"[{self._number + 1}/{self._steps}] {step.cell} {step.target} repeat {step.rep}" if step else ""
+        number = self._number + 1 - sum(spared < self._number for spared in self._spared)
+        most = "at most " if self._plan is not None and self._plan.until is not None else ""
+        return f"[{number}/{most}{self._steps}] {step.cell} {step.target} repeat {step.rep}" if step else ""
 
     def _block(self) -> list[str]:
         elapsed = time.monotonic() - self._began
         left = max(self._estimate - elapsed, 0.0)
         errors = {status: count for status, count in self._ended.items() if status != "ok"}
         failed = ", ".join(f"{count} {status}" for status, count in errors.items()) or "0 failed"
+        about = "at most" if self._plan is not None and self._plan.until is not None else "about"
         lines = [
-            f"{self._where()}  {duration(elapsed)} gone, about {duration(left)} left",
+            f"{self._where()}  {duration(elapsed)} gone, {about} {duration(left)} left",
             f"  in flight {sum(self._in_flight.values())}  done {self._ended['ok']}  {failed}",
         ]
         if self._ttft:
@@ -122,6 +132,24 @@ class Progress:
         """Tokens a second over the last ticks. A worker's tick is one second."""
         seconds = max(len(self._tokens) / max(len(self._in_flight), 1), 1)
         return sum(tokens for _, tokens in self._tokens) / seconds
+
+
+def extent(plan: Plan) -> str:
+    """``8 repeats, 4 server starts, about 3 min 10 s``, from the fewest to the most with ``until``."""
+    if plan.until is None or plan.least_s is None:
+        starts = counted(len(plan.servers), "server start")
+        return f"{counted(len(plan.steps), 'repeat')}, {starts}, about {duration(plan.estimate_s)}"
+    least = {cell.id: cell.least for cell in plan.cells}
+    fewest = [step for step in plan.steps if step.rep <= least[step.cell]]
+    servers = len({step.server for step in fewest} - {None})
+    return (
+        f"{_from_to(len(fewest), len(plan.steps))} repeats, {_from_to(servers, len(plan.servers))} server starts, "
+        f"{duration(plan.least_s)} to {duration(plan.estimate_s)}"
+    )
+
+
+def _from_to(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def counted(number: int, thing: str) -> str:

@@ -8,14 +8,11 @@ whatever comes later (a server that dies, a Ctrl-C, a full disk) costs nothing t
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import psutil
@@ -23,8 +20,10 @@ import psutil
 from loadgen import host, launch
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
-from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM, LaunchError, LoadgenError, TargetError
+from loadgen.errors import LaunchError, LoadgenError, TargetError
 from loadgen.fleet.local import Fleet, Stop
+from loadgen.interrupt import Interrupt, counted_by
+from loadgen.needless import spared, whole
 from loadgen.noise import remember
 from loadgen.plan import Plan, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
@@ -37,8 +36,6 @@ from loadgen.store import Run, boot_id, create_run, write_bytes, write_json
 from loadgen.targets import check
 
 SCHEMA = 1
-_DRAIN_S = 10.0
-"""After the first Ctrl-C requests in flight have this long to end."""
 
 
 class Watcher(Protocol):
@@ -59,6 +56,9 @@ class Watcher(Protocol):
     def ended(self, result: Result | None) -> None:
         """A repeat is over; None if it failed."""
 
+    def spared(self, steps: Collection[int]) -> None:
+        """These steps of the plan, by number, will not be run: they are done already, or nobody needs them."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -69,27 +69,6 @@ class Request:
     store: Path
     resume: Run | None = None
     keep: bool = False
-
-
-@dataclass
-class Interrupt:
-    """Signals that came: the first drains, the second stops at once. ``exit_code`` is that of the first."""
-
-    count: int = 0
-    exit_code: int | None = None
-    since: float = 0.0
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if not self.count:
-            self.exit_code = EXIT_SIGINT if number == signal.SIGINT else EXIT_SIGTERM
-            self.since = time.monotonic()
-        self.count += 1
-
-    def wanted(self) -> Stop | None:
-        """What the workers are to do."""
-        if not self.count:
-            return None
-        return "now" if self.count > 1 or time.monotonic() - self.since > _DRAIN_S else "drain"
 
 
 @dataclass
@@ -105,6 +84,11 @@ class _State:
     interrupt: Interrupt = field(default_factory=Interrupt)
     failures: list[str] = field(default_factory=list)
 
+    @property
+    def ladders(self) -> dict[str, str]:
+        """By cell: its ladder."""
+        return {cell.id: cell.ladder for cell in self.plan.cells}
+
 
 def execute(request: Request, watcher: Watcher) -> RunReport:
     """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
@@ -114,7 +98,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     state = _begin(request, cells, plan, watcher)
     watcher.planned(plan, state.run, request.loaded)
     try:
-        with _signals(state.interrupt):
+        with counted_by(state.interrupt):
             _measure(state)
     except BaseException as error:
         _finish(state, "failed", [*state.failures, str(error) or type(error).__name__])
@@ -169,7 +153,10 @@ def _process() -> dict[str, Any]:
 
 def _measure(state: _State) -> None:
     """Follows the plan. A repeat that fails costs itself; the rest goes on."""
-    steps = [(number, step) for number, step in enumerate(state.plan.steps) if step not in _whole(state)]
+    idle = whole(state.run, state.plan, state.loaded.scenario.comparison is not None)
+    idle |= spared(state.run, state.plan, None, state.watcher.say)
+    state.watcher.spared(idle)
+    steps = [(number, step) for number, step in enumerate(state.plan.steps) if number not in idle]
     if not steps:
         return
     workers = max(workers_of(state.cells[step.cell].scenario.load) for _, step in steps)
@@ -181,11 +168,18 @@ def _measure(state: _State) -> None:
         last: dict[str | None, Step] = {}
         try:
             sites.try_endpoints(state.cells[step.cell] for _, step in steps)
-            for number, step in steps:
+            sites.spare(idle)
+            for (number, step), following in zip_longest(steps, steps[1:]):
                 if state.interrupt.count:
                     break
+                if number in idle:
+                    continue
                 last[step.server] = step
                 _one(state, fleet, sites, number, step)
+                if following is None or _block(state, step) != _block(state, following[1]):
+                    idle |= spared(state.run, state.plan, step, state.watcher.say)
+                    sites.spare(idle)
+                    state.watcher.spared(idle)
                 for instance, left in sites.done_with(number).items():
                     _ended(state, last[instance], left)
         finally:
@@ -197,18 +191,8 @@ def _measure(state: _State) -> None:
             state.run.write("run.json", {**described, "servers": servers, "served": _serving(state)})
 
 
-def _whole(state: _State) -> list[Step]:
-    """Steps that need not be done: those of pairs of which every target's repeat is whole. Where nothing is compared
-    a repeat is no part of a pair."""
-    pairs: dict[tuple[str, int, str], list[Step]] = {}
-    for step in state.plan.steps:
-        alone = step.target if state.loaded.scenario.comparison is None else ""
-        pairs.setdefault((step.cell, step.rep, alone), []).append(step)
-    done: list[Step] = []
-    for pair in pairs.values():
-        if all(state.run.repeat(step.cell, step.target, step.rep).whole() for step in pair):
-            done += pair
-    return done
+def _block(state: _State, step: Step) -> tuple[str, int]:
+    return state.ladders[step.cell], step.block
 
 
 def _one(state: _State, fleet: Fleet, sites: Sites, number: int, step: Step) -> None:
@@ -276,22 +260,3 @@ def _finish(state: _State, status: str, failures: list[str]) -> None:
 
 def _utc() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-@contextmanager
-def _signals(interrupt: Interrupt) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a terminal that closes are counted instead of raised; only the main thread may say so.
-
-    A run under nohup ignores its terminal, and goes on doing so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

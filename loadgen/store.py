@@ -67,6 +67,10 @@ class Run:
         """The place of one repeat (counted from 1)."""
         return Repeat(self.folder / "cells" / cell / target / f"rep-{rep:03d}")
 
+    def begun(self, cell: str) -> int:
+        """The highest repeat of a cell that was begun, of any target; 0 if there is none."""
+        return max((Repeat(path).rep for path in (self.folder / "cells" / cell).glob("*/rep-*")), default=0)
+
     def server_folder(self, server: str) -> Path:
         """The folder of a server, made if it is not there."""
         return make_folder(self.folder / "servers" / server)

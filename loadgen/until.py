@@ -1,0 +1,102 @@
+"""The rule of ``comparison.until``: repeats are added until every interval is narrow enough.
+
+In: the cells of a ladder and the comparisons of what is stored of them. Out: whether they need more repeats, and how it
+stands in words. Pure: it looks at what is stored and at nothing else, so that a run that is resumed finds the rule
+where it left it.
+
+Whole ABBA blocks (two pairs) are added, never less: half a block would leave a drift of the machine in the ratio. A
+cell that cannot become narrow is not waited for: one that is invalid or not comparable, one without values, one whose
+last block brought no pair. Looking after every block and stopping when one likes what one sees covers less than 95 %;
+tests/test_simulation.py measures how much less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from loadgen.comparison import ComparedCell, Comparison
+from loadgen.plan import PlannedCell
+from loadgen.sentence import cell_name
+from loadgen.statistics import UNTIL_MOST
+from loadgen.summary import Doubt
+
+BLOCK = 2
+"""Pairs of an ABBA block."""
+
+
+def enough(
+    until: float, cells: Sequence[PlannedCell], begun: Mapping[str, int], comparisons: Sequence[Comparison]
+) -> bool:
+    """True if no cell of a ladder needs another block. All have got their fewest repeats; ``begun`` is the highest
+    repeat of each that was begun."""
+    least = {cell.id: cell.least for cell in cells}
+    return not any(
+        _wants_more(until, cell, least[cell.cell], begun[cell.cell])
+        for comparison in comparisons
+        for cell in comparison.cells
+        if cell.cell in least
+    )
+
+
+def last_of_block(begun: int) -> int:
+    """The repeat that ends the block which ``begun`` is in."""
+    return -(-begun // BLOCK) * BLOCK
+
+
+def stands(until: float, cells: Sequence[PlannedCell], comparisons: Sequence[Comparison], done: bool) -> str:
+    """How wide the widest interval of a ladder is, and what comes of it, for the person who waits."""
+    ids = {cell.id for cell in cells}
+    compared = [cell for comparison in comparisons for cell in comparison.cells if cell.cell in ids]
+    widths = [(width, cell) for cell in compared if (width := half_width(cell)) is not None]
+    if not widths:
+        return f"{cells[0].id}: no interval" + (", and more repeats would bring none" if done else "")
+    width, cell = max(widths, key=lambda found: found[0])
+    pairs = 0 if cell.primary.ratio is None else cell.primary.ratio.n
+    return (
+        f"{cell.cell}: the interval is ±{_percent(width)} after {pairs} pairs, {_percent(until)} is asked for"
+        f"{': enough' if done else ''}"
+    )
+
+
+def too_wide(until: float, comparison: Comparison) -> Comparison:
+    """The comparison with a doubt on every cell whose interval is wider than was asked for."""
+    cells = [msgspec.structs.replace(cell, doubts=(*cell.doubts, *_too_wide(until, cell))) for cell in comparison.cells]
+    return msgspec.structs.replace(comparison, cells=tuple(cells))
+
+
+def half_width(cell: ComparedCell) -> float | None:
+    """Half the width of the primary measure's interval as a share of the ratio: 0.01 is ±1 %; None without one."""
+    ratio = cell.primary.ratio
+    return None if ratio is None or ratio.half_width is None else math.expm1(ratio.half_width)
+
+
+def _wants_more(until: float, cell: ComparedCell, least: int, begun: int) -> bool:
+    ratio, width = cell.primary.ratio, half_width(cell)
+    if ratio is None or not _brought_a_pair(cell, begun):
+        return False
+    return ratio.n < least or width is None or width > until
+
+
+def _brought_a_pair(cell: ComparedCell, begun: int) -> bool:
+    """False if no pair of the last block has both its values."""
+    block = slice(last_of_block(begun) - BLOCK, None)
+    sides = zip(cell.primary.baseline_values[block], cell.primary.candidate_values[block], strict=True)
+    return any(before and after for before, after in sides)
+
+
+def _too_wide(until: float, cell: ComparedCell) -> Iterator[Doubt]:
+    width, ratio = half_width(cell), cell.primary.ratio
+    if width is not None and ratio is not None and width > until:
+        most = f", and no more than {UNTIL_MOST} are made" if ratio.n >= UNTIL_MOST else ""
+        yield Doubt(
+            "too_wide",
+            f"The interval{cell_name(cell.axes)} is ±{_percent(width)} after {ratio.n} pairs, wider than the "
+            f"{_percent(until)} of comparison.until{most}.",
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2g} %"
