@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from loadgen.comparison import CellPairs, Compared, ComparedCell, Comparison, Settings, Sides
+from loadgen.comparison import CellPairs, Compared, ComparedCell, Comparison, Crossings, Settings, Sides
 from loadgen.crossing import crossings
 from loadgen.equal import equal_crossings
 from loadgen.metrics import METRICS, Measure, find, margin, measure
@@ -36,12 +36,13 @@ def compare(cells: Sequence[CellPairs], settings: Settings | None = None) -> Com
     tested = [i for i, cell in enumerate(first) if cell.primary.ratio is not None and cell.primary.ratio.p is not None]
     rejected = dict(zip(tested, holm([_p(first[i]) for i in tested]), strict=True))
     done = [_judged(cell, rejected.get(i, False)) for i, cell in enumerate(first)]
+    found = (*crossings(done, settings.axis), *equal_crossings(done, settings.axis)) if settings.axis else ()
     return Comparison(
         primary=str(measure(settings.primary)),
         scope=settings.scope,
         cells=tuple(done),
-        crossings=(*crossings(done, settings.axis), *equal_crossings(done, settings.axis)) if settings.axis else (),
-        notes=tuple(_notes(settings, len(tested))),
+        crossings=found,
+        notes=(*_notes(settings, len(tested)), *_notes_on_equal(found)),
     )
 
 
@@ -184,9 +185,14 @@ def _doubts(cell: CellPairs, primary: Compared) -> Iterator[Doubt]:
             "half_block",
             f"{n} pairs{where} leave half an ABBA block: a drift of the machine is not fully cancelled.",
         )
-    missing = sum(repeat is None for repeat in (*cell.baseline_repeats, *cell.candidate_repeats))
+    repeats = (*cell.baseline_repeats, *cell.candidate_repeats)
+    missing = sum(repeat is None for repeat in repeats)
     if missing:
         yield Doubt("missing", f"{missing} repeats{where} are missing; their pairs are left out.")
+    values = (*primary.baseline_values, *primary.candidate_values)
+    blank = sum(repeat is not None and not value for repeat, value in zip(repeats, values, strict=True))
+    if blank and primary.ratio is not None:
+        yield Doubt("blank", f"{blank} repeats{where} have no {primary.label}; their pairs are left out.")
 
 
 def _notes(settings: Settings, family: int) -> Iterator[str]:
@@ -198,6 +204,14 @@ def _notes(settings: Settings, family: int) -> Iterator[str]:
         yield "Repeats ran on one instance of each server: the intervals do not hold what a restart changes."
     if settings.sequential:
         yield "Sequential: repeats were added until the interval was narrow enough; it covers slightly less than 95 %."
+
+
+def _notes_on_equal(found: Sequence[Crossings]) -> Iterator[str]:
+    if any(one.equal for one in found):
+        yield (
+            "Equal batches are those that the servers say they ran; tok/s a user is the p50 decode tok/s of a request. "
+            "Between two cells a side is interpolated, and what that misses is in no interval."
+        )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -198,6 +198,16 @@ def test_a_missing_repeat_takes_its_pair_with_it():
     assert codes(found) == ["half_block", "missing"]
 
 
+def test_a_repeat_without_a_value_takes_its_pair_with_it_and_says_so():
+    before = [latency(0.1 + i / 1e3) for i in range(6)]
+    found = only(compare([cell((*before[:5], OK), tuple(before))], Settings(primary="p99.9 ttft")))
+    assert (found.primary.ratio, codes(found)) == (None, [])
+    blank = msgspec.structs.replace(OK, ttft_s=Distribution(n=2))
+    found = only(compare([cell((*before[:5], blank), tuple(before))], Settings(primary="p50 ttft")))
+    assert found.primary.ratio.n == 5
+    assert found.doubts[-1].text == "1 repeats at concurrency 16 have no p50 TTFT; their pairs are left out."
+
+
 def test_nothing_measured_is_no_ratio():
     assert only(compare([cell((None,), (None,))])).primary.sentence.endswith("no ratio, no repeat was measured")
 
