@@ -35,6 +35,9 @@ RANDOM_WORDS = 72
 KINDS = ("natural", DOMAIN, "random")
 """The kinds of prompts, as they are called in cells and reports."""
 
+COARSE = 0.05
+"""Half the width of an interval, on the logarithm, above which the absence of a difference says nothing."""
+
 MEASURES = (Measure("output_tok_s"), Measure("tpot_s", "p50"))
 
 Kinds = Mapping[str, Sequence[Summary | None]]
@@ -126,7 +129,7 @@ def _spread(target: str, kinds: Kinds, what: Measure) -> Spread | None:
         high=high,
         ratio=ratio,
         depends=depends,
-        sentence=f"{target}, {what.label}: {told}; largest over smallest {_ratio(ratio)}{_word(depends)}",
+        sentence=f"{target}, {what.label}: {told}; largest over smallest {_ratio(ratio)}{_word(ratio, depends)}",
     )
 
 
@@ -186,11 +189,19 @@ def _excess_sentence(names: tuple[str, str], spread: Spread, ratio: Ratio) -> st
         return f"{claim}: the prompts decide how its experts are loaded, and a verdict on one kind holds for that kind"
     if ratio.high < 1:
         return f"{claim}: less, so the lengths of the prompts or the machine decide, not the experts"
-    return f"{claim}: routing is not seen to matter here"
+    return f"{claim}: {_unseen(ratio, 'routing is not seen to matter here')}"
 
 
-def _word(depends: bool | None) -> str:
-    return "" if depends is None else ": it depends on the prompts" if depends else ": no dependence seen"
+def _word(ratio: Ratio, depends: bool | None) -> str:
+    if depends is None:
+        return ""
+    return ": it depends on the prompts" if depends else f": {_unseen(ratio, 'no dependence seen')}"
+
+
+def _unseen(ratio: Ratio, nothing: str) -> str:
+    """What an interval around 1 says: nothing was seen, if something could have been."""
+    coarse = ratio.half_width is None or ratio.half_width > COARSE
+    return f"the interval is wider than {COARSE * 100:.0f} % each way, too wide to say" if coarse else nothing
 
 
 def _ratio(ratio: Ratio) -> str:

@@ -97,6 +97,14 @@ def test_a_difference_that_survives_alone_but_not_among_three_pairs_is_no_depend
     assert spread.depends is False
 
 
+def test_an_interval_too_wide_to_show_a_difference_does_not_say_that_there_is_none() -> None:
+    rough = kinds((20, 26, 23), (24, 21, 27), (22, 25, 20))
+    spread = tpot(checked({"moe": rough}), "moe")
+    assert spread.depends is False
+    assert "too wide to say" in spread.sentence
+    assert "no dependence seen" in tpot(checked({"moe": STEADY}), "moe").sentence
+
+
 def test_under_three_repeats_there_is_a_ratio_and_no_word_on_it() -> None:
     spread = tpot(checked({"moe": kinds((20, 20), (25, 25), (21, 21))}), "moe")
     assert spread.depends is None
