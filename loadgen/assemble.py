@@ -20,6 +20,7 @@ from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
 from loadgen.scenario import contrasts, parse_objective
+from loadgen.served import stored
 from loadgen.store import Run
 from loadgen.summary import Summary
 from loadgen.until import too_wide
@@ -28,11 +29,15 @@ VERSION = 1
 
 
 class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One target in one cell: its results by repeat (None where one is missing) and what the objectives say."""
+    """One target in one cell: its results by repeat (None where one is missing) and what the objectives say.
+
+    ``gpus`` is the number of its GPUs, None where nobody knows.
+    """
 
     target: str
     results: tuple[Result | None, ...]
     judgements: tuple[Judgement, ...] = ()
+    gpus: int | None = None
 
     @property
     def summaries(self) -> list[Summary]:
@@ -91,7 +96,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
     described = run.read("run.json")
     plan = msgspec.convert(run.read("plan.json"), Plan)
-    found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
+    found = tuple(_on_gpus([_cell(run, plan, cell, described["scenario"]) for cell in plan.cells], described))
     cells = tuple(cell for cell in found if cell.routing is None)
     extra = tuple(cell for cell in found if cell.routing is not None)
     compared = _comparisons(cells, described["scenario"], plan)
@@ -132,6 +137,18 @@ def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) 
         judged = judge(objectives, summaries) if any(summaries) else []
         targets.append(TargetCell(target=target, results=results, judgements=tuple(judged)))
     return ReportCell(id=cell, axes=planned.axes, targets=tuple(targets), routing=planned.routing)
+
+
+def _on_gpus(cells: Sequence[ReportCell], described: dict[str, Any]) -> Iterator[ReportCell]:
+    """The cells with the number of GPUs of each target."""
+    serving, machine = stored(described), (described.get("machine") or {}).get("gpus") or []
+    for cell in cells:
+        served = [serving.of(cell.id, target.target) for target in cell.targets]
+        counted = [
+            msgspec.structs.replace(target, gpus=None if one is None else one.gpu_count(machine))
+            for target, one in zip(cell.targets, served, strict=True)
+        ]
+        yield msgspec.structs.replace(cell, targets=tuple(counted))
 
 
 def _result(run: Run, cell: str, target: str, rep: int) -> Result | None:
@@ -187,6 +204,7 @@ def pairs_of(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
         baseline_repeats=[result.summary if result else None for result in sides[baseline].results],
         candidate_repeats=[result.summary if result else None for result in sides[candidate].results],
         batch_seen=Sides(_batches(sides[baseline]), _batches(sides[candidate])),
+        gpus=(sides[baseline].gpus, sides[candidate].gpus),
     )
 
 
