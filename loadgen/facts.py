@@ -29,13 +29,17 @@ def facts_of(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -
 
     A factor that is not known has no entry. ``sampling.temperature`` is part of the factor ``sampling``;
     ``found.dtype`` is what the engine says that it came to. ``target`` is the name for sentences, and ``place`` says
-    whether the target was launched or is an endpoint, of which little is known; both are no factors.
+    whether the target was launched, is an endpoint, of which little is known, or was measured by another tool; both are
+    no factors.
     """
     scenario = scenario_of(described, plan, cell)
     words = (scenario.get("targets") or {}).get(target) or {}
     servers = _servers(described, plan, cell, target)
-    facts = {"target": target, "place": "launched" if servers else "endpoint"}
+    place = "imported" if described.get("origin") else "launched" if servers else "endpoint"
+    facts = {"target": target, "place": place}
     parts = [_asked(scenario, words, servers), _chosen(words) if servers else {}, _machine(described, words)]
+    if place == "imported":  # the other tool's file says less: what our defaults would fill in is not known
+        parts[0] |= {"backend": words.get("backend"), "endpoint": _between(words) if words.get("endpoint") else None}
     for part in (*parts, _said(servers)):
         facts |= {name: value for name, value in part.items() if value is not None}
     return facts
@@ -140,7 +144,8 @@ def _said(servers: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
 
 def _machine(described: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, str | None]:
     """The model, and the machine as far as the target has it: an endpoint's is another one, or may be."""
-    machine, launched = described.get("machine") or {}, words.get("endpoint") is None
+    machine = described.get("machine") or {}
+    launched = words.get("endpoint") is None and not described.get("origin")
     model = words.get("model")
     made = isinstance(model, Mapping)
     facts: dict[str, str | None] = {

@@ -96,8 +96,8 @@ def _stated(name: str, baseline: Mapping[str, str], candidate: Mapping[str, str]
     """True if a factor that has no value is not set, rather than not known. An option that another engine lacks, or an
     endpoint's, is not known."""
     word = name.partition(".")[0]
-    if word in ASKED:
-        return True
+    if word in ASKED:  # of a result of another tool nothing is known but who sent, and in which shape
+        return word in ("driver", "load") or "imported" not in (baseline.get("place"), candidate.get("place"))
     launched = all(facts.get("place") == "launched" for facts in (baseline, candidate))
     return word not in (*SAID, *SAID_OF_GPUS) and launched and baseline.get("engine") == candidate.get("engine")
 
@@ -109,7 +109,7 @@ def _unknown(side: Mapping[str, str], other: Mapping[str, str], declared: Sequen
         for name, a, b in _unequal(side, other, declared)
         if a is None and name not in MINOR and not _stated(name, side, other)
     ]
-    if side.get("place") == "endpoint":
+    if side.get("place") in ("endpoint", "imported"):
         names += OF_ENDPOINT
     elif side.get("model") != other.get("model"):
         names.append("dtype")  # each model's own, unless somebody says
