@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from cli_runner import loadgen, write_scenario
 
-from loadgen.errors import UsageError
+from loadgen.errors import ScenarioError, UsageError
 from loadgen.plan import Plan, make_plan, shape_of, workers_of
+from loadgen.progress import extent
 from loadgen.scenario import Scenario, expand, load
 from loadgen.scenario.model import Load
 
@@ -137,3 +138,45 @@ def test_the_plan_is_shown_and_nothing_is_started(tmp_path: Path) -> None:
     assert "2 cells x 2 targets, 8 repeats, 4 server starts" in done.out
     assert "repeat 2: b-2: concurrency=1, concurrency=2" in done.out
     assert not done.store.exists()
+
+
+UNTIL = "matrix: {concurrency: [1, 2]}\ncomparison: {scope: SCOPE, until: 1%}\n"
+
+
+@pytest.mark.parametrize(("scope", "servers"), [("restart", (12, 60)), ("instance", (2, 2))])
+def test_until_plans_the_most_repeats_and_says_the_fewest(tmp_path: Path, scope: str, servers: tuple[int, int]) -> None:
+    text = TWO + UNTIL.replace("SCOPE", scope)
+    made = plan(tmp_path, text)
+    assert len(made.steps) == 2 * 2 * 30
+    assert len(made.servers) == servers[1]
+    assert made.until == 0.01
+    fewest, most = 24 * 12.5 + 20 * servers[0], 120 * 12.5 + 20 * servers[1]
+    assert (made.least_s, made.estimate_s) == (fewest, most)
+    assert extent(made).startswith(f"24 to 120 repeats, {servers[0] if scope == 'instance' else '12 to 60'} server")
+    shown = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text))).out
+    assert "until: 6 to 30 repeats, two at a time (ABBA), until every interval is within 1 %" in shown
+    assert "repeat 6: " in shown
+    assert "repeat 7: " not in shown
+    assert "so on for as long as it takes, up to repeat 30" in shown
+
+
+@pytest.mark.parametrize(("scope", "ladders"), [("restart", 1), ("instance", 2)])
+def test_restarted_cells_go_on_together_and_standing_ones_by_themselves(
+    tmp_path: Path, scope: str, ladders: int
+) -> None:
+    made = plan(tmp_path, TWO + UNTIL.replace("SCOPE", scope))
+    assert len({cell.ladder for cell in made.cells}) == ladders
+
+
+def test_a_fixed_number_of_repeats_is_planned_as_it_was(tmp_path: Path) -> None:
+    made = plan(tmp_path, TWO + "matrix: {concurrency: [1, 2]}\nrepeats: 4\ncomparison: {scope: instance}\n")
+    assert (made.until, made.least_s) == (None, None)
+    assert {cell.least for cell in made.cells} == {4}
+    assert extent(made) == "16 repeats, 2 server starts, about 4 min 0 s"
+
+
+@pytest.mark.parametrize("repeats", [3, 7, 4, 32])
+def test_repeats_beside_until_are_the_fewest_and_whole_blocks(tmp_path: Path, repeats: int) -> None:
+    text = TWO + UNTIL.replace("SCOPE", "restart") + f"repeats: {repeats}\n"
+    with pytest.raises(ScenarioError, match=rf"repeats: is {repeats}, and with comparison.until it is the fewest"):
+        plan(tmp_path, text)

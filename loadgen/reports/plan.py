@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 
 from loadgen.plan import Plan
-from loadgen.progress import counted, duration
+from loadgen.progress import counted, duration, extent
 from loadgen.reports.text import aligned
 from loadgen.scenario import Loaded
+from loadgen.statistics import UNTIL_MOST
 
 
 def render(plan: Plan, loaded: Loaded) -> str:
@@ -16,10 +17,9 @@ def render(plan: Plan, loaded: Loaded) -> str:
     lines = [scenario.name + (f": {scenario.description.strip()}" if scenario.description else "")]
     if loaded.profile:
         lines.append(loaded.profile_reason)
-    starts = len(plan.servers)
     lines += [
-        f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, "
-        f"{counted(len(plan.steps), 'repeat')}, {counted(starts, 'server start')}, about {duration(plan.estimate_s)}",
+        f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, {extent(plan)}",
+        *_until(plan),
         *_routing(plan),
         "",
         *_targets(loaded),
@@ -27,6 +27,14 @@ def render(plan: Plan, loaded: Loaded) -> str:
         *_order(plan),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _until(plan: Plan) -> list[str]:
+    """How repeats are added, where their number is not fixed."""
+    if plan.until is None:
+        return []
+    goal = f"until every interval is within {plan.until * 100:.3g} %"
+    return [f"until: {plan.cells[0].least} to {UNTIL_MOST} repeats, two at a time (ABBA), {goal}"]
 
 
 def _routing(plan: Plan) -> list[str]:
@@ -50,12 +58,17 @@ def _targets(loaded: Loaded) -> list[str]:
 
 def _order(plan: Plan) -> list[str]:
     """One line for each stretch of repeats on one server (restarts), or of one cell (standing servers)."""
+    least = {cell.id: cell.least for cell in plan.cells}
+    planned = [step for step in plan.steps if plan.until is None or step.rep <= least[step.cell]]
     if plan.scope == "restart":
         lines = ["order (a server is started for each repeat and runs all cells):"]
-        for (server, target, rep), steps in groupby(plan.steps, key=lambda step: (step.server, step.target, step.rep)):
+        for (server, target, rep), steps in groupby(planned, key=lambda step: (step.server, step.target, step.rep)):
             lines.append(f"  repeat {rep}: {server or target}: {', '.join(step.cell for step in steps)}")
-        return lines
-    lines = ["order (servers stand, each cell alternates):"]
-    for (cell, rep), steps in groupby(plan.steps, key=lambda step: (step.cell, step.rep)):
-        lines.append(f"  {cell} repeat {rep}: {', '.join(step.server or step.target for step in steps)}")
+    else:
+        lines = ["order (servers stand, each cell alternates):"]
+        for (cell, rep), steps in groupby(planned, key=lambda step: (step.cell, step.rep)):
+            lines.append(f"  {cell} repeat {rep}: {', '.join(step.server or step.target for step in steps)}")
+    if plan.until is not None:
+        what = "" if plan.scope == "restart" else "each cell "
+        lines.append(f"  ... and {what}so on for as long as it takes, up to repeat {UNTIL_MOST}")
     return lines
