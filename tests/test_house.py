@@ -30,11 +30,12 @@ LEVELS = (
     ("repeat", "standing", "interrupt", "until", "facts", "footing", "prediction"),
     ("probe", "fairness"),
     ("sites", "floor", "normalise", "mixture"),
+    ("yardsticks",),
     ("assemble",),
     ("progress", "needless", "calibrate", "matching"),
     ("across",),
     ("reports",),
-    ("run",),
+    ("run", "importing"),
     ("cli",),
     ("__main__",),
 )

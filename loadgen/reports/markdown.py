@@ -29,12 +29,18 @@ def render(report: RunReport) -> str:
     parts += bullets(rows.notes(report), "## Notes")
     parts += _every_repeat(report)
     parts += ["## Definitions", ""]
-    parts += [f"- **{metric.label}**: {metric.definition}" for metric in METRICS.values()]
+    theirs = (run.get("origin") or {}).get("definitions")
+    definitions = {metric.name: metric.definition for metric in METRICS.values()} if theirs is None else theirs
+    parts += [f"- **{METRICS[name].label}**: {safe(definition)}" for name, definition in definitions.items()]
     return "\n".join(parts) + "\n"
 
 
 def _facts(report: RunReport) -> list[str]:
     run, machine = report.run, report.run["machine"]
+    if origin := run.get("origin"):
+        files = ", ".join(file["name"] for file in origin["files"])
+        when = f"run {run['run']}, measured {run['started'] or 'at an unknown time'}"
+        return [safe(fact) for fact in (rows.imported(report), f"files: {files}", when)]
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     facts = [
         f"run {run['run']}, {run['started']} to {run['ended']}, {run['status']}",

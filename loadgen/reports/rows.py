@@ -242,10 +242,18 @@ def _worst(judgements: Sequence[Judgement]) -> str:
     return f"value {number(low)}" if low == high else f"values {number(low)} to {number(high)}"
 
 
+def imported(report: RunReport) -> str:
+    """Whose figures these are, where another tool measured; '' for a run of loadgen's own."""
+    origin = report.run.get("origin")
+    if not origin:
+        return ""
+    return f"imported from {origin['tool']} {origin['version'] or '(version unknown)'}, {origin['layout']}"
+
+
 def title(report: RunReport) -> str:
-    """What was run, on which profile and why."""
+    """What was run, on which profile and why, or whose results they are."""
     scenario = report.run["scenario"]
-    reason = report.run.get("profile_reason")
+    reason = imported(report) or report.run.get("profile_reason")
     return f"{scenario['name']} ({reason})" if reason else str(scenario["name"])
 
 

@@ -1,0 +1,170 @@
+"""Results of NVIDIA AIPerf: its output folder, with ``profile_export_aiperf.json`` and ``profile_export.jsonl``.
+
+In: the folder or one of the two files. Out: one `Measured`; the lines are never held. The definitions are those of
+aiperf/metrics/types/, aiperf/transports/aiohttp_client.py and aiperf/records/inference_result_parser.py of AIPerf
+0.13.0.
+
+What differs from ours: AIPerf counts tokens with a tokenizer of its own unless --use-server-token-count was given,
+while here the server's usage, which it keeps beside, comes first; opening the connection is part of TTFT; and a stream
+that brought an error or broke off after its first token, but not with an exception, counts as a success. Its TTFT ends
+at the first event with text, reasoning or a tool call, as ours does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from loadgen.errors import UsageError
+from loadgen.importing.aiperf_requests import TOOL, records_of, window_of
+from loadgen.importing.fields import Fields, parse, read_bytes, tokens
+from loadgen.importing.measured import Measured, Origin, distribution, from_figures, target_of
+from loadgen.summary import Context, Distribution, Doubt, Summary, Window
+
+AGGREGATE, REQUESTS = "_aiperf.json", ".jsonl"
+"""How the names of its two files end; both begin with the prefix ``profile_export``, or the one that was asked for."""
+
+DEFINITIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "ttft_s": "From before the connection is opened to the first event with text, reasoning or a tool call.",
+        "e2e_s": "Request latency: from before the connection is opened to the last event with content.",
+        "tpot_s": "ITL: (request latency - TTFT) / (output tokens - 1), or less what the first chunk held.",
+        "chunk_gap_s": "ICL: time between two events with content.",
+        "request_rps": "Valid requests / time from the first send to the last content.",
+        "output_tok_s": "Output tokens of valid requests / that time; by its tokenizer, unless told otherwise.",
+        "total_tok_s": "Prompt and output tokens of valid requests / that time.",
+    }
+)
+"""The tool's own, by our names."""
+
+_DISTRIBUTIONS = {
+    "ttft_s": ("time_to_first_token", 1e-3),
+    "tpot_s": ("inter_token_latency", 1e-3),
+    "e2e_s": ("request_latency", 1e-3),
+    "request_tok_s": ("e2e_output_token_throughput", 1.0),
+    "decode_tok_s": ("output_token_throughput_per_user", 1.0),
+    "in_tok": ("input_sequence_length", 1.0),
+    "out_tok": ("output_sequence_length", 1.0),
+}
+_STATISTICS = {"avg": "mean", "std": "population_sd"} | {
+    name: name for name in ("min", "max", "p50", "p90", "p95", "p99")
+}
+
+
+def files_of(path: Path) -> tuple[Path, Path] | None:
+    """The aggregate and the request lines that a path means, None where it means neither. The lines may be absent."""
+    if path.is_dir():
+        found = sorted(path.glob("*" + AGGREGATE))
+        if len(found) > 1:
+            names = ", ".join(one.name for one in found[:5])
+            raise UsageError(f"{path} holds {len(found)} results of AIPerf ({names}); name one of the files.")
+        path = found[0] if found else path
+    if path.name.endswith(AGGREGATE):
+        return path, path.with_name(path.name.removesuffix(AGGREGATE) + REQUESTS)
+    if path.name.endswith(REQUESTS):
+        aggregate = path.with_name(path.name.removesuffix(REQUESTS) + AGGREGATE)
+        return (aggregate, path) if aggregate.exists() else None
+    return None
+
+
+def read(aggregate: Path, lines: Path) -> Measured:
+    """The result of a folder. Raises UsageError for files that cannot be read or are none of this tool."""
+    fields = parse(read_bytes(aggregate), str(aggregate))
+    version, schema = fields.get("aiperf_version", str), fields.get("schema_version", str)
+    axes, load, target = _configured(fields.object("input_config"))
+    detailed = lines.exists() and lines.stat().st_size > 0
+    window = window_of(lines) if detailed else Window(0.0, max(_average(fields, "benchmark_duration") or 0.0, 1e-3))
+    context = Context(
+        concurrency=axes.get("concurrency"),
+        stream=target.pop("stream", True),
+        doubts=tuple(_doubts(fields, detailed)),
+    )
+    return Measured(
+        origin=Origin(
+            tool=TOOL, version=version, layout=f"schema {schema or 'unknown'}", definitions=dict(DEFINITIONS)
+        ),
+        source=str(aggregate),
+        axes=axes,
+        target=target,
+        load=load,
+        started=fields.get("start_time", str) or "",
+        window=window,
+        context=context,
+        records=records_of(lines, _counts_by_server(fields)) if detailed else None,
+        summary=None if detailed else _summary(fields, window, context),
+        schedule=True,
+    )
+
+
+def _configured(config: Fields) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Axes, load and target, as far as the configuration that is kept in the file says them."""
+    phases = [one for one in config.objects("phases") if one.get("kind", str) != "warmup"]
+    axes: dict[str, Any] = {}
+    load: dict[str, Any] = {}
+    if phases:
+        phase = phases[-1]
+        rate, concurrency = phase.get("rate", float), phase.get("concurrency", int)
+        axes = {"rate_rps": rate} if rate else {"concurrency": concurrency} if concurrency else {}
+        load = {**axes, "kind": phase.get("type", str), "requests": phase.get("requests", int)}
+    endpoint = config.object("endpoint")
+    names = [one.get("name", str) for one in config.object("models").objects("items")]
+    urls = endpoint.get("urls", list[str])
+    target = target_of(next(filter(None, names), None), urls[0] if urls else None, endpoint.get("type", str))
+    return axes, load, {**target, "stream": endpoint.get("streaming", bool) is True}
+
+
+def _counts_by_server(fields: Fields) -> bool:
+    return bool(fields.object("input_config").object("endpoint").get("use_server_token_count", bool))
+
+
+def _average(fields: Fields, name: str) -> float | None:
+    return fields.object(name).get("avg", float) if name in fields else None
+
+
+def _summary(fields: Fields, window: Window, context: Context) -> Summary:
+    """The summary of a result whose requests were not exported."""
+    ok, failed = int(_average(fields, "request_count") or 0), int(_average(fields, "error_request_count") or 0)
+    figures = {
+        "request_rps": _average(fields, "request_throughput"),
+        "output_tok_s": _average(fields, "output_token_throughput"),
+        "total_tok_s": _average(fields, "total_token_throughput"),
+        "goodput_rps": _average(fields, "goodput"),
+        "in_tok_sum": tokens(_average(fields, "total_isl"), fields.where),
+        "out_tok_sum": tokens(_average(fields, "total_osl"), fields.where),
+    }
+    found: dict[str, Distribution] = {}
+    for ours, (theirs, scale) in _DISTRIBUTIONS.items():
+        if theirs in fields:
+            held = fields.object(theirs)
+            found[ours] = distribution(ok, {name: held.get(word, float) for word, name in _STATISTICS.items()}, scale)
+    return from_figures(window, context, {"ok": ok, "http_error": failed}, figures if ok else {}, found)
+
+
+def _doubts(fields: Fields, detailed: bool) -> Iterator[Doubt]:
+    version = fields.get("aiperf_version", str)
+    yield Doubt(
+        "imported",
+        f"Measured by AIPerf {version or '(version unknown)'}, not by loadgen: its client stamps events when it gets "
+        "to read them, and opening the connection is part of its TTFT.",
+    )
+    usage, counted = _average(fields, "total_usage_completion_tokens"), _average(fields, "total_osl")
+    by = "the server's usage where a reply had it, else AIPerf's tokenizer" if detailed else "AIPerf's own count"
+    if _counts_by_server(fields):
+        by = "the server's usage"
+    apart = ""
+    if usage and counted and usage != counted:
+        apart = f"; of the same replies AIPerf counted {counted:.0f}, the server {usage:.0f}"
+    yield Doubt("imported_tokens", f"Output tokens are {by}{apart}.")
+    yield Doubt(
+        "imported_failures",
+        "A stream that ended early or brought an error after its first token counts as ok, unless its connection "
+        "broke.",
+    )
+    if not detailed:
+        yield Doubt(
+            "imported_figures",
+            "There are no single requests (profile_export.jsonl): the figures are the tool's own, percentiles are "
+            "interpolated, and everything that it does not say is blank.",
+        )
