@@ -15,6 +15,7 @@ interpolation between two cells misses is not in it. A repeat that lacks one of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -106,7 +107,10 @@ def _sides(
 
 
 def _points(xs: Sequence[float | None], ys: Sequence[float | None], scale: int) -> Mapping[int, Point]:
-    return {i: (x, y / scale) for i, (x, y) in enumerate(zip(xs, ys, strict=False)) if x and y}
+    """The repeats whose point has a logarithm. What a server says of its batch may be anything: one that was restarted
+    in the middle counts backwards."""
+    both = enumerate(zip(xs, ys, strict=False))
+    return {i: (x, y / scale) for i, (x, y) in both if x and y and 0 < x < math.inf and 0 < y < math.inf}
 
 
 def _whole(rows: _Rows) -> set[int]:

@@ -180,6 +180,14 @@ def test_a_server_that_does_not_say_its_batch_has_no_crossing_by_it():
         assert [crossing.axis for crossing in found.crossings] == ["concurrency", "interactivity"]
 
 
+@pytest.mark.parametrize("said", [0.0, -3.0, math.inf, math.nan])
+def test_a_batch_that_cannot_be_costs_its_repeat_and_nothing_else(said):
+    made = cells(Target(dense), Target(power(80, 0.8)))
+    strange = Sides((said, *made[1].batch_seen.baseline[1:]), made[1].batch_seen.candidate)
+    made[1] = msgspec.structs.replace(made[1], batch_seen=strange)
+    assert {one.ratio.n for one in compared(made).equal} == {5}
+
+
 def test_servers_that_never_ran_one_batch_say_what_they_ran():
     found = compared(cells(Target(dense, share=1 / 16, noise=0), Target(dense, share=10, noise=0), LADDER[:3]))
     assert (found.first, found.last, found.crossings, found.equal) == (None, None, (), ())
