@@ -14,16 +14,19 @@ import msgspec
 from loadgen.compare import compare
 from loadgen.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
+from loadgen.floor import Floors, MeasuredCell
 from loadgen.judge import Judgement, judge
+from loadgen.mixture import Mixture
 from loadgen.noise import doubted, remembered
+from loadgen.normalise import Normalisation
 from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
 from loadgen.scenario import contrasts, parse_objective
-from loadgen.served import stored
 from loadgen.store import Run
-from loadgen.summary import Summary
+from loadgen.summary import Doubt, Summary
 from loadgen.until import too_wide
+from loadgen.yardsticks import Yardsticks, yardsticks
 
 VERSION = 1
 
@@ -31,13 +34,16 @@ VERSION = 1
 class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
     """One target in one cell: its results by repeat (None where one is missing) and what the objectives say.
 
-    ``gpus`` is the number of its GPUs, None where nobody knows.
+    ``gpus`` is the number of its GPUs, None where nobody knows. ``doubts`` weaken what its repeats say together;
+    ``routing`` weakens what is said of a mixture of experts.
     """
 
     target: str
     results: tuple[Result | None, ...]
     judgements: tuple[Judgement, ...] = ()
     gpus: int | None = None
+    doubts: tuple[Doubt, ...] = ()
+    routing: Doubt | None = None
 
     @property
     def summaries(self) -> list[Summary]:
@@ -77,7 +83,8 @@ class Warned(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a report says. ``run`` is run.json; ``comparisons`` has one entry for each candidate. The cells of a
-    routing check stand apart from those that are compared, and ``routing`` is what they came to."""
+    routing check stand apart from those that are compared, and ``routing`` is what they came to. ``floors`` are the
+    cells against their rooflines, ``normalised`` their rates by what they took."""
 
     schema: int = VERSION
     path: str
@@ -87,6 +94,9 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...]
     routing_cells: tuple[ReportCell, ...] = ()
     routing: RoutingCheck | None = None
+    floors: Floors = Floors()
+    normalised: Normalisation = Normalisation()
+    mixtures: tuple[Mixture, ...] = ()
     warnings: tuple[Warned, ...]
     failures: tuple[str, ...]
     exit_code: int
@@ -96,8 +106,10 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
     described = run.read("run.json")
     plan = msgspec.convert(run.read("plan.json"), Plan)
-    found = tuple(_on_gpus([_cell(run, plan, cell, described["scenario"]) for cell in plan.cells], described))
-    cells = tuple(cell for cell in found if cell.routing is None)
+    found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
+    plain = [cell for cell in found if cell.routing is None]
+    known = yardsticks(described, {cell.id: _measured(cell) for cell in plain}, contrasts(described["scenario"]))
+    cells = tuple(_with_facts(plain, known))
     extra = tuple(cell for cell in found if cell.routing is not None)
     compared = _comparisons(cells, described["scenario"], plan)
     if plan.until is not None:
@@ -112,9 +124,12 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         comparisons=comparisons,
         routing_cells=extra,
         routing=_routing(cells, extra, comparisons),
-        warnings=tuple(warnings_of(found)),
+        warnings=tuple(warnings_of((*cells, *extra))),
         failures=failures,
         exit_code=interrupted or _exit_code(found, failures),
+        floors=known.floors,
+        normalised=known.normalised,
+        mixtures=known.mixtures,
     )
 
 
@@ -139,16 +154,15 @@ def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) 
     return ReportCell(id=cell, axes=planned.axes, targets=tuple(targets), routing=planned.routing)
 
 
-def _on_gpus(cells: Sequence[ReportCell], described: dict[str, Any]) -> Iterator[ReportCell]:
-    """The cells with the number of GPUs of each target."""
-    serving, machine = stored(described), (described.get("machine") or {}).get("gpus") or []
+def _with_facts(cells: Sequence[ReportCell], known: Yardsticks) -> Iterator[ReportCell]:
+    facts = known.facts()
     for cell in cells:
-        served = [serving.of(cell.id, target.target) for target in cell.targets]
-        counted = [
-            msgspec.structs.replace(target, gpus=None if one is None else one.gpu_count(machine))
-            for target, one in zip(cell.targets, served, strict=True)
-        ]
-        yield msgspec.structs.replace(cell, targets=tuple(counted))
+        targets = [msgspec.structs.replace(one, **facts[cell.id, one.target]) for one in cell.targets]
+        yield msgspec.structs.replace(cell, targets=tuple(targets))
+
+
+def _measured(cell: ReportCell) -> MeasuredCell:
+    return MeasuredCell(axes=cell.axes, targets={target.target: target.results for target in cell.targets})
 
 
 def _result(run: Run, cell: str, target: str, rep: int) -> Result | None:
@@ -205,6 +219,7 @@ def pairs_of(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
         candidate_repeats=[result.summary if result else None for result in sides[candidate].results],
         batch_seen=Sides(_batches(sides[baseline]), _batches(sides[candidate])),
         gpus=(sides[baseline].gpus, sides[candidate].gpus),
+        doubts=tuple(filter(None, (sides[baseline].routing, sides[candidate].routing))),
     )
 
 
@@ -234,6 +249,10 @@ def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:
     found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
     for cell in cells:
         for target in cell.targets:
+            for doubt in target.doubts:
+                found.setdefault((doubt.code, target.target, False), []).append(
+                    (f"{cell.id}, {target.target}", doubt.text)
+                )
             for result in target.results:
                 if result is None:
                     continue

@@ -172,6 +172,7 @@ def _worded(cell: ComparedCell, compared: Compared) -> Compared:
 
 
 def _doubts(cell: CellPairs, primary: Compared) -> Iterator[Doubt]:
+    yield from cell.doubts
     where = cell_name(cell.axes)
     n = primary.ratio.n if primary.ratio is not None else 0
     if not cell.paired:

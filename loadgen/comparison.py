@@ -32,6 +32,7 @@ class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
     (other days, other runs). ``differences`` are sentences on what else differs than the declared factor, or on a gate
     that failed before timing; one is enough for "not comparable". ``batch_seen`` is the mean size of the batches that
     each server says it ran, by repeat; ``gpus`` how many GPUs baseline and candidate run on, None where unknown.
+    ``doubts`` are those that the caller already has.
     """
 
     cell: str
@@ -44,6 +45,7 @@ class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...] = ()
     batch_seen: Sides = Sides()
     gpus: tuple[int | None, int | None] = (None, None)
+    doubts: tuple[Doubt, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
