@@ -21,6 +21,7 @@ from loadgen import host, launch
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.errors import LaunchError, LoadgenError, TargetError
+from loadgen.fingerprint import Prober
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.needless import spared, whole
@@ -165,6 +166,7 @@ def _measure(state: _State) -> None:
         Fleet(workers) as fleet,
         Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan, state.keep) as sites,
     ):
+        prober = Prober(state.run, fleet)
         last: dict[str | None, Step] = {}
         try:
             sites.try_endpoints(state.cells[step.cell] for _, step in steps)
@@ -175,7 +177,7 @@ def _measure(state: _State) -> None:
                 if number in idle:
                     continue
                 last[step.server] = step
-                _one(state, fleet, sites, number, step)
+                _one(state, fleet, prober, sites, number, step)
                 if following is None or _block(state, step) != _block(state, following[1]):
                     idle |= spared(state.run, state.plan, step, state.watcher.say)
                     sites.spare(idle)
@@ -195,15 +197,18 @@ def _block(state: _State, step: Step) -> tuple[str, int]:
     return state.ladders[step.cell], step.block
 
 
-def _one(state: _State, fleet: Fleet, sites: Sites, number: int, step: Step) -> None:
-    """One repeat: its server is made sure of, it is driven, and what comes of it is written."""
+def _one(state: _State, fleet: Fleet, prober: Prober, sites: Sites, number: int, step: Step) -> None:
+    """One repeat: its server is made sure of, it is driven, and what comes of it is written. A server that is compared
+    is asked for its fingerprint first."""
     cell = state.cells[step.cell]
     state.watcher.began(step, number)
     result: Result | None = None
     try:
         site = sites.site(cell, step.target, step.server)
-        attempt, folder = state.run.repeat(step.cell, step.target, step.rep).new_attempt()
         look = _look(state, sites, step)
+        if state.loaded.scenario.comparison is not None and cell.routing is None:
+            prober.before(cell, step, site, sites.start_of(step.server), look)
+        attempt, folder = state.run.repeat(step.cell, step.target, step.rep).new_attempt()
         result = run_repeat(fleet, site, step, cell, (state.run.id, folder, attempt), (state.watcher.ticked, look))
         if step.server is not None and not sites.alive(step.server):
             raise sites.lost(step.server)

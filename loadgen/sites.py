@@ -102,6 +102,11 @@ class Sites:
             doubts=(*doubts_of(target_name, target, model), *self._remains),
         )
 
+    def start_of(self, instance: str | None) -> str | None:
+        """The folder's name of the start that a server is up by; None for an endpoint, or one that is not up."""
+        server = self._servers.get(instance or "")
+        return None if server is None else server.folder.name
+
     def alive(self, instance: str | None) -> bool:
         """False if the server of a running repeat has died."""
         server = self._servers.get(instance or "")

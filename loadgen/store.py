@@ -7,6 +7,8 @@
         plan.json       cells, order, seeds, digests; written once
         scenario.yaml   byte copy
         servers/<server_id>/
+        probes/<target>/<server_id>/<key>/   what was asked before timing, where targets are compared
+            requests-<host>-w0.jsonl   fingerprint.json
         cells/<cell_id>/<target>/rep-001/attempt-1/
             requests-<host>-w0.jsonl   ticks.jsonl   latency.hlog   summary.json
         report.json  report.md
