@@ -39,7 +39,7 @@ def table(report: RunReport, width: int) -> list[str]:
         columns.remove(most)
         dropped.append(_full_name(most))
     if dropped:
-        lines += wrapped(f"left out at this width: {', '.join(dropped)} (all are in the report)", width)
+        lines += wrapped(f"left out at this width: {', '.join(dropped)} (Markdown has all)", width)
     return lines
 
 
