@@ -41,20 +41,22 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     with FakeServer(ttft_ms=TTFT_MS, **FLAT) as flat, FakeServer(ttft_ms=TTFT_MS, **STEEP) as steep:
         text = (
             "targets:\n"
-            f"  flat: {{engine: hf, endpoint: '{flat.url}', model: m}}\n"  # the engine says how to read its metrics
-            f"  steep: {{engine: hf, endpoint: '{steep.url}', model: m}}\n"
+            # the engine says how to read its metrics
+            f"  flat: {{engine: hf, endpoint: '{flat.url}', model: m, gpus: 1}}\n"
+            f"  steep: {{engine: hf, endpoint: '{steep.url}', model: m, gpus: 1}}\n"
             f"workload: {{prompts: natural, output: {{exact: {TOKENS}}}}}\n"
             "load: {warmup_s: 0, requests: 16}\n"
             f"matrix: {{load.concurrency: {list(LADDER)}}}\nrepeats: 3\n"
             "comparison: {baseline: flat, scope: instance}\n"
         )
         scenario = str(write_scenario(folder, text))
-        found = loadgen(folder, "run", scenario)
-        for _ in range(2):
-            if found.code != 5:  # a repeat is INVALID where this machine was too busy to send in time: it has no answer
-                break
+        for _ in range(3):
             found = loadgen(folder, "run", scenario)
-        yield found
+            if not (found.code == 5 and found.good):
+                yield found
+                return
+    # A repeat that was sent late is INVALID and answers nothing; that is the machine's business, as `Done.good` says.
+    pytest.skip("this machine was too busy to send in time, three times in a row")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_so_does_the_one_by_the_batch_that_the_servers_said_they_ran(comparison:
 def test_and_the_one_at_equal_interactivity(comparison: Comparison) -> None:
     found = along(comparison, "interactivity")
     (one,) = found.crossings
-    assert (one.direction, found.per) == ("overtakes", "server")
+    assert (one.direction, found.per) == ("overtakes", "GPU")
     assert one.low < EQUAL_TOK_S < one.high < 52  # the range of the baseline ends at 50
     assert one.at == pytest.approx(EQUAL_TOK_S, rel=0.05)
 
