@@ -1,4 +1,4 @@
-"""The statistics of repeats and of samples: pure functions, each chosen by simulation (tests/test_statistics.py).
+"""The statistics of repeats and of samples: pure functions, each chosen by simulation (tests/test_simulation.py).
 
 Two questions, never mixed:
 
@@ -40,8 +40,7 @@ MIN_REPEATS = 3
 """Fewest pairs (or repeats of each side) for which an interval is given."""
 
 UNTIL_LEAST, UNTIL_MOST = 6, 30
-"""Fewest and most pairs where whole ABBA blocks are added until the interval is narrow enough. Looking after every
-block costs some of the 95 %: see tests/test_simulation.py for how much."""
+"""Fewest and most pairs where whole ABBA blocks are added until the interval is narrow enough."""
 
 _Z = 1.96
 
@@ -77,6 +76,11 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     def half_width(self) -> float | None:
         """Half the width of the interval on the logarithmic scale (0.01 is about 1 %); None without an interval."""
         return None if self.low is None or self.high is None else math.log(self.high / self.low) / 2
+
+    @property
+    def spread(self) -> float | None:
+        """The half-width as a share of the ratio: 0.01 where the interval ends 1 % above it; None without one."""
+        return None if self.half_width is None else math.expm1(self.half_width)
 
 
 # Samples of one repeat ------------------------------------------------------------------------------------------------
@@ -251,6 +255,16 @@ def repeats_needed(ratio: Ratio, margin: float) -> int | None:
         return None
     wanted = math.ceil(ratio.n * (ratio.half_width / math.log1p(margin)) ** 2)
     return min(max(wanted, ratio.n + 2), 4 * ratio.n)
+
+
+def narrow(ratio: Ratio, until: float, least: int = UNTIL_LEAST) -> bool:
+    """True if no more pairs are needed: there are ``least``, and the interval is within ``until`` (0.01 is 1 %).
+
+    Looking after every block and stopping at the first narrow interval covers less than 95 %: an interval that is
+    narrow by chance is believed. Simulated, stopping at 1 % with blocks of two pairs from 6 to 30: 94.8 % where the
+    repeats differ by 0.4 %, 93.4 % at 1 %, 92.7 % at 1.5 % (the worst), 93.5 % at 2 %.
+    """
+    return ratio.n >= least and ratio.spread is not None and ratio.spread <= until
 
 
 def _check(a: Sequence[float], b: Sequence[float]) -> None:
