@@ -203,12 +203,12 @@ def test_verdicts_and_crossings_of_the_candidate_are_there_with_their_directions
     assert "in output tok/s between batch_seen" in text
 
 
-def test_the_floor_stands_beside_what_was_measured(rendered: Path) -> None:
+def test_the_roofline_stands_beside_what_was_measured(rendered: Path) -> None:
     # 1000 in, 100 out on an H200 at batch 1: 72.57 and 168.5 tok/s (docs/roofline.md)
     text = section(rendered, "graphs")
     assert "| 72.57 | 76 % | ok |" in text
     assert "| 168.5 | 70 % | ok |" in text
-    assert "predicted, by the floor of a whole request: falls behind at 8, overtakes at 23" in text
+    assert "predicted, by the least time of a whole request: falls behind at 8, overtakes at 23" in text
 
 
 def test_random_weights_and_repeats_on_several_hosts_are_doubts(rendered: Path) -> None:
@@ -231,7 +231,7 @@ def test_plots_are_small_and_well_formed_and_hold_every_point(rendered: Path) ->
     root = ElementTree.fromstring(image.read_text())
     name = "{http://www.w3.org/2000/svg}"
     assert len(root.findall(f"{name}circle")) == 10
-    assert len(root.findall(f"{name}polyline")) == 4  # two measured, two floors
+    assert len(root.findall(f"{name}polyline")) == 4  # two measured, two rooflines
 
 
 def test_the_same_runs_give_the_same_bytes(rendered: Path, tmp_path: Path) -> None:

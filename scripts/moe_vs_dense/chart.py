@@ -39,13 +39,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """``level`` draws a horizontal line. Series without points are left out."""
+    """``level`` draws a horizontal line. ``ticks`` are places on the x axis, round numbers if there are none. Series
+    without points are left out."""
 
     title: str
     x_label: str
     y_label: str
     series: Sequence[Series]
     level: float | None = None
+    ticks: Sequence[float] = ()
 
 
 def svg(chart: Chart) -> str:
@@ -63,7 +65,7 @@ def svg(chart: Chart) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(chart.title)}</title><style>{STYLE}</style>",
         f'<text x="{LEFT}" y="20" font-weight="bold">{escape(chart.title)}</text>',
-        *_grid(across, up),
+        *_grid(across, up, chart.ticks),
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 40}" text-anchor="middle">{escape(chart.x_label)}</text>',
         f'<text x="14" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{escape(chart.y_label)}</text>',
@@ -99,10 +101,10 @@ class _Scale:
         return inside[:: max(1, len(inside) // 9)]
 
 
-def _grid(across: _Scale, up: _Scale) -> list[str]:
+def _grid(across: _Scale, up: _Scale, ticks: Sequence[float]) -> list[str]:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
-    for value in across.ticks():
+    for value in ticks or across.ticks():
         x = across.at(value)
         parts.append(f'<line class="g" x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>')

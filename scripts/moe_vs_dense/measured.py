@@ -111,7 +111,7 @@ def crossings_predicted(report: RunReport) -> Iterator[str]:
     found = list(roofline.crossings(*sides, places))
     for name in roofline.MEASURES:
         told = [f"{one.direction} at {one.at:.0f}" for one in found if one.measure == name]
-        yield f"by the floor of a {name}: {', '.join(told) or f'no crossing in {min(places)}..{max(places)}'}"
+        yield f"by the least time of a {name}: {', '.join(told) or f'no crossing in {min(places)}..{max(places)}'}"
 
 
 def _sides(report: RunReport) -> tuple[Roofline, Roofline] | None:

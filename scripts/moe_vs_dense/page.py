@@ -30,8 +30,9 @@ models predict.
 
 This page is rendered from the runs in `docs/data` by `scripts/render-moe-vs-dense`; nothing in it is typed by hand but
 the published figures and the prose. A value is the geometric mean over the repeats with its 95 % t interval in
-brackets. A ratio is MoE / dense over pairs of repeats. *Floor* is what the roofline allows at the batch that the server
-says it ran, each phase by itself ([roofline.md](roofline.md)); *batch* is that batch.
+brackets. A ratio is MoE / dense over pairs of repeats. *Batch* is what the server says it ran. *Roofline* is what the
+sizes of the model and the GPU allow at that batch, prefill and decoding one after the other; an engine that mixes the
+two may pass it ([roofline.md](roofline.md)). A *predicted* ratio is that of both rooflines at the concurrency.
 """
 
 
@@ -138,7 +139,7 @@ def _command(report: RunReport) -> list[str]:
 
 def _table(report: RunReport) -> Iterator[list[str]]:
     what, axis = primary(report), axis_of(report)
-    head = [what.label, "requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", f"floor {what.label}", "of floor", "state"]
+    head = [what.label, "requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", "roofline", "of it", "state"]
     yield [axis or "cell", "target", *head]
     for cell in report.cells:
         for target in cell.targets:
@@ -245,7 +246,7 @@ def _rate_chart(run: Kept) -> Chart:
             measured.append(Point(batch, found.value, *(found.interval or (None, None))))
             floor = predicted(what, floor_of(report, cell, target), batch)
             floors += [] if floor is None else [Point(batch, floor)]
-        series += [Series(name, measured, colour), Series(f"{name}, floor", floors, colour, predicted=True)]
+        series += [Series(name, measured, colour), Series(f"{name}, roofline", floors, colour, predicted=True)]
     return Chart(f"{run.name}: {what.label} by the batch that the server ran", "batch", what.label, series)
 
 
@@ -261,5 +262,6 @@ def _ratio_chart(run: Kept) -> Chart:
             measured.append(Point(float(place), ratio.value, ratio.low, ratio.high))
             told = _ratio_predicted(report, cell)
             floors += [] if told is None else [Point(float(place), told)]
-    series = [Series("measured", measured, "a"), Series("floors", floors, "b", predicted=True)]
-    return Chart(f"{run.name}: {primary(report).label}, MoE / dense", axis or "", "ratio", series, level=1.0)
+    series = [Series("measured", measured, "a"), Series("predicted", floors, "b", predicted=True)]
+    title, ticks = f"{run.name}: {primary(report).label}, MoE / dense", [point.x for point in measured]
+    return Chart(title, axis or "", "ratio", series, level=1.0, ticks=ticks)

@@ -22,7 +22,7 @@ DIFFERENCES = (
     "two A100 80 GB with tensor parallelism 2 there; here what the section of the run says",
     "trained weights there, as far as is known; random ones here, which route tokens in a way of their own",
     "vLLM's throughput script there, which calls the engine inside its own process; here requests over HTTP to its "
-    "server, which costs tokenizing nothing (token ids are sent) and streaming something",
+    "server, which streams the replies",
     "a vLLM of 2024 there: its kernel for experts, its scheduler and its attention have since been replaced",
     "one try there, as far as is known; repeats with an interval here",
 )
