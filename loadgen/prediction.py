@@ -44,18 +44,18 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
 def predictions(
     serving: Serving, cells: Mapping[str, Mapping[str, Any]], pair: tuple[str, str], rooflines: Rooflines
 ) -> Iterator[Predicted]:
-    """One for each group of cells that differ in concurrency alone, on replicas of the first one's lengths. None where
-    a model is unknown, or where the lengths of the cells are further apart than a comparison allows."""
+    """One for each group of cells that differ in concurrency alone, at the lengths of the first of those that have both
+    rooflines. None for a single concurrency, and where lengths or places differ between the cells."""
     groups: dict[tuple[tuple[str, Any], ...], list[str]] = {}
     for name, axes in cells.items():
         others = tuple((axis, value) for axis, value in axes.items() if axis.rpartition(".")[2] != "concurrency")
         groups.setdefault(others, []).append(name)
-    for others, names in groups.items():
+    for others, group in groups.items():
+        names = [name for name in group if all((name, target) in rooflines for target in pair)]
         sizes = [size for name in names if (size := serving.cells[name].concurrency) is not None]
-        sides = [[rooflines[name, target] for name in names if (name, target) in rooflines] for target in pair]
-        if len(sizes) < len(names) or len(set(sizes)) < 2 or not all(len(side) == len(names) for side in sides):
-            continue
-        if all(_alike(one, side[0]) for side in sides for one in side):
+        sides = [[rooflines[name, target] for name in names] for target in pair]
+        alike = all(_alike(one, side[0]) for side in sides for one in side)
+        if len(sizes) == len(names) and len(set(sizes)) > 1 and alike:
             yield _predicted(pair, dict(others), (sides[0][0], sides[1][0]), (min(sizes), max(sizes)))
 
 
@@ -86,7 +86,7 @@ def _predicted(
         at_last=at_last,
         crossings=tuple((one.at, one.direction) for one in found),
         sentence=(
-            f"by the floors{where} {pair[1]} would take requests {at_first:.2f} times as fast as {pair[0]} at batch "
+            f"by the floors{where} {pair[1]} would serve requests {at_first:.2f} times as fast as {pair[0]} at batch "
             f"size {span[0]} and {at_last:.2f} times at {span[1]}: {course}"
         ),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
 from loadgen.metrics import METRICS
-from loadgen.reports import rows
+from loadgen.reports import rows, yardsticks
 from loadgen.reports.rows import number
 from loadgen.statistics import Ratio
 
@@ -19,14 +19,16 @@ def render(report: RunReport) -> str:
         parts += [safe(run["scenario"]["description"]), ""]
     parts += bullets(_facts(report))
     parts += tabled(rows.rows(report))
-    parts += bullets(rows.comparison_lines(report), "## Comparison")
+    parts += bullets([*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], "## Comparison")
     parts += ratios(report)
+    parts += _floors(report)
+    parts += _normalised(report)
     parts += bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
     parts += bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
     parts += bullets(rows.failure_lines(report), "## Failed")
     parts += bullets(rows.warning_lines(report), "## Warnings")
     parts += bullets(rows.server_lines(report), "## Servers")
-    parts += bullets(rows.notes(report), "## Notes")
+    parts += bullets([*yardsticks.mixture_lines(report), *rows.notes(report)], "## Notes")
     parts += _every_repeat(report)
     parts += ["## Definitions", ""]
     theirs = (run.get("origin") or {}).get("definitions")
@@ -79,6 +81,24 @@ def ratios(report: RunReport) -> list[str]:
             first = comparison.cells[0]
             parts += [f"## {safe(first.candidate)} / {safe(first.baseline)}", "", *tabled(table)]
     return parts
+
+
+def _floors(report: RunReport) -> list[str]:
+    """Every cell against its roofline, and what has none."""
+    if not report.run.get("served"):
+        return []
+    parts = ["## Against the floor", ""]
+    if yardsticks.floor_columns(report):
+        parts += tabled(yardsticks.floor_rows(report, yardsticks.MORE_FLOORS))
+    if ratio := yardsticks.predicted_rows(report):
+        parts += tabled(ratio)
+    return parts + bullets([*yardsticks.floor_lines(report), *yardsticks.why_lines(report)])
+
+
+def _normalised(report: RunReport) -> list[str]:
+    """Output tok/s by what it took, with all that is known."""
+    table = yardsticks.normalised_rows(report, yardsticks.MORE_NORMALISED)
+    return ["## Normalised", "", *tabled(table)] if len(table) > 1 else []
 
 
 def _interval(ratio: Ratio | None) -> str | None:

@@ -107,9 +107,13 @@ def rows(report: RunReport, columns: Sequence[Column] = COLUMNS) -> list[list[st
     axes = axis_names(report)
     found = [[*(axes or ["cell"]), "target", *(column.head for column in columns)]]
     for cell in report.cells:
-        labels = [_axis(cell, axis) for axis in axes] or [cell.id]
-        found += [[*labels, t.target, *(column.text(t) for column in columns)] for t in cell.targets]
+        found += [[*labels(report, cell), t.target, *(column.text(t) for column in columns)] for t in cell.targets]
     return found
+
+
+def labels(report: RunReport, cell: ReportCell) -> list[str]:
+    """What names a cell in a table: its values of the axes, else its id."""
+    return [_axis(cell, axis) for axis in axis_names(report)] or [cell.id]
 
 
 def _axis(cell: ReportCell, axis: str) -> str:
@@ -178,17 +182,17 @@ def warning_lines(report: RunReport) -> list[str]:
     lines = []
     for warning in report.warnings:
         mark = "INVALID: " if warning.invalid else ""
-        count = len(warning.where)
-        where = warning.where[0] if count == 1 else f"{count} repeats, first {warning.where[0]}"
+        count, of = len(warning.where), "repeats" if ", repeat " in warning.where[0] else "cells"
+        where = warning.where[0] if count == 1 else f"{count} {of}, first {warning.where[0]}"
         lines.append(f"{mark}{warning.text} ({where})")
     for comparison in report.comparisons:
-        of_cells: dict[str, list[tuple[str, str]]] = {}
+        of_cells: dict[tuple[str, int], list[str]] = {}
         for cell in comparison.cells:
-            for doubt in cell.doubts:
-                of_cells.setdefault(doubt.code, []).append((cell.cell, doubt.text))
-        for places in of_cells.values():
-            more = f" ({len(places)} cells)" if len(places) > 1 else ""
-            lines.append(places[0][1] + more)
+            codes = [doubt.code for doubt in cell.doubts]
+            for i, doubt in enumerate(cell.doubts):  # a cell may have a code twice, of each of its targets
+                of_cells.setdefault((doubt.code, codes[:i].count(doubt.code)), []).append(doubt.text)
+        for texts in of_cells.values():
+            lines.append(texts[0] + (f" ({len(texts)} cells)" if len(texts) > 1 else ""))
         lines += [doubt.text for doubt in comparison.doubts]
     return list(dict.fromkeys(lines))
 

@@ -7,21 +7,27 @@ Columns that do not fit give way, the least needed first, and are named. Control
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from loadgen.assemble import RunReport
-from loadgen.reports import rows
+from loadgen.reports import rows, yardsticks
+
+C = TypeVar("C", rows.Column, yardsticks.Column)
 
 
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
     parts = [*wrapped(rows.title(report), width), "", *table(report, width), ""]
-    parts += section("", rows.comparison_lines(report), width)
+    parts += section("", [*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], width)
+    parts += _floors(report, width)
+    parts += _normalised(report, width)
     parts += section(rows.routing_heading(report), rows.routing_lines(report), width)
     parts += section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += section("Failed", rows.failure_lines(report), width)
     parts += section("Warnings", rows.warning_lines(report), width)
-    parts += section("Notes", [*filter(None, [rows.scope_line(report)]), *rows.notes(report)], width)
+    about = [*filter(None, [rows.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]
+    parts += section("Notes", about, width)
     parts.append(f"report: {report.path}/report.md")
     text = "\n".join(parts) + "\n"
     return text if unicode else text.encode("ascii", "replace").decode()
@@ -29,18 +35,48 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
 
 def table(report: RunReport, width: int) -> list[str]:
     """The table of results, as wide as it may be."""
-    columns = list(rows.COLUMNS)
-    dropped: list[str] = []
+    left = len(rows.axis_names(report) or [""]) + 1
+    lines, dropped = fitted(lambda columns: rows.rows(report, columns), rows.COLUMNS, left, width)
+    return lines + _left_out([_full_name(column) for column in dropped], width)
+
+
+def _floors(report: RunReport, width: int) -> list[str]:
+    """Measured against the roofline, where anything has a floor."""
+    columns, left = yardsticks.floor_columns(report), len(rows.axis_names(report) or [""]) + 1
+    if not columns:
+        return []
+    lines, dropped = fitted(lambda kept: yardsticks.floor_rows(report, kept), columns, left, width)
+    lines += _left_out([column.head for column in dropped], width)
+    notes = [part for line in yardsticks.floor_lines(report) for part in wrapped(line, width)]
+    return [*wrapped(yardsticks.floor_heading(report), width), "", *lines, *notes, ""]
+
+
+def _normalised(report: RunReport, width: int) -> list[str]:
+    """Output tok/s by what it took, where that tells targets apart."""
+    columns, left = yardsticks.normalised_columns(report), len(rows.axis_names(report) or [""]) + 1
+    if not columns:
+        return []
+    lines, dropped = fitted(lambda kept: yardsticks.normalised_rows(report, kept), columns, left, width)
+    return ["Normalised: output tok/s by what it took", "", *lines, *_left_out([c.head for c in dropped], width), ""]
+
+
+def fitted(
+    build: Callable[[Sequence[C]], list[list[str]]], columns: Sequence[C], left: int, width: int
+) -> tuple[list[str], list[C]]:
+    """The lines of a table with as many of its columns as fit, and those that gave way."""
+    kept = list(columns)
+    dropped: list[C] = []
     while True:
-        lines = aligned(rows.rows(report, columns), left=len(rows.axis_names(report) or [""]) + 1)
-        most = max(columns, key=lambda column: column.yields)
-        if len(lines[0]) <= width or most.yields == 0:
-            break
-        columns.remove(most)
-        dropped.append(_full_name(most))
-    if dropped:
-        lines += wrapped(f"left out at this width: {', '.join(dropped)} (Markdown has all)", width)
-    return lines
+        lines = aligned(build(kept), left)
+        most = max(kept, key=lambda column: column.yields)
+        if max(map(len, lines)) <= width or most.yields == 0:
+            return lines, dropped
+        kept.remove(most)
+        dropped.append(most)
+
+
+def _left_out(heads: Sequence[str], width: int) -> list[str]:
+    return wrapped(f"left out at this width: {', '.join(heads)} (all are in the report)", width) if heads else []
 
 
 def _full_name(column: rows.Column) -> str:
