@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
-
+from loadgen.arrays import NDArray, np
 from loadgen.metrics import METRICS, value
 from loadgen.record import Record
 from loadgen.sample import Floats, Microseconds

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from loadgen.errors import StoreError
 from loadgen.record import Record
+from loadgen.statistics import tally
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ class Histogram:
 
     def add(self, values_us: Iterable[int]) -> None:
         """Count values. Raises ValueError, and counts none, if one of them is below 0 or above `HIGHEST_US`."""
-        import numpy as np
+        from loadgen.arrays import np
 
         values = np.fromiter(values_us, np.int64)
         if len(values):
@@ -85,7 +86,7 @@ class Histogram:
 
     def counts(self) -> dict[int, int]:
         """How many values each slot holds, by the highest value that falls into it; empty slots left out."""
-        import numpy as np
+        from loadgen.arrays import np
 
         hdr, counts = self._hdr, np.ctypeslib.as_array(self._hdr.counts)
         filled = np.flatnonzero(counts).tolist()  # the library's own iterator visits every slot, full or empty
@@ -185,7 +186,7 @@ class _Timeline:
 
     def flush(self) -> None:
         """Count what waits. Must be called once more after the last record."""
-        import numpy as np
+        from loadgen.arrays import np
 
         for tag, (ends, took) in self._single.items():
             values = np.round(np.frombuffer(took) * 1e6).astype(np.int64)
@@ -203,10 +204,10 @@ class _Timeline:
             self._chunks.clear()
 
     def _count(self, tag: str, ends_s: NDArray[np.float64], values_us: NDArray[np.int64]) -> None:
-        import numpy as np
+        from loadgen.arrays import np
 
         steps, slots = np.floor(ends_s / self._length_s).astype(np.int64), _slots(values_us)
-        for step in np.unique(steps):
+        for step in tally(steps)[0]:
             counted = _counted(slots[steps == step])
             self.counts.setdefault((int(step), tag), Counter()).update(dict(zip(*counted, strict=True)))
 
@@ -216,7 +217,7 @@ def _slots(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
     A slot is what the library resolves, and there are few of them, so that it is called once per slot, not per value.
     """
-    import numpy as np
+    from loadgen.arrays import np
 
     _, bits = np.frexp(np.maximum(values, 0).astype(np.float64))
     shift = np.maximum(bits.astype(np.int64) - _SLOT_BITS, 0)
@@ -225,7 +226,5 @@ def _slots(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _counted(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    import numpy as np
-
-    distinct, counts = np.unique(values, return_counts=True)
+    distinct, counts = tally(values)
     return distinct.tolist(), counts.tolist()

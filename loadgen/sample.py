@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from loadgen.arrays import NDArray, np
 from loadgen.metrics import PERCENTILES
-from loadgen.statistics import autocorrelation_time, certified_tail, floor_of, nearest_rank, order_interval, rank
+from loadgen.statistics import autocorrelation_time, certified_tail, floor_of, nearest_rank, order_interval, rank, tally
 from loadgen.summary import Distribution
 
 Floats = NDArray[np.float64]
@@ -84,7 +82,7 @@ class Microseconds:
     def distribution(self) -> Distribution:
         """The distribution in seconds."""
         small = np.flatnonzero(self._counts)
-        large, large_counts = np.unique(np.concatenate([np.empty(0, np.int64), *self._above]), return_counts=True)
+        large, large_counts = tally(np.concatenate([np.empty(0, np.int64), *self._above]))
         values, counts = np.concatenate([small, large]), np.concatenate([self._counts[small], large_counts])
         n = int(counts.sum())
         if n == 0:

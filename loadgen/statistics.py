@@ -106,6 +106,18 @@ def floor_of(p: float) -> int:
     return max(6, math.ceil(_Z**2 * p / (1 - p)))
 
 
+def tally(values: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The distinct values of an array in ascending order, and how often each occurs.
+
+    What numpy.unique gives; that loads numpy.ma at its first call, which takes as long as a third of numpy itself.
+    """
+    from loadgen.arrays import np
+
+    ordered = np.sort(values)
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))[: len(ordered)])
+    return ordered[starts], np.diff(starts, append=len(ordered))
+
+
 def autocorrelation_time(exceeds: Any) -> float:
     """tau >= 1: how many neighbours of a series (in time order) are worth one independent sample.
 
@@ -113,7 +125,7 @@ def autocorrelation_time(exceeds: Any) -> float:
     ``exceeds`` is a sequence of 0 and 1, whether each value lies above the percentile; a constant one gives 1. The
     autocorrelations come by Fourier transform, padded so that the ends do not meet.
     """
-    import numpy as np
+    from loadgen.arrays import np
 
     series = np.asarray(exceeds, dtype=float)
     n = len(series)
@@ -151,7 +163,7 @@ def certified_rank(n: int, p: float, certainty: float = CERTAINTY) -> int | None
     I_p(n - t, t + 1) is the chance of at most t successes in n tries of 1 - p each (DLMF 8.17.5): its terms follow from
     each other, and are summed here for all t at once.
     """
-    import numpy as np
+    from loadgen.arrays import np
 
     k = np.arange(1, n + 1)
     steps = np.log((n - k + 1) / k) + math.log((1 - p) / p)

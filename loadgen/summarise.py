@@ -14,6 +14,7 @@ import msgspec
 
 from loadgen.audit import audited_p99, doubts, invalid, late_limit
 from loadgen.record import Record
+from loadgen.statistics import tally
 from loadgen.summary import Audit, Context, Summary, Window
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def summarise(records: Iterable[Record], window: Window, context: Context | None
 
 
 def _counts(of: Collector) -> dict[str, Any]:
-    import numpy as np
+    from loadgen.arrays import np
 
     requests, ok = of.status.total(), of.status["ok"]
     out_tok, in_tok = of.column("out_tok"), of.column("in_tok")
@@ -68,7 +69,7 @@ def _counts(of: Collector) -> dict[str, Any]:
         "out_tok_sum": None if np.isnan(out_tok).all() else int(np.nansum(out_tok)),
         "failed_tok": of.failed_tok,
         "wrong_length": None if of.context.exact_tok is None else of.wrong_length,
-        "prompts": len(np.unique(np.frombuffer(of.prompts, np.uint64))) if of.prompts else None,
+        "prompts": len(tally(np.frombuffer(of.prompts, np.uint64))[0]) if of.prompts else None,
         "cached_share": of.cached_tok / of.cached_of if of.cached_of else None,
     }
 
@@ -93,8 +94,7 @@ def _rates(of: Collector) -> dict[str, Any]:
 
 
 def _distributions(of: Collector) -> dict[str, Any]:
-    import numpy as np
-
+    from loadgen.arrays import np
     from loadgen.sample import distribution, distribution_in_time
 
     ttft, tpot, e2e = of.column("ttft"), of.column("tpot"), of.column("e2e")
@@ -116,8 +116,7 @@ def _distributions(of: Collector) -> dict[str, Any]:
 
 
 def _audit(of: Collector) -> Audit:
-    import numpy as np
-
+    from loadgen.arrays import np
     from loadgen.sample import distribution
 
     late = np.sort(np.frombuffer(of.late))

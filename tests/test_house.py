@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "loadgen"
 
 LEVELS = (
-    ("errors",),
+    ("errors", "arrays"),
     ("record", "precision"),
     ("arrival", "metrics", "model_shape"),
     ("statistics", "curve", "summary", "model_config", "roofline"),

@@ -7,6 +7,7 @@ they are used, so that ``loadgen --help`` answers at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -49,3 +50,5 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe is gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        gc.freeze()  # the process ends: looking for garbage among all that was imported would only take time

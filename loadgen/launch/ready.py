@@ -7,7 +7,6 @@ waits for as long as waiting can help; the caller watches the process and the cl
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from loadgen import backends
@@ -35,6 +34,8 @@ class Readiness:
 
     async def path_answers(self) -> None:
         """Return when the ready path answers 200."""
+        import asyncio
+
         pause = 0.02
         while True:
             reply = await self._ask("GET", self._command.ready.path, timeout_s=10.0)
@@ -53,6 +54,8 @@ class Readiness:
             await self._one_token()
 
     async def _listed(self, path: str) -> None:
+        import asyncio
+
         wanted = self._command.ready.name
         self.waiting_for = f"GET {path} to list {wanted!r}"
         listed: list[Any] = []
@@ -96,6 +99,8 @@ class Readiness:
 
     async def _insist(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """The 2xx answer to a call: busy answers are waited out, 500 and its like tried again, 4xx believed."""
+        import asyncio
+
         failures = 0
         while True:
             reply = await self._ask(method, path, body)

@@ -5,7 +5,6 @@ What it is and which processes are its own stands in server.json from before its
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import os
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import LaunchError
 from loadgen.launch import server_json
@@ -34,6 +33,9 @@ from loadgen.launch.ports import belongs_to_another, is_free
 from loadgen.launch.processes import Tree, identify
 from loadgen.launch.proof import Estate, StopProof, stop_and_prove
 from loadgen.launch.ready import Readiness
+
+if TYPE_CHECKING:
+    import asyncio
 
 PORT_TAKEN = re.compile(
     r"(?i)address (is )?already in use|EADDRINUSE|\[Errno (98|48)\]|port \S+ is (already )?(in use|taken)"
@@ -120,6 +122,8 @@ class Server:
         its port, and `LaunchCancelled` as soon as ``cancelled()`` is true. The server is not stopped by any of them.
         """
         limit = self.command.ready.timeout_s if timeout_s is None else timeout_s
+        import asyncio
+
         try:
             asyncio.run(self._ready(limit, cancelled))
         except PortLost:
@@ -204,6 +208,8 @@ class Server:
         self.stop()
 
     async def _ready(self, limit: float, cancelled: Callable[[], bool]) -> None:
+        import asyncio
+
         import httpx
 
         key = next(iter(self.command.secret_env.values()), None)
@@ -234,6 +240,8 @@ class Server:
         self, task: asyncio.Task[None], readiness: Readiness, limit: float, cancelled: Callable[[], bool]
     ) -> None:
         """Wait for ``task`` and, every 50 ms, for the four things that make waiting senseless."""
+        import asyncio
+
         while True:
             done, _ = await asyncio.wait({task}, timeout=0.05)
             if not self.alive():
