@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
-from loadgen.metrics import METRICS
+from loadgen.comparison import Comparison
+from loadgen.metrics import METRICS, measure
 from loadgen.reports import rows, yardsticks
 from loadgen.reports.rows import number
+from loadgen.sentence import INTERACTIVITY
 from loadgen.statistics import Ratio
 
 
@@ -79,8 +81,24 @@ def ratios(report: RunReport) -> list[str]:
                 )
         if comparison.cells:
             first = comparison.cells[0]
-            parts += [f"## {safe(first.candidate)} / {safe(first.baseline)}", "", *tabled(table)]
+            parts += [f"## {safe(first.candidate)} / {safe(first.baseline)}", "", *tabled(table), *_equal(comparison)]
     return parts
+
+
+def _equal(comparison: Comparison) -> list[str]:
+    """Candidate / baseline where both servers ran the same batch, and where both gave a user the same tok/s."""
+    table = [["equal", "at", "other axes", "measured there", "measure", "ratio", "95 % interval"]]
+    for found in comparison.crossings:
+        if found.equal and (found.measure == comparison.primary or found.axis == INTERACTIVITY):
+            what = measure(found.measure).label + (f" per {found.per}" if found.per else "")
+            rest = ", ".join(f"{axis} {value}" for axis, value in found.group.items()) or rows.DASH
+            for one in found.equal:
+                where = f"{one.target}, {one.cell}" if one.target else rows.DASH
+                interval = _interval(one.ratio) or one.ratio.why or rows.DASH
+                table.append([found.axis, number(one.x), rest, where, what, f"{one.ratio.value:.3f}", interval])
+    return (
+        ["### At an equal batch, at equal interactivity (tok/s a user)", "", *tabled(table)] if len(table) > 1 else []
+    )
 
 
 def _floors(report: RunReport) -> list[str]:
