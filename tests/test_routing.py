@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -13,11 +11,16 @@ from cli_runner import loadgen, write_scenario
 from fakes import FakeServer
 from scenario_text import SMALLEST, loaded, scenario
 
+from loadgen.assemble import RunReport, assemble
 from loadgen.plan import make_plan
 from loadgen.record import Record
+from loadgen.repeat import Result
+from loadgen.reports import markdown as markdown_report
 from loadgen.reports import plan as plan_report
+from loadgen.reports import text as text_report
 from loadgen.routing import DOMAIN, KINDS, RoutingCheck, Spread, routing_check
-from loadgen.scenario import Cell, expand
+from loadgen.scenario import Cell, expand, public_dict
+from loadgen.store import create_run, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Summary, Window
 
@@ -176,24 +179,66 @@ def test_the_plan_says_what_the_check_costs(tmp_path: Path) -> None:
     assert "routing check: 3 of the cells (natural, code, random prompts), 1 min 0 s of it" in shown
 
 
-def test_a_run_prints_the_spread_and_compares_the_other_cells_alone(tmp_path: Path) -> None:
-    with FakeServer(ttft_ms=5, gap_ms=4) as fast, FakeServer(ttft_ms=5, gap_ms=6) as slow:
+@pytest.fixture
+def report(tmp_path: Path) -> RunReport:
+    """A stored run of two targets at two concurrencies and the routing check; moe is 25 % slower on code."""
+    text = CHECKED.replace("concurrency: 2, ", "").replace("model: a}", "model: a}\n  moe: {engine: hf, model: b}")
+    found = loaded(tmp_path, text + "matrix: {load.concurrency: [1, 2]}\nrepeats: 3\ncomparison: {}\n"
+                   "objectives: [p50 ttft < 1 ms]\n").scenario  # fmt: skip
+    plan = make_plan(found, expand(found))
+    run = create_run(tmp_path / "store", "x")
+    write_json(run.folder / "plan.json", plan)
+    machine = {"cpu": "a processor", "cores": 2, "memory_gb": 1, "gpus": []}
+    run.write(
+        "run.json",
+        {
+            "run": run.id, "status": "complete", "started": "a", "ended": "b", "scenario": public_dict(found),
+            "seed": 1, "versions": {"loadgen": "0"}, "machine": machine, "profile": None, "profile_reason": "",
+            "failures": [],
+        },
+    )  # fmt: skip
+    for step in plan.steps:
+        gap_ms = 25 if step.target == "moe" and step.cell.endswith("routing=code") else 20
+        _, folder = run.repeat(step.cell, step.target, step.rep).new_attempt()
+        result = Result(
+            cell=step.cell, target=step.target, rep=step.rep, attempt=1, block=step.block, seed=step.seed, server=None,
+            started="a", summary=summary((gap_ms + step.rep / 100) / 1e3), workers=(),
+        )  # fmt: skip
+        write_json(folder / "summary.json", result)
+    return assemble(run)
+
+
+def test_the_extra_cells_are_in_no_verdict_and_no_objective(report: RunReport) -> None:
+    both = ["concurrency=1", "concurrency=2"]
+    assert [cell.id for cell in report.cells] == both
+    assert [cell.cell for cell in report.comparisons[0].cells] == both
+    assert [cell.routing for cell in report.routing_cells] == list(KINDS)
+    assert not any(target.judgements for cell in report.routing_cells for target in cell.targets)
+
+
+def test_the_report_prints_the_spread_of_each_target_and_every_repeat_of_it(report: RunReport) -> None:
+    assert report.routing is not None
+    assert report.routing.cell == "concurrency=2"
+    assert {spread.target: spread.depends for spread in report.routing.spreads if spread.measure == "p50 tpot_s"} == {
+        "dense": False,
+        "moe": True,
+    }
+    shown = text_report.render(report, 200)
+    assert "Routing check of concurrency=2" in shown
+    assert "25.02 ms (70 tokens in)" in shown
+    page = markdown_report.render(report)
+    assert "## Routing check of concurrency=2" in page
+    assert sum("routing=code |" in line for line in page.split("## Every repeat")[1].splitlines()) == 6
+
+
+def test_a_run_asks_every_kind_of_prompts(tmp_path: Path) -> None:
+    with FakeServer(ttft_ms=5, gap_ms=4) as server:
         text = (
-            f"targets:\n  dense: {{endpoint: '{fast.url}', model: m}}\n  moe: {{endpoint: '{slow.url}', model: m}}\n"
+            f"targets: {{moe: {{endpoint: '{server.url}', model: m}}}}\nrepeats: 1\n"
             "workload: {prompts: natural, output: {exact: 9}, routing_check: true}\n"
-            "load: {warmup_s: 0.1, window_s: 0.4}\nmatrix: {load.concurrency: [1, 2]}\nrepeats: 1\n"
-            "comparison: {scope: instance}\nobjectives: [p50 ttft < 1 us]\n"
+            "load: {concurrency: 2, warmup_s: 0.1, window_s: 0.4}\n"
         )
         done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
-    report: dict[str, Any] = json.loads((done.run / "report.json").read_text())
-    assert [cell["cell"] for cell in report["comparisons"][0]["cells"]] == ["concurrency=1", "concurrency=2"]
-    assert [cell["id"] for cell in report["cells"]] == ["concurrency=1", "concurrency=2"]
-    assert [cell["routing"] for cell in report["routing_cells"]] == list(KINDS)
-    assert not any(target["judgements"] for cell in report["routing_cells"] for target in cell["targets"])
-    assert report["routing"]["cell"] == "concurrency=2"
-    assert {spread["target"] for spread in report["routing"]["spreads"]} == {"dense", "moe"}
-    assert "Routing check of concurrency=2" in done.out
-    assert "tokens in)" in done.out
-    page = done.report_text()
-    assert "## Routing check of concurrency=2" in page
-    assert page.split("## Every repeat")[1].count("routing=code") == 2
+    asked = {attempt.parts[-4]: {record.source for record in done.records(attempt)} for attempt in done.attempts()}
+    natural, random = {"natural"}, {"synthetic"}
+    assert asked == {"all": natural, "routing=natural": natural, "routing=code": natural, "routing=random": random}
