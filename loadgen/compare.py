@@ -23,6 +23,8 @@ from loadgen.summary import Doubt, Summary
 MAX_ERROR_RATE = 0.01
 MAX_ERROR_DIFFERENCE = 0.005
 MAX_LENGTH_DIFFERENCE = 0.01
+MAX_CACHED_DIFFERENCE = 0.01
+MOST_REASONS = 3
 
 
 def compare(cells: Sequence[CellPairs], settings: Settings | None = None) -> Comparison:
@@ -115,9 +117,11 @@ def _refused(cell: CellPairs, what: Measure) -> tuple[Verdict | None, str | None
             if repeat is not None and repeat.state != "ok":
                 why = repeat.invalid[0].text if repeat.invalid else "no request succeeded"
                 return Verdict.INVALID, f"repeat {number} of {name} is {repeat.state}: {why}"
-    for reason in (*cell.differences, *_unfair(cell, what)):
-        return Verdict.NOT_COMPARABLE, reason
-    return None, None
+    reasons = [*cell.differences, *_unfair(cell, what)]
+    if not reasons:
+        return None, None
+    more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+    return Verdict.NOT_COMPARABLE, "; ".join(reasons[:MOST_REASONS]) + more
 
 
 def _unfair(cell: CellPairs, what: Measure) -> Iterator[str]:
@@ -138,6 +142,16 @@ def _unfair(cell: CellPairs, what: Measure) -> Iterator[str]:
                 f"{what.label} depends on the length of {'prompts' if tokens == 'in_tok' else 'replies'}, and they had "
                 f"{a:.4g} tokens with {names[0]} and {b:.4g} with {names[1]}"
             )
+    yield from _unequally_warm(cell, what)
+
+
+def _unequally_warm(cell: CellPairs, what: Measure) -> Iterator[str]:
+    """A prefix cache spares prefill, and so changes whatever prefill is a part of."""
+    a, b = _mean(cell.cached.baseline), _mean(cell.cached.candidate)
+    of_prefill = "in_tok" in METRICS[what.metric].lengths or what.metric == "output_tok_s"
+    if of_prefill and a is not None and b is not None and abs(a - b) > MAX_CACHED_DIFFERENCE:
+        shares = f"{a * 100:.3g} % for {cell.baseline} and {b * 100:.3g} % for {cell.candidate}"
+        yield f"the share of prompt tokens that came from a prefix cache is {shares}"
 
 
 def _no_ratio(cell: CellPairs, what: Measure) -> str:

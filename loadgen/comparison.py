@@ -31,7 +31,8 @@ class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
     ``axes`` are the matrix values of the cell by axis name. ``paired`` is False where the sides were not interleaved
     (other days, other runs). ``differences`` are sentences on what else differs than the declared factor, or on a gate
     that failed before timing; one is enough for "not comparable". ``batch_seen`` is the mean size of the batches that
-    each server says it ran, by repeat; ``gpus`` how many GPUs baseline and candidate run on, None where unknown.
+    each server says it ran, by repeat; ``cached`` the share of prompt tokens that came from a prefix cache, likewise;
+    ``gpus`` how many GPUs baseline and candidate run on, None where unknown.
     ``doubts`` are those that the caller already has.
     """
 
@@ -44,6 +45,7 @@ class CellPairs(msgspec.Struct, frozen=True, kw_only=True):
     paired: bool = True
     differences: tuple[str, ...] = ()
     batch_seen: Sides = Sides()
+    cached: Sides = Sides()
     gpus: tuple[int | None, int | None] = (None, None)
     doubts: tuple[Doubt, ...] = ()
 

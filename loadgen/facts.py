@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,9 +35,11 @@ def facts_of(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -
     scenario = scenario_of(described, plan, cell)
     words = (scenario.get("targets") or {}).get(target) or {}
     servers = _servers(described, plan, cell, target)
-    place = "imported" if described.get("origin") else "launched" if servers else "endpoint"
+    launched = bool(servers) or bool(words.get("engine") and not words.get("endpoint"))
+    place = "imported" if described.get("origin") else "launched" if launched else "endpoint"
     facts = {"target": target, "place": place}
-    parts = [_asked(scenario, words, servers), _chosen(words) if servers else {}, _machine(described, words)]
+    chosen = _chosen(words) if place == "launched" else {}
+    parts = [_asked(scenario, words, servers), chosen, _machine(described, words)]
     if place == "imported":  # the other tool's file says less: what our defaults would fill in is not known
         parts[0] |= {"backend": words.get("backend"), "endpoint": _between(words) if words.get("endpoint") else None}
     for part in (*parts, _said(servers)):
@@ -58,14 +60,17 @@ def _merged(base: Any, over: Any) -> Any:
     return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
 
 
-def _servers(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -> list[Mapping[str, Any]]:
-    """The descriptions of the servers that this target had in this cell, those that were started again included."""
+def starts_of(plan: Plan, cell: str, target: str, names: Iterable[str]) -> list[str]:
+    """Those of the names of starts (folders under ``servers``) that a target had in a cell: those of its servers, and
+    of servers that were started again (``a-1-2`` is the second start of ``a-1``)."""
     ids = {step.server for step in plan.steps if step.cell == cell and step.target == target and step.server}
-    return [
-        server
-        for name, server in (described.get("servers") or {}).items()
-        if server.get("target") == target and (name in ids or re.sub(r"-\d+$", "", name) in ids)
-    ]
+    return [name for name in names if name in ids or re.sub(r"-\d+$", "", name) in ids]
+
+
+def _servers(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -> list[Mapping[str, Any]]:
+    servers = described.get("servers") or {}
+    found = [servers[name] for name in starts_of(plan, cell, target, servers)]
+    return [server for server in found if server.get("target") == target]
 
 
 def _asked(

@@ -8,8 +8,16 @@ The words are in ``scenario/factors.py``; pure functions, so that stored runs ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from loadgen.facts import FOUND
+import msgspec
+
+from loadgen import gates
+from loadgen.comparison import CellPairs, Sides
+from loadgen.facts import FOUND, facts_of, scenario_of, starts_of
+from loadgen.fingerprint import Fingerprint, key_of
+from loadgen.plan import Plan
 from loadgen.scenario.factors import covered
 from loadgen.summary import Doubt
 
@@ -28,6 +36,9 @@ SAID_OF_GPUS = ("gpu", "gpus", "gpu_driver")
 
 OF_ENDPOINT = ("engine", "engine_version", "dtype", "quantization", "gpu")
 """What one would want to know of an endpoint."""
+
+NOT_OF_SERVERS = (*MINOR, "load", "driver", "loadgen", "machine", "gpus", "gpu_driver", "cpus", "endpoint", "throttled")
+"""Factors that do not change what a server answers to one request at a time."""
 
 _NAMES = ("target", "place")
 _LENGTH = 100
@@ -61,9 +72,52 @@ def doubts(baseline: Mapping[str, str], candidate: Mapping[str, str], declared: 
 
 
 def note(declared: Sequence[str], found: Sequence[str]) -> str:
-    """What was declared, and how much differs besides, in one line for the report."""
-    rest = f"{len(found)} ({'; '.join(found)})" if found else "nothing"
+    """What was declared, and what differs besides, in one line for the report."""
+    rest = "; ".join(dict.fromkeys(found)) or "nothing that is known"
     return f"Declared to differ: {', '.join(declared) or 'nothing'}. Also different: {rest}."
+
+
+# Both sides -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison in one cell: its facts, and the fingerprints of its servers where it has any."""
+
+    facts: Mapping[str, str]
+    fingerprints: Sequence[Fingerprint] = ()
+
+    def named(self, name: str) -> Side:
+        """The same under another name in sentences."""
+        return replace(self, facts={**self.facts, "target": name})
+
+
+def side_of(
+    described: Mapping[str, Any], plan: Plan, fingerprints: Sequence[Fingerprint], cell: str, target: str
+) -> Side:
+    """A target in a cell of a run, whose run.json and fingerprints are given as a whole."""
+    key = key_of(scenario_of(described, plan, cell), target)
+    own = [found for found in fingerprints if (found.target, found.key) == (target, key)]
+    starts = starts_of(plan, cell, target, [found.server for found in own if found.server is not None])
+    taken = tuple(found for found in own if found.server is None or found.server in starts)
+    return Side(facts_of(described, plan, cell, target), taken)
+
+
+def held(pairs: CellPairs, baseline: Side, candidate: Side, declared: Sequence[str]) -> CellPairs:
+    """A cell's pairs with what both sides differ in besides what is declared, and with what weakens comparing them."""
+    facts = (baseline.facts, candidate.facts)
+    a, b = ((_name(side.facts), side.fingerprints) for side in (baseline, candidate))
+    found = dict.fromkeys((*differences(*facts, declared), *gates.differences(a, b, declared)))
+    same = all(name.partition(".")[0] in NOT_OF_SERVERS for name, _, _ in _unequal(*facts, ()))
+    return msgspec.structs.replace(
+        pairs,
+        differences=(*pairs.differences, *found),
+        doubts=(*pairs.doubts, *doubts(*facts, declared), *gates.doubts(a, b, declared, same)),
+        cached=Sides() if "prefix_caching" in declared else pairs.cached,
+    )
+
+
+# Differences ----------------------------------------------------------------------------------------------------------
 
 
 def _unequal(
