@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.errors import UsageError
+from loadgen.errors import ScenarioError, UsageError
 from loadgen.metrics import METRICS, Measure
 from loadgen.noise import DIFFERENT, Floor, FloorCell, machine_key, pooled_cv, remembered
-from loadgen.scenario import Loaded, Scenario
+from loadgen.scenario import Loaded, Scenario, expand
 from loadgen.scenario.axes import axis_path
 from loadgen.scenario.override import did_you_mean
 from loadgen.scenario.tree import dotted
@@ -60,7 +60,12 @@ def against_itself(loaded: Loaded, target: str, repeats: int) -> Loaded:
         "comparison": {**comparison, "baseline": A, "candidates": (B,), "factor": (), "until": None},
         "workload": {word: value for word, value in data["workload"].items() if word != "routing_check"},
     }
-    return dataclasses.replace(loaded, scenario=Scenario.build(changed, _references(scenario, target)))
+    twice = Scenario.build(changed, _references(scenario, target))
+    try:
+        expand(twice)
+    except ScenarioError as error:
+        raise ScenarioError(f"{loaded.path}: with {target} on both sides, {A} and {B}: {error}") from error
+    return dataclasses.replace(loaded, scenario=twice)
 
 
 def _matrix(data: Mapping[str, Any], target: str) -> dict[str, Any]:

@@ -232,8 +232,8 @@ def test_two_servers_that_cannot_stand_on_the_same_gpu_are_a_sentence(tmp_path: 
         "model: x/z,", "model: x/z, devices: [1],"
     )
     text += "matrix: {load.concurrency: [1]}\ncomparison: {scope: instance}\n"
-    with pytest.raises(ScenarioError, match=r"take comparison.scope: restart"):
-        expand(against_itself(loaded(tmp_path, text), "dense", 6).scenario)
+    with pytest.raises(ScenarioError, match=r"with dense on both sides, a and b: .*take comparison\.scope: restart"):
+        against_itself(loaded(tmp_path, text), "dense", 6)
 
 
 def test_the_target_is_the_one_asked_for_or_the_baseline_or_the_first(tmp_path: Path) -> None:

@@ -15,47 +15,6 @@ from loadgen.cli.screen import Screen, speaks_unicode, width
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: loadgen calibrate scenarios/moe_vs_dense.yaml --target dense")
-def calibrate(
-    scenario: ScenarioPath,
-    target: Annotated[
-        str | None, typer.Option("--target", help="The target (default: the comparison's baseline, else the first).")
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=3, help="Repeats of each side; best an even number.")] = 6,
-    store: Store = None,
-    profile: Profile = None,
-    sets: Sets = None,
-    endpoint: Endpoint = None,
-    model: Model = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-) -> None:
-    """Measure the noise of this machine: a target against itself.
-
-    What its repeats differ by is kept in the store; later comparisons under the same load say when they claim less.
-    """
-    from loadgen.calibrate import against_itself, chosen, floor_of
-    from loadgen.noise import write_floor
-    from loadgen.reports import calibrate as calibration
-    from loadgen.run import Request, execute
-    from loadgen.store import store_root
-
-    root = store_root(store)
-    loaded = runs.load(scenario, sets, profile, endpoint, model)
-    name = chosen(loaded.scenario, target)
-    twice = against_itself(loaded, name, repeats)
-    runs.name_leftovers(root)
-    with Screen(quiet) as screen:
-        report = execute(Request(twice, root), screen.progress)
-    floor = floor_of(report, loaded.scenario.name, name)
-    path = str(write_floor(root, floor)) if floor.cells else ""
-    if as_json:
-        print(json.dumps(calibration.values(floor, report, path), indent=1, ensure_ascii=False))
-    else:
-        print(calibration.render(floor, report, path, width(sys.stdout)), end="")
-    raise typer.Exit(report.exit_code)
-
-
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`.")
 ]
@@ -120,16 +79,62 @@ def compare(
     raise typer.Exit(found.exit_code)
 
 
+@commands.command(epilog="Example: loadgen calibrate scenarios/moe_vs_dense.yaml --target dense")
+def calibrate(
+    scenario: ScenarioPath,
+    target: Annotated[
+        str | None, typer.Option("--target", help="The target (default: the comparison's baseline, else the first).")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=3, help="Repeats of each side; best an even number.")] = 6,
+    store: Store = None,
+    profile: Profile = None,
+    sets: Sets = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Measure the noise of this machine: a target against itself.
+
+    What its repeats differ by is kept in the store; later comparisons under the same load say when they claim less.
+    """
+    from loadgen.calibrate import against_itself, chosen, floor_of
+    from loadgen.noise import write_floor
+    from loadgen.reports import calibrate as calibration
+    from loadgen.run import Request, execute
+    from loadgen.store import store_root
+
+    root = store_root(store)
+    loaded = runs.load(scenario, sets, profile, endpoint, model)
+    name = chosen(loaded.scenario, target)
+    twice = against_itself(loaded, name, repeats)
+    runs.name_leftovers(root)
+    with Screen(quiet) as screen:
+        report = execute(Request(twice, root), screen.progress)
+    floor = floor_of(report, loaded.scenario.name, name)
+    path = str(write_floor(root, floor)) if floor.cells else ""
+    if as_json:
+        print(json.dumps(calibration.values(floor, report, path), indent=1, ensure_ascii=False))
+    else:
+        print(calibration.render(floor, report, path, width(sys.stdout)), end="")
+    raise typer.Exit(report.exit_code)
+
+
 def _metric(text: str | None) -> str | None:
+    """A measure by its own name. Raises UsageError."""
     from loadgen.errors import UsageError
+    from loadgen.metrics import METRICS
     from loadgen.scenario.objective import parse_measure
 
     if text is None:
         return None
     try:
-        return str(parse_measure(text))
+        what = parse_measure(text)
     except ValueError as error:
         raise UsageError(f"--metric {text}: {error}.") from error
+    if METRICS[what.metric].better is None:
+        raise UsageError(f"--metric {text}: neither more nor less of it is better; take another.")
+    return str(what)
 
 
 def _margin(text: str | None) -> float | None:
