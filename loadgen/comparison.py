@@ -139,7 +139,7 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
 
 class Equal(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides at the same ``x``, interpolated between their cells. ``target`` and ``cell`` say whose measured point
-    lies there (the other side's is interpolated); both None at the ends of the common range."""
+    lies there (the other side's is interpolated); both None at an end of the common range that is no cell of either."""
 
     x: float
     ratio: Ratio

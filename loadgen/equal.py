@@ -177,11 +177,20 @@ def _crossings(
 
 
 def _places(sides: Sequence[_Side], span: tuple[float, float]) -> list[tuple[float, str | None, str | None]]:
-    """Where both are looked at: the ends of the common range, and between them each cell of either side."""
+    """Where both are looked at, as (x, target, cell): the ends of the common range and each cell of either side.
+
+    Cells that are too close to each other, or to an end, are one place, which has the name of the first of them (at an
+    end the baseline's comes first).
+    """
     low, high = span
-    inner = sorted((x, side.target, name) for side in sides for x, name in side.cells)
-    found: list[tuple[float, str | None, str | None]] = [(low, None, None)]
-    for place in inner:
+    cells = [(x, side.target, name) for side in sides for x, name in side.cells]
+    found: list[tuple[float, str | None, str | None]] = [_end(low, cells)]
+    for place in sorted(cells):
         if found[-1][0] * _CLOSE < place[0] < high / _CLOSE:
             found.append(place)
-    return [*found, (high, None, None)]
+    return [*found, _end(high, cells)]
+
+
+def _end(x: float, cells: Sequence[tuple[float, str, str]]) -> tuple[float, str | None, str | None]:
+    near = [cell for cell in cells if x / _CLOSE <= cell[0] <= x * _CLOSE]
+    return (x, near[0][1], near[0][2]) if near else (x, None, None)

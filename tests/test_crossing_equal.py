@@ -156,13 +156,14 @@ def test_cells_of_a_server_that_is_full_are_one_point():
     full = Target(dense, most=40)
     found = compared(cells(full, Target(power(90, 0.7), most=40)))
     assert found.last == pytest.approx(40, rel=0.02)
-    assert {one.cell for one in found.equal} <= {None, "c4", "c16"}
+    assert {one.cell for one in found.equal} == {"c1", "c4", "c16", "c64"}
 
 
 def test_the_ratio_at_every_cell_of_either_side_has_its_interval():
     found = compared(cells(Target(dense), Target(power(130, 0.7), share=0.5)))
-    inner = found.equal[1:-1]
-    assert {(one.target, one.cell) for one in inner} >= {("dense", "c4"), ("moe", "c16")}
+    places = [(one.target, one.cell) for one in found.equal]
+    assert places[:3] == [("dense", "c1"), ("moe", "c4"), ("dense", "c4")]
+    assert places[-1] == ("moe", "c256")
     for one in found.equal:
         assert one.ratio.low < one.ratio.value < one.ratio.high
         assert one.ratio.value == pytest.approx(1.3, rel=0.005)
