@@ -7,8 +7,9 @@ far they lie apart says how much of the result is the engine's.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +19,9 @@ from loadgen.served import Serving
 
 WHOLE = "whole request"
 """The measure of ``roofline.MEASURES`` whose inverse is the output tok/s of a closed loop."""
+
+ALIKE = 0.2
+"""Mean lengths of cells that are taken together: at most this much from their mean. Natural prompts vary that much."""
 
 Rooflines = Mapping[tuple[str, str], Roofline]
 """By cell and target."""
@@ -31,8 +35,8 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str
     candidate: str
     group: dict[str, Any]
-    input_tokens: float
-    output_tokens: float
+    input_tokens: int
+    output_tokens: int
     first: int
     last: int
     at_first: float
@@ -44,8 +48,8 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
 def predictions(
     serving: Serving, cells: Mapping[str, Mapping[str, Any]], pair: tuple[str, str], rooflines: Rooflines
 ) -> Iterator[Predicted]:
-    """One for each group of cells that differ in concurrency alone, at the lengths of the first of those that have both
-    rooflines. None for a single concurrency, and where lengths or places differ between the cells."""
+    """One for each group of cells that differ in concurrency alone, at the mean lengths of those that have both
+    rooflines. None for a single concurrency, and where lengths, models or places differ between the cells."""
     groups: dict[tuple[tuple[str, Any], ...], list[str]] = {}
     for name, axes in cells.items():
         others = tuple((axis, value) for axis, value in axes.items() if axis.rpartition(".")[2] != "concurrency")
@@ -53,18 +57,31 @@ def predictions(
     for others, group in groups.items():
         names = [name for name in group if all((name, target) in rooflines for target in pair)]
         sizes = [size for name in names if (size := serving.cells[name].concurrency) is not None]
-        sides = [[rooflines[name, target] for name in names] for target in pair]
-        alike = all(_alike(one, side[0]) for side in sides for one in side)
-        if len(sizes) == len(names) and len(set(sizes)) > 1 and alike:
-            yield _predicted(pair, dict(others), (sides[0][0], sides[1][0]), (min(sizes), max(sizes)))
+        if len(sizes) == len(names) and len(set(sizes)) > 1:
+            sides = _sides([[rooflines[name, target] for name in names] for target in pair])
+            if sides is not None:
+                yield _predicted(pair, dict(others), sides, (min(sizes), max(sizes)))
 
 
-def _alike(one: Roofline, first: Roofline) -> bool:
-    """Whether two cells differ in nothing that moves a crossing: lengths within 2 %, the same model and place."""
-    near = math.isclose(one.input_tokens, first.input_tokens, rel_tol=0.02) and math.isclose(
-        one.output_tokens, first.output_tokens, rel_tol=0.02
+def _sides(sides: Sequence[Sequence[Roofline]]) -> tuple[Roofline, Roofline] | None:
+    """Baseline and candidate at the same, mean lengths; None where the cells are not alike."""
+    every = [one for side in sides for one in side]
+    lengths = [math.fsum(one.input_tokens for one in every) / len(every)]
+    lengths += [math.fsum(one.output_tokens for one in every) / len(every)]
+    if not all(_near(one.input_tokens, lengths[0]) and _near(one.output_tokens, lengths[1]) for one in every):
+        return None
+    if any(
+        (one.shape, one.gpu, one.gpus) != (side[0].shape, side[0].gpu, side[0].gpus) for side in sides for one in side
+    ):
+        return None
+    baseline, candidate = (
+        dataclasses.replace(side[0], input_tokens=round(lengths[0]), output_tokens=round(lengths[1])) for side in sides
     )
-    return near and (one.shape, one.gpu, one.gpus) == (first.shape, first.gpu, first.gpus)
+    return baseline, candidate
+
+
+def _near(length: float, mean: float) -> bool:
+    return abs(length - mean) <= ALIKE * mean
 
 
 def _predicted(
@@ -86,7 +103,8 @@ def _predicted(
         at_last=at_last,
         crossings=tuple((one.at, one.direction) for one in found),
         sentence=(
-            f"by the floors{where} {pair[1]} would serve requests {at_first:.2f} times as fast as {pair[0]} at batch "
-            f"size {span[0]} and {at_last:.2f} times at {span[1]}: {course}"
+            f"by their floors ({sides[0].input_tokens} tokens in, {sides[0].output_tokens} out{where}) {pair[1]} would "
+            f"be {at_first:.2f} times as fast as {pair[0]} at batch size {span[0]} and {at_last:.2f} times at "
+            f"{span[1]}: {course}"
         ),
     )

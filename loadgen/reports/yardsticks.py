@@ -17,6 +17,11 @@ from loadgen.reports.rows import DASH, axis_names, labels, number
 UNIFORM = (
     "Floors take the experts of a mixture as chosen uniformly and independently; docs/roofline.md says what follows."
 )
+LEGEND = (
+    "bandwidth, compute: what a decode step must move and do, over the TPOT. prefill: the floor of one prompt over the "
+    "TTFT, at concurrency 1. limit: the output tok/s that no schedule can pass."
+)
+RATE = "output_tok_s"
 SILENT = "* the concurrency or what was in flight: the server does not say which batches it ran"
 
 
@@ -50,9 +55,8 @@ FLOORS = (
     Column("floor", _decode(lambda held: number(held.floor_s, 1e3))),
     Column("bandwidth", _decode(lambda held: _share(held.bandwidth_share))),
     Column("compute", _decode(lambda held: _share(held.compute_share)), 1),
-    Column("TTFT ms", _prefill(lambda held: number(held.measured_s, 1e3)), 3),
-    Column("prefill floor", _prefill(lambda held: number(held.floor_s, 1e3)), 4),
-    Column("limit tok/s", lambda one: number(one.limit_tok_s), 5),
+    Column("prefill", _prefill(lambda held: _share(held.compute_share and held.floor_s / held.measured_s)), 3),
+    Column("limit tok/s", lambda one: number(one.limit_tok_s), 4),
     Column("of limit", lambda one: _share(one.limit_share), 2),
 )
 
@@ -63,12 +67,13 @@ MORE_FLOORS = (
     Column("output tok", lambda one: number(one.output_tokens)),
     *FLOORS[:5],
     Column("bound by", _decode(lambda held: held.bound)),
-    *FLOORS[5:7],
+    Column("TTFT ms", _prefill(lambda held: number(held.measured_s, 1e3))),
+    Column("prefill floor", _prefill(lambda held: number(held.floor_s, 1e3))),
     Column("prefill bandwidth", _prefill(lambda held: _share(held.bandwidth_share))),
     Column("prefill compute", _prefill(lambda held: _share(held.compute_share))),
     Column("output tok/s", lambda one: number(one.output_tok_s)),
     Column("predicted tok/s", lambda one: number(one.predicted_tok_s)),
-    *FLOORS[7:],
+    *FLOORS[6:],
 )
 
 NORMALISED = (
@@ -136,7 +141,8 @@ def floor_heading(report: RunReport) -> str:
 def floor_lines(report: RunReport) -> list[str]:
     """What the table of floors needs said beside it."""
     shown = _with_floor(report)
-    lines = [SILENT] if any("*" in _batch(one) for one in shown) else []
+    lines = [LEGEND] if shown else []
+    lines += [SILENT] if any("*" in _batch(one) for one in shown) else []
     return [*lines, *([UNIFORM] if any(one.experts for one in shown) else [])]
 
 
@@ -152,18 +158,17 @@ def predicted_lines(report: RunReport) -> list[str]:
 
 def predicted_rows(report: RunReport) -> list[list[str]]:
     """The ratio of the output tok/s at the floors beside the one that was measured, by cell; [] where none is known."""
-    rates = {(one.cell, one.target): one for one in report.floors.cells}
+    rates = {(one.cell, one.target): one.predicted_tok_s for one in report.floors.cells}
     table = []
     for comparison in report.comparisons:
         for cell in comparison.cells:
             before, after = rates.get((cell.cell, cell.baseline)), rates.get((cell.cell, cell.candidate))
-            if before and after and before.predicted_tok_s and after.predicted_tok_s:
-                measured = (
-                    after.output_tok_s / before.output_tok_s if before.output_tok_s and after.output_tok_s else None
-                )
-                ratio = after.predicted_tok_s / before.predicted_tok_s
-                table.append([cell.cell, f"{cell.candidate} / {cell.baseline}", f"{ratio:.3f}", number(measured)])
-    return [["cell", "targets", "output tok/s ratio at the floors", "measured"], *table] if table else []
+            if before and after:
+                same = cell.primary if cell.primary.measure == RATE else cell.secondary.get(RATE)
+                measured = same.ratio.value if same is not None and same.ratio is not None else None
+                names = f"{cell.candidate} / {cell.baseline}"
+                table.append([cell.cell, names, number(after / before), number(measured)])
+    return [["cell", "targets", "output tok/s at the floors", "measured"], *table] if table else []
 
 
 def mixture_lines(report: RunReport) -> list[str]:
