@@ -324,3 +324,14 @@ def test_the_interval_at_an_equal_batch_covers_about_as_often_as_it_says():
 def _noisy(rng: np.random.Generator) -> list[CellPairs]:
     noisy = Target(dense, noise=0.01), Target(power(100, 0.85), share=0.8, noise=0.01)
     return cells(*noisy, (8, 32, 128), rng=rng)
+
+
+def test_both_crossings_of_an_moe_are_found_at_equal_interactivity():
+    def moe(batch: float) -> float:
+        return dense(batch) * (0.8 + 0.06 * math.log(batch / 20) ** 2)
+
+    found = compared(cells(Target(dense), Target(moe), [2**i for i in range(10)]), "interactivity")
+    assert [one.direction for one in found.crossings] == ["falls behind", "overtakes"]
+    reach = math.sqrt(0.2 / 0.06)  # equal output at an equal speed is an equal batch
+    for one, batch in zip(found.crossings, (20 * math.exp(reach), 20 * math.exp(-reach)), strict=True):
+        assert one.at == pytest.approx(dense(batch) / batch, rel=0.1)
