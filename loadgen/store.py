@@ -12,6 +12,8 @@
         cells/<cell_id>/<target>/rep-001/attempt-1/
             requests-<host>-w0.jsonl   ticks.jsonl   latency.hlog   summary.json
         report.json  report.md
+    STORE/noise/<kind of machine>/<scenario>-<target>-<6 hex>.json
+                        what repeats of one thing differ by there; made by ``loadgen calibrate``
 
 A repeat is whole when its ``summary.json`` is there, because that is renamed into place last. Folders are 0700 and
 files 0600: prompts and replies are nobody else's business. Everything but the request lines can be rebuilt from them.
@@ -76,6 +78,13 @@ class Run:
     def server_folder(self, server: str) -> Path:
         """The folder of a server, made if it is not there."""
         return make_folder(self.folder / "servers" / server)
+
+    def described(self) -> dict[str, Any]:
+        """run.json, with every server that has a server.json: a run that was killed did not come to write them down."""
+        found = self.read("run.json")
+        paths = sorted(self.folder.glob("servers/*/server.json"))
+        servers = {path.parent.name: read_json(path) for path in paths}
+        return {**found, "servers": {**servers, **(found.get("servers") or {})}}
 
     def repeats(self) -> Iterator[Repeat]:
         """Every repeat that was begun."""
