@@ -6,7 +6,7 @@ In: files of the store. Out: one struct that every report renders. It reads what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,8 @@ import msgspec
 from loadgen.compare import compare
 from loadgen.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
+from loadgen.fairness import Kept, held, with_note
+from loadgen.fingerprint import Fingerprint, read_fingerprints
 from loadgen.floor import Floors, MeasuredCell
 from loadgen.judge import Judgement, judge
 from loadgen.mixture import Mixture
@@ -56,6 +58,10 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
         states = [summary.state for summary in self.summaries]
         return next((state for state in ("failed", "invalid", "ok") if state in states), "skipped")
 
+    def by_repeat(self, value: Callable[[Result], float | None]) -> tuple[float | None, ...]:
+        """Something of each repeat, None for one that is missing."""
+        return tuple(value(result) if result is not None else None for result in self.results)
+
     @property
     def valid(self) -> list[Summary]:
         """The summaries that may be averaged: an invalid one never is."""
@@ -97,6 +103,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     floors: Floors = Floors()
     normalised: Normalisation = Normalisation()
     mixtures: tuple[Mixture, ...] = ()
+    fingerprints: tuple[Fingerprint, ...] = ()
     warnings: tuple[Warned, ...]
     failures: tuple[str, ...]
     exit_code: int
@@ -104,14 +111,15 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
-    described = run.read("run.json")
+    described = run.described()
     plan = msgspec.convert(run.read("plan.json"), Plan)
     found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
     plain = [cell for cell in found if cell.routing is None]
     known = yardsticks(described, {cell.id: _measured(cell) for cell in plain}, contrasts(described["scenario"]))
     cells = tuple(_with_facts(plain, known))
     extra = tuple(cell for cell in found if cell.routing is not None)
-    compared = _comparisons(cells, described["scenario"], plan)
+    kept = Kept(described, plan, tuple(read_fingerprints(run)))
+    compared = _comparisons(cells, kept)
     if plan.until is not None:
         compared = [too_wide(plan.until, comparison) for comparison in compared]
     comparisons = tuple(_doubted(compared, described))
@@ -130,13 +138,15 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         floors=known.floors,
         normalised=known.normalised,
         mixtures=known.mixtures,
+        fingerprints=tuple(kept.fingerprints),
     )
 
 
 def so_far(run: Run, plan: Plan, cells: Sequence[PlannedCell]) -> list[Comparison]:
     """What is stored of these cells by now, compared. No repeat may be there yet."""
-    scenario = run.read("run.json")["scenario"]
-    return _comparisons(tuple(_cell(run, plan, cell, scenario) for cell in cells if not cell.routing), scenario, plan)
+    kept = Kept(run.described(), plan, read_fingerprints(run))
+    scenario = kept.described["scenario"]
+    return _comparisons(tuple(_cell(run, plan, cell, scenario) for cell in cells if not cell.routing), kept)
 
 
 def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) -> ReportCell:
@@ -176,16 +186,22 @@ def _result(run: Run, cell: str, target: str, rep: int) -> Result | None:
     return None
 
 
-def _comparisons(cells: tuple[ReportCell, ...], scenario: dict[str, Any], plan: Plan) -> list[Comparison]:
-    words = scenario.get("comparison") or {}
+def _comparisons(cells: tuple[ReportCell, ...], kept: Kept) -> list[Comparison]:
+    """Every contrast of the scenario. Its sides are held against each other by what is known of them first."""
+    words = kept.described["scenario"].get("comparison") or {}
+    declared = words.get("factor", ("model",))
     settings = Settings(
         primary=words.get("metric", "output_tok_s"),
         margins=words.get("margin") or {},
         axis=axis_of(cells),
-        scope=plan.scope,
-        sequential=plan.until is not None,
+        scope=kept.plan.scope,
+        sequential=kept.plan.until is not None,
     )
-    return [compare([pairs_of(cell, *pair) for cell in cells], settings) for pair in contrasts(scenario)]
+    found = []
+    for a, b in contrasts(kept.described["scenario"]):
+        pairs = [held(pairs_of(cell, a, b), kept.side(cell.id, a), kept.side(cell.id, b), declared) for cell in cells]
+        found.append(with_note(compare(pairs, settings), pairs, declared))
+    return found
 
 
 def _doubted(comparisons: list[Comparison], described: dict[str, Any]) -> Iterator[Comparison]:
@@ -217,14 +233,11 @@ def pairs_of(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
         candidate=candidate,
         baseline_repeats=[result.summary if result else None for result in sides[baseline].results],
         candidate_repeats=[result.summary if result else None for result in sides[candidate].results],
-        batch_seen=Sides(_batches(sides[baseline]), _batches(sides[candidate])),
+        batch_seen=Sides(*(sides[name].by_repeat(lambda one: one.seen.batch_seen) for name in (baseline, candidate))),
+        cached=Sides(*(sides[name].by_repeat(lambda one: one.cached_share) for name in (baseline, candidate))),
         gpus=(sides[baseline].gpus, sides[candidate].gpus),
         doubts=tuple(filter(None, (sides[baseline].routing, sides[candidate].routing))),
     )
-
-
-def _batches(target: TargetCell) -> tuple[float | None, ...]:
-    return tuple(result.seen.batch_seen if result else None for result in target.results)
 
 
 def _routing(

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from loadgen import gates
-from loadgen.comparison import CellPairs, Sides
+from loadgen.comparison import CellPairs, Comparison, Sides
 from loadgen.facts import FOUND, facts_of, scenario_of, starts_of
 from loadgen.fingerprint import Fingerprint, key_of
 from loadgen.plan import Plan
@@ -77,6 +77,12 @@ def note(declared: Sequence[str], found: Sequence[str]) -> str:
     return f"Declared to differ: {', '.join(declared) or 'nothing'}. Also different: {rest}."
 
 
+def with_note(comparison: Comparison, pairs: Sequence[CellPairs], declared: Sequence[str]) -> Comparison:
+    """The comparison of these pairs with the `note` on what was found before it."""
+    said = note(declared, [text for one in pairs for text in one.differences])
+    return msgspec.structs.replace(comparison, notes=(said, *comparison.notes))
+
+
 # Both sides -----------------------------------------------------------------------------------------------------------
 
 
@@ -92,15 +98,21 @@ class Side:
         return replace(self, facts={**self.facts, "target": name})
 
 
-def side_of(
-    described: Mapping[str, Any], plan: Plan, fingerprints: Sequence[Fingerprint], cell: str, target: str
-) -> Side:
-    """A target in a cell of a run, whose run.json and fingerprints are given as a whole."""
-    key = key_of(scenario_of(described, plan, cell), target)
-    own = [found for found in fingerprints if (found.target, found.key) == (target, key)]
-    starts = starts_of(plan, cell, target, [found.server for found in own if found.server is not None])
-    taken = tuple(found for found in own if found.server is None or found.server in starts)
-    return Side(facts_of(described, plan, cell, target), taken)
+@dataclass(frozen=True)
+class Kept:
+    """What a run kept of its targets besides their results: run.json, the plan, all fingerprints."""
+
+    described: Mapping[str, Any]
+    plan: Plan
+    fingerprints: Sequence[Fingerprint] = ()
+
+    def side(self, cell: str, target: str) -> Side:
+        """A target in a cell."""
+        key = key_of(scenario_of(self.described, self.plan, cell), target)
+        own = [found for found in self.fingerprints if (found.target, found.key) == (target, key)]
+        starts = starts_of(self.plan, cell, target, [found.server for found in own if found.server is not None])
+        taken = tuple(found for found in own if found.server is None or found.server in starts)
+        return Side(facts_of(self.described, self.plan, cell, target), taken)
 
 
 def held(pairs: CellPairs, baseline: Side, candidate: Side, declared: Sequence[str]) -> CellPairs:

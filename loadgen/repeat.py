@@ -78,6 +78,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False
     energy_j: float | None = None
 
+    @property
+    def cached_share(self) -> float | None:
+        """The share of prompt tokens that came from a prefix cache: by the replies, else by the engine's page."""
+        seen = self.seen
+        if self.summary.cached_share is not None or not seen.prompt_tokens or seen.cached_tokens is None:
+            return self.summary.cached_share
+        return seen.cached_tokens / seen.prompt_tokens
+
 
 def run_repeat(
     fleet: Fleet,
