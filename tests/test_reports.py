@@ -8,19 +8,22 @@ from typing import Any
 
 import msgspec
 import pytest
+from model_configs import QWEN2_57B, QWEN15_32B
 
 from loadgen.assemble import RunReport, assemble
 from loadgen.plan import make_plan
 from loadgen.record import Record
 from loadgen.repeat import Result
 from loadgen.reports import json as json_report
-from loadgen.reports import markdown, rows, text
+from loadgen.reports import markdown, rows, text, yardsticks
 from loadgen.scenario import expand, public_dict
 from loadgen.scenario import load as load_scenario
+from loadgen.served import serving
 from loadgen.store import Run, create_run, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Window
 
+GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = "<img src=x onerror=alert(1)>|\u001b[31m"
 SCENARIO = (
     "schema: loadgen/v1\nname: made_up\n"
@@ -61,12 +64,10 @@ def write_repeat(run: Run, cell: str, target: str, rep: int, speed: float) -> No
     write_json(folder / "summary.json", result)
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
+def made(folder: Path, scenario_text: str = SCENARIO) -> RunReport:
     """Two targets at two concurrencies, three repeats; moe decodes 1.5 times as fast, and fails now and then at 4."""
-    folder = tmp_path_factory.mktemp("report")
     path = folder / "made_up.yaml"
-    path.write_text(SCENARIO)
+    path.write_text(scenario_text)
     scenario = load_scenario(path).scenario
     run = create_run(folder / "store", "made_up")
     write_json(run.folder / "plan.json", make_plan(scenario, expand(scenario)))
@@ -76,7 +77,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
         {
             "run": run.id, "status": "complete", "started": "a", "ended": "b", "scenario": public_dict(scenario),
             "seed": 1, "versions": {"loadgen": "0"}, "machine": machine, "profile": None, "profile_reason": "",
-            "failures": [],
+            "served": serving(expand(scenario), folder), "failures": [],
         },
     )  # fmt: skip
     for cell in ("concurrency=1", "concurrency=4"):
@@ -84,6 +85,23 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
             write_repeat(run, cell, "dense", rep, 1.0 + rep / 1000)
             write_repeat(run, cell, "moe", rep, 1.5)
     return assemble(run)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
+    """Two endpoints of which nothing is known."""
+    return made(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
+    """The same with their models, GPUs and prices; moe is asked with random words."""
+    folder = tmp_path_factory.mktemp("known")
+    (folder / "d.json").write_text(json.dumps(QWEN15_32B))
+    (folder / "m.json").write_text(json.dumps(QWEN2_57B))
+    text = SCENARIO.replace("model: d", "model: d, config: d.json, gpu: h200, gpus: 2, price_per_hour: 7.5")
+    text = text.replace("model: m", "model: m, config: m.json, gpu: h200, gpus: 4, price_per_hour: 15")
+    return made(folder, text.replace("prompts: natural", "prompts: synthetic, kind: words, words: 15"))
 
 
 def test_a_value_is_the_mean_over_the_repeats(report: RunReport) -> None:
@@ -176,3 +194,79 @@ def test_a_run_without_repeats_has_a_report_that_says_skipped(tmp_path: Path) ->
     empty = assemble(run)
     assert empty.exit_code == 6
     assert text.render(empty).count("SKIPPED") == 4
+
+
+# -- floors, rates by what they took, mixtures ----------------------------------------------------------------------
+
+
+def test_what_is_known_of_no_target_is_in_no_table(report: RunReport) -> None:
+    shown = text.render(report, 100)
+    assert "Against the floor" not in shown
+    assert "by their floors" not in shown
+    assert "Normalised" not in shown
+    page = markdown.render(report)
+    assert "dense: no config.json of dense's model is at hand" in page
+    assert "## Normalised" not in page
+
+
+def test_the_terminal_shows_of_the_rates_what_tells_targets_apart(known: RunReport) -> None:
+    heads = [column.head for column in yardsticks.normalised_columns(known)]
+    assert heads == ["per GPU", "per B active", "per B", "per GB of weights", "price per M tok"]
+    alike = [
+        msgspec.structs.replace(one, gpus=1, parameters=10, active_parameters=10, weight_bytes=20.0)
+        for one in known.normalised.cells
+    ]
+    same = msgspec.structs.replace(known, normalised=msgspec.structs.replace(known.normalised, cells=tuple(alike)))
+    assert [column.head for column in yardsticks.normalised_columns(same)] == ["price per M tok"]
+
+
+def test_markdown_has_every_column_of_floors_and_rates(known: RunReport) -> None:
+    page = markdown.render(known)
+    for heading, columns in (("Against the floor", "MORE_FLOORS"), ("Normalised", "MORE_NORMALISED")):
+        part = page.split(f"## {heading}")[1].split("\n## ")[0]
+        head = next(line for line in part.splitlines() if line.startswith("|"))
+        assert [word.strip() for word in head.strip("|").split("|")][2:] == [
+            column.head for column in getattr(yardsticks, columns)
+        ]
+        assert sum(line.startswith(("| 1 |", "| 4 |")) for line in part.splitlines()) == 4
+
+
+def test_a_batch_that_the_server_did_not_say_has_a_star(known: RunReport) -> None:
+    table = yardsticks.floor_rows(known, yardsticks.FLOORS)
+    assert [row[table[0].index("batch")] for row in table[1:]] == ["1.000*", "1.000*", "4.000*", "4.000*"]
+    assert yardsticks.SILENT in yardsticks.floor_lines(known)
+
+
+def test_a_verdict_on_a_mixture_carries_the_doubt_of_its_prompts(known: RunReport) -> None:
+    lines = rows.warning_lines(known)
+    assert any("moe is a mixture of experts" in line and "random words" in line for line in lines)
+    assert any(
+        line.startswith("moe chooses 8 of 64 experts a token: random words, ")
+        for line in yardsticks.mixture_lines(known)
+    )
+
+
+def test_a_target_that_is_faster_than_its_floor_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_text(json.dumps(QWEN15_32B))
+    found = made(tmp_path, SCENARIO.replace("model: d", "model: d, config: d.json, gpu: l40s"))
+    warned = [line for line in rows.warning_lines(found) if line.startswith("dense is faster than its floor")]
+    assert len(warned) == 1
+    assert "1 x L40S: TPOT 9.98 ms, floor 7" in warned[0]
+    assert warned[0].endswith("(2 cells, first concurrency=1, dense)")
+
+
+def test_json_has_floors_rates_and_mixtures_with_versions(known: RunReport) -> None:
+    found = json.loads(json_report.render(known))
+    assert (found["floors"]["v"], found["normalised"]["v"]) == (1, 1)
+    assert found["floors"]["cells"][0]["decode"]["bound"] == "bandwidth"
+    assert found["normalised"]["cells"][0]["energy_j"] is None
+    assert [one["target"] for one in found["mixtures"]] == ["moe"]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_report_down_to_its_objectives_is_as_it_was(known: RunReport, width: int, tmp_path: Path) -> None:
+    """80 columns are a terminal's, 160 a pipe's."""
+    golden, found = GOLDEN / f"report-{width}.txt", tmp_path / f"report-{width}.txt"
+    found.write_text(text.render(known, width).partition("Objectives")[0])
+    assert found.read_text() == golden.read_text(), f"if {found} is better, copy it over {golden}"
+    assert max(map(len, found.read_text().splitlines())) <= width
