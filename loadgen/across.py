@@ -17,7 +17,6 @@ from loadgen.assemble import ReportCell, RunReport, TargetCell, Warned, axis_of,
 from loadgen.compare import compare
 from loadgen.comparison import Comparison, Settings
 from loadgen.errors import EXIT_INVALID, EXIT_OK, UsageError
-from loadgen.facts import facts_of
 from loadgen.matching import Asked, Of, pairs_of_cells, pairs_of_sides
 from loadgen.noise import Noise, doubted, remembered
 from loadgen.scenario.factors import FACTORS
@@ -93,16 +92,14 @@ def _compared(
     made, doubts = [], list(_doubts(baseline, candidate, cells))
     differing: list[str] = []
     for cell, (before, after) in zip(cells, matched, strict=True):
-        facts = (_facts(baseline, before), _facts(candidate, after))
-        _check_factors(asked.factor or (), facts)
-        found = fairness.differences(*facts, declared)
-        differing += found
-        doubts += fairness.doubts(*facts, declared)
-        pairs = pairs_of(cell, baseline.name, candidate.name)
-        made.append(msgspec.structs.replace(pairs, paired=paired, differences=(*pairs.differences, *found)))
+        sides = (_held(baseline, before), _held(candidate, after))
+        _check_factors(asked.factor or (), [side.facts for side in sides])
+        differing += fairness.differences(sides[0].facts, sides[1].facts, declared)
+        pairs = msgspec.structs.replace(pairs_of(cell, baseline.name, candidate.name), paired=paired)
+        made.append(fairness.held(pairs, *sides, declared))
     settings = _settings(baseline, candidate, asked, cells)
     comparison = compare(made, settings)
-    notes += [fairness.note(declared, list(dict.fromkeys(differing))), *_how_to_declare(differing)]
+    notes += [fairness.note(declared, [text for one in made for text in one.differences]), *_how_to_declare(differing)]
     comparison = msgspec.structs.replace(comparison, doubts=(*comparison.doubts, *dict.fromkeys(doubts)))
     if noise is not None:
         comparison = doubted(comparison, dict(_noise(baseline, candidate, comparison.primary, noise)))
@@ -149,9 +146,9 @@ def _declared(baseline: Of, candidate: Of, asked: Asked) -> tuple[str, ...]:
     return tuple(words.get("factor", ("model",)))
 
 
-def _facts(side: Of, cell: ReportCell) -> dict[str, str]:
-    facts = facts_of(side.report.run, side.report.plan, cell.id, side.target)
-    return {**facts, "target": side.name}
+def _held(side: Of, cell: ReportCell) -> fairness.Side:
+    kept = fairness.Kept(side.report.run, side.report.plan, side.report.fingerprints)
+    return kept.side(cell.id, side.target).named(side.name)
 
 
 def _check_factors(declared: Sequence[str], facts: Sequence[Mapping[str, str]]) -> None:

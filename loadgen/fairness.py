@@ -59,10 +59,13 @@ def differences(baseline: Mapping[str, str], candidate: Mapping[str, str], decla
 def doubts(baseline: Mapping[str, str], candidate: Mapping[str, str], declared: Sequence[str]) -> tuple[Doubt, ...]:
     """What may differ: values that are not known of a side, and what two instances of one thing differ in."""
     found = []
-    for side, other in ((baseline, candidate), (candidate, baseline)):
-        if names := _unknown(side, other, declared):
-            text = f"Not known of {_name(side)}: {', '.join(names)}; undeclared, it may differ."
-            found.append(Doubt("unknown_factor", text))
+    unknown = {
+        _name(side): ", ".join(_unknown(side, other, declared))
+        for side, other in ((baseline, candidate), (candidate, baseline))
+    }
+    for names in dict.fromkeys(filter(None, unknown.values())):
+        sides = " and ".join(side for side, theirs in unknown.items() if theirs == names)
+        found.append(Doubt("unknown_factor", f"Not known of {sides}: {names}. What is not declared may differ there."))
     alike = all(name in MINOR for name, _, _ in _unequal(baseline, candidate, ()))
     for name, a, b in _unequal(baseline, candidate, declared):
         if name in MINOR and a and b and not (name == "kv_tokens" and (not alike or _near(a, b))):
