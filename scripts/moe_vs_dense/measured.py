@@ -1,18 +1,13 @@
-"""The figures of the page: means with intervals by target and cell, and what the roofline predicts for the same."""
+"""The figures of the page: means with intervals by target and cell, and the roofline of each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loadgen import roofline
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.errors import UsageError
+from loadgen.floor import AgainstFloor
 from loadgen.metrics import Measure, measure
-from loadgen.model_config import shape_of
-from loadgen.roofline import Roofline
-from loadgen.served import stored
 from loadgen.statistics import mean_interval
 
 
@@ -74,53 +69,16 @@ def at(cell: ReportCell, axis: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-def floor_of(report: RunReport, cell: ReportCell, target: TargetCell) -> Roofline | None:
-    """The roofline of a target at the lengths that were measured; None where model, GPU or lengths are not known."""
-    serving, gpus = stored(report.run), report.run["machine"]["gpus"]
-    served = serving.of(cell.id, target.target)
-    lengths = [mean_of(target, Measure(name, "mean")) for name in ("in_tok", "out_tok")]
-    if served is None or served.config is None or not gpus or None in lengths:
+def floor_of(report: RunReport, cell: str, target: str) -> AgainstFloor:
+    """A target in a cell against its roofline; its fields are None where the roofline is not known."""
+    found = (one for one in report.floors.cells if (one.cell, one.target) == (cell, target))
+    return next(found, AgainstFloor(cell=cell, target=target))
+
+
+def predicted(what: Measure, floor: AgainstFloor) -> float | None:
+    """A rate at the roofline, prefill and decoding one after the other; None for what is no rate of tokens."""
+    if floor.predicted_tok_s is None or not floor.output_tokens:
         return None
-    try:
-        gpu = roofline.gpu(gpus[0]["name"].removeprefix("NVIDIA ").split()[0])
-        shape = shape_of(serving.configs[served.config], served.name)
-    except UsageError:
-        return None
-    tokens = [round(length.value) for length in lengths if length]
-    count = served.gpu_count(gpus) or 1
-    return Roofline(shape=shape, gpu=gpu, gpus=count, input_tokens=tokens[0], output_tokens=tokens[1])
-
-
-def predicted(what: Measure, one: Roofline | None, batch: float | None) -> float | None:
-    """The roofline's value of a measure at a batch size, each phase at its floor; None where it has none."""
-    if one is None or batch is None:
-        return None
-    per_request = {"output_tok_s": one.output_tokens, "total_tok_s": one.input_tokens + one.output_tokens}
-    tokens = per_request.get(what.metric)
-    return None if tokens is None else one.output_tok_s(batch) / one.output_tokens * tokens
-
-
-def crossings_predicted(report: RunReport) -> Iterator[str]:
-    """The roofline's crossings between the smallest and the largest value of the axis, by measure."""
-    axis, sides = axis_of(report), _sides(report)
-    if axis != "concurrency" or sides is None:
-        return
-    places = [int(place) for cell in report.cells if (place := at(cell, axis))]
-    if len(places) < 2:
-        return
-    found = list(roofline.crossings(*sides, places))
-    for name in roofline.MEASURES:
-        told = [f"{one.direction} at {one.at:.0f}" for one in found if one.measure == name]
-        yield f"by the least time of a {name}: {', '.join(told) or f'no crossing in {min(places)}..{max(places)}'}"
-
-
-def _sides(report: RunReport) -> tuple[Roofline, Roofline] | None:
-    """Baseline and candidate of the run's comparison, in its last cell."""
-    for comparison in report.comparisons:
-        cell = report.cells[-1]
-        targets = {target.target: target for target in cell.targets}
-        one, other = (comparison.cells[-1].baseline, comparison.cells[-1].candidate) if comparison.cells else ("", "")
-        floors = [floor_of(report, cell, targets[name]) for name in (one, other) if name in targets]
-        if len(floors) == 2 and floors[0] and floors[1]:
-            return floors[0], floors[1]
-    return None
+    tokens = {"output_tok_s": floor.output_tokens, "total_tok_s": floor.output_tokens + (floor.input_tokens or 0)}
+    found = tokens.get(what.metric)
+    return None if found is None else floor.predicted_tok_s * found / floor.output_tokens

@@ -11,7 +11,7 @@ from typing import Any
 
 from chart import Chart, Point, Series, svg
 from kept import Kept
-from measured import Mean, at, axis_of, batch_seen, crossings_predicted, floor_of, mean_of, number, predicted, primary
+from measured import Mean, at, axis_of, batch_seen, floor_of, mean_of, number, predicted, primary
 from published import published
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
@@ -32,7 +32,8 @@ This page is rendered from the runs in `docs/data` by `scripts/render-moe-vs-den
 the published figures and the prose. A value is the geometric mean over the repeats with its 95 % t interval in
 brackets. A ratio is MoE / dense over pairs of repeats. *Batch* is what the server says it ran. *Roofline* is what the
 sizes of the model and the GPU allow at that batch, prefill and decoding one after the other; an engine that mixes the
-two may pass it ([roofline.md](roofline.md)). A *predicted* ratio is that of both rooflines at the concurrency.
+two may pass it ([roofline.md](roofline.md)). *Bandwidth* is the share of the memory's bandwidth that decoding reached
+by its mean TPOT. A *predicted* ratio is that of both rooflines.
 """
 
 
@@ -139,12 +140,13 @@ def _command(report: RunReport) -> list[str]:
 
 def _table(report: RunReport) -> Iterator[list[str]]:
     what, axis = primary(report), axis_of(report)
-    head = [what.label, "requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", "roofline", "of it", "state"]
+    head = [what.label, "requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", "roofline", "of it", "bandwidth", "state"]
     yield [axis or "cell", "target", *head]
     for cell in report.cells:
         for target in cell.targets:
             found = mean_of(target, what)
-            floor = predicted(what, floor_of(report, cell, target), _batch(cell, target))
+            against = floor_of(report, cell.id, target.target)
+            floor = predicted(what, against)
             yield [
                 str(cell.axes.get(axis or "", cell.id)),
                 target.target,
@@ -155,6 +157,7 @@ def _table(report: RunReport) -> Iterator[list[str]]:
                 rows.DASH if (seen := batch_seen(target)) is None else number(seen.value, 3),
                 rows.DASH if floor is None else number(floor),
                 rows.DASH if floor is None or found is None else f"{found.value / floor * 100:.0f} %",
+                rows.DASH if against.decode is None else f"{against.decode.bandwidth_share * 100:.0f} %",
                 target.state if target.state == "ok" else target.state.upper(),
             ]
 
@@ -203,20 +206,16 @@ def _ratio(ratio: Any) -> str:
 
 
 def _ratio_predicted(report: RunReport, compared: ComparedCell) -> float | None:
-    """The ratio of the floors at the cell's concurrency: what could be said before anything was run."""
-    cell = next(cell for cell in report.cells if cell.id == compared.cell)
-    sides = {target.target: target for target in cell.targets}
-    batch, what = at(cell, "concurrency"), primary(report)
-    values = [
-        predicted(what, floor_of(report, cell, sides[name]), batch) for name in (compared.baseline, compared.candidate)
-    ]
-    return None if None in values else values[1] / values[0]  # type: ignore[operator]
+    """The ratio of the rooflines at the batches that both servers ran."""
+    what, sides = primary(report), (compared.baseline, compared.candidate)
+    before, after = (predicted(what, floor_of(report, compared.cell, name)) for name in sides)
+    return after / before if before and after else None
 
 
 def _crossings(report: RunReport) -> Iterator[str]:
     for comparison in report.comparisons:
         yield from (one.sentence for one in comparison.crossings if one.measure in (comparison.primary, "p50 tpot_s"))
-    yield from (f"predicted, {text}" for text in crossings_predicted(report))
+    yield from (one.sentence for one in report.floors.predicted)
 
 
 def _doubts(run: Kept) -> Iterator[str]:
@@ -244,7 +243,7 @@ def _rate_chart(run: Kept) -> Chart:
             if target.state != "ok" or found is None or batch is None:
                 continue
             measured.append(Point(batch, found.value, *(found.interval or (None, None))))
-            floor = predicted(what, floor_of(report, cell, target), batch)
+            floor = predicted(what, floor_of(report, cell.id, name))
             floors += [] if floor is None else [Point(batch, floor)]
         series += [Series(name, measured, colour), Series(f"{name}, roofline", floors, colour, predicted=True)]
     return Chart(f"{run.name}: {what.label} by the batch that the server ran", "batch", what.label, series)
