@@ -19,8 +19,8 @@ from typing import Any
 
 from loadgen.errors import UsageError
 from loadgen.importing.aiperf_requests import TOOL, records_of, window_of
-from loadgen.importing.fields import Fields, parse, read_bytes, tokens
-from loadgen.importing.measured import Measured, Origin, distribution, from_figures, target_of
+from loadgen.importing.fields import Fields, parse, read_bytes, seconds, tokens
+from loadgen.importing.measured import Measured, Origin, distribution, from_figures, load_of, target_of
 from loadgen.summary import Context, Distribution, Doubt, Summary, Window
 
 AGGREGATE, REQUESTS = "_aiperf.json", ".jsonl"
@@ -32,9 +32,9 @@ DEFINITIONS: Mapping[str, str] = MappingProxyType(
         "e2e_s": "Request latency: from before the connection is opened to the last event with content.",
         "tpot_s": "ITL: (request latency - TTFT) / (output tokens - 1), or less what the first chunk held.",
         "chunk_gap_s": "ICL: time between two events with content.",
-        "request_rps": "Valid requests / time from the first send to the last content.",
-        "output_tok_s": "Output tokens of valid requests / that time; by its tokenizer, unless told otherwise.",
-        "total_tok_s": "Prompt and output tokens of valid requests / that time.",
+        "request_rps": "Valid requests / length of the phase, from before the first send to after the last reply.",
+        "output_tok_s": "Output tokens of valid requests / that length; by its tokenizer, unless told otherwise.",
+        "total_tok_s": "Prompt and output tokens of valid requests / that length.",
     }
 )
 """The tool's own, by our names."""
@@ -75,7 +75,8 @@ def read(aggregate: Path, lines: Path) -> Measured:
     version, schema = fields.get("aiperf_version", str), fields.get("schema_version", str)
     axes, load, target = _configured(fields.object("input_config"))
     detailed = lines.exists() and lines.stat().st_size > 0
-    window = window_of(lines) if detailed else Window(0.0, max(_average(fields, "benchmark_duration") or 0.0, 1e-3))
+    length = _length(fields)
+    window = window_of(lines, length) if detailed else Window(0.0, max(length, 1e-3))
     context = Context(
         concurrency=axes.get("concurrency"),
         stream=target.pop("stream", True),
@@ -107,7 +108,7 @@ def _configured(config: Fields) -> tuple[dict[str, Any], dict[str, Any], dict[st
         phase = phases[-1]
         rate, concurrency = phase.get("rate", float), phase.get("concurrency", int)
         axes = {"rate_rps": rate} if rate else {"concurrency": concurrency} if concurrency else {}
-        load = {**axes, "kind": phase.get("type", str), "requests": phase.get("requests", int)}
+        load = {**load_of(axes, phase.get("type", str)), "requests": phase.get("requests", int)}
     endpoint = config.object("endpoint")
     names = [one.get("name", str) for one in config.object("models").objects("items")]
     urls = endpoint.get("urls", list[str])
@@ -117,6 +118,13 @@ def _configured(config: Fields) -> tuple[dict[str, Any], dict[str, Any], dict[st
 
 def _counts_by_server(fields: Fields) -> bool:
     return bool(fields.object("input_config").object("endpoint").get("use_server_token_count", bool))
+
+
+def _length(fields: Fields) -> float:
+    """What AIPerf divides by, in seconds: the phase, which lasts from before the first send to after the last reply."""
+    count, rate = _average(fields, "request_count"), _average(fields, "request_throughput")
+    length = count / rate if count and rate else _average(fields, "benchmark_duration")
+    return seconds(length, f"{fields.where}: benchmark_duration") or 0.0
 
 
 def _average(fields: Fields, name: str) -> float | None:
@@ -144,10 +152,12 @@ def _summary(fields: Fields, window: Window, context: Context) -> Summary:
 
 def _doubts(fields: Fields, detailed: bool) -> Iterator[Doubt]:
     version = fields.get("aiperf_version", str)
+    longest = fields.object("http_req_connecting").get("max", float)
+    connecting = f" (up to {longest:.3g} ms here)" if longest else ""
     yield Doubt(
         "imported",
         f"Measured by AIPerf {version or '(version unknown)'}, not by loadgen: its client stamps events when it gets "
-        "to read them, and opening the connection is part of its TTFT.",
+        f"to read them, and opening the connection is part of its TTFT{connecting}.",
     )
     usage, counted = _average(fields, "total_usage_completion_tokens"), _average(fields, "total_osl")
     by = "the server's usage where a reply had it, else AIPerf's tokenizer" if detailed else "AIPerf's own count"

@@ -71,8 +71,9 @@ def _lines(path: Path) -> Iterator[tuple[Line, str]]:
                     raise UsageError(f"{path}:{number} is no request of AIPerf: {error}") from error
 
 
-def window_of(lines: Path) -> Window:
-    """From the first send of a measured request to the end of the last one, in seconds from the first send of all."""
+def window_of(lines: Path, length: float) -> Window:
+    """From the first send of a measured request, in seconds from the first send of all: as long as AIPerf says, and
+    to the end of the last request at least."""
     first = min((line.metadata.request_start_ns for line, _ in _lines(lines)), default=0)
     begin, end = None, first
     for line, _ in _lines(lines):
@@ -80,7 +81,7 @@ def window_of(lines: Path) -> Window:
             begin = min(begin or line.metadata.request_start_ns, line.metadata.request_start_ns)
             end = max(end, line.metadata.request_end_ns)
     w0 = ((begin or first) - first) / 1e9
-    return Window(w0, max((end - first) / 1e9, w0 + 1e-3))
+    return Window(w0, max((end - first) / 1e9, w0 + length, w0 + 1e-3))
 
 
 def records_of(lines: Path, by_server: bool) -> Iterator[Record]:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from loadgen.importing.fields import Fields, seconds, tokens
-from loadgen.importing.measured import Measured, Origin, distribution, from_figures, status_of, target_of
+from loadgen.importing.measured import Measured, Origin, distribution, from_figures, load_of, status_of, target_of
 from loadgen.metrics import tpot
 from loadgen.record import Record
 from loadgen.summary import Context, Distribution, Doubt, Summary, Window
@@ -92,7 +92,7 @@ def _measured(fields: Fields, origin: Origin) -> Measured:
         source=fields.where,
         axes=axes,
         target=target_of(*(backend.get(name, str) for name in ("model", "target", "request_format"))),
-        load={**axes, "kind": strategy.get("type_", str)},
+        load=load_of(axes, strategy.get("type_", str)),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(zero, 0.0), 2.0**40))),
         window=window,
         context=context,
@@ -129,7 +129,7 @@ def _records(requests: Mapping[str, list[Fields]], zero: float, window: Window, 
     for group, found in requests.items():
         for one in found:
             record = _record(seq, one, zero, open_loop, group)
-            record.phase = "warmup" if (record.t_send or record.t_sched) < window.w0 else "measure"
+            record.phase = "warmup" if record.t_send is not None and record.t_send < window.w0 else "measure"
             yield record
             seq += 1
 

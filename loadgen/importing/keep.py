@@ -158,6 +158,7 @@ def _description(run: Run, paths: Sequence[Path], found: Sequence[Measured], nam
                 **{key: value for key, value in first.load.items() if value is not None},
                 "driver": first.origin.tool,
             },
+            "workload": {"stream": first.context.stream},
             "repeats": max(sum(one.axes == other.axes for other in found) for one in found),
             "objectives": [],
             "comparison": None,

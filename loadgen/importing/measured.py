@@ -173,6 +173,12 @@ def target_of(model: str | None, endpoint: str | None, protocol: str | None) -> 
     return {"model": model, "endpoint": endpoint if known else None, "backend": backend}
 
 
+def load_of(axes: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+    """The load by the words of a scenario; ``kind`` is the tool's word for how requests arrive."""
+    arrival = {"async": "constant"}.get(kind or "", kind)
+    return {**axes, **({"arrival": arrival} if arrival in ("constant", "gamma") and "rate_rps" in axes else {})}
+
+
 def status_of(error: str, code: int | None = None) -> str:
     """Our name for a failure that a tool tells of in words of its own; ``http_error`` where they fit nothing else."""
     if code is not None:

@@ -71,7 +71,7 @@ def _measured(fields: Fields) -> Measured:
         source=fields.where,
         axes=axes,
         target=target_of(fields.need("model_id", str), None, fields.get("backend", str)),
-        load={**axes, "requests": fields.get("num_prompts", int), "burstiness": fields.get("burstiness", float)},
+        load={**axes, **_arrival(fields), "requests": fields.get("num_prompts", int)},
         started=_started(fields, duration),
         window=window,
         context=context,
@@ -85,8 +85,15 @@ def _axes(fields: Fields) -> dict[str, Any]:
     """Closed loop: concurrency. Open loop: the rate, and the cap if there was one. Neither: a burst of all prompts."""
     rate, cap = fields.get("request_rate", float | str), fields.get("max_concurrency", int)  # type: ignore[arg-type]
     if isinstance(rate, float | int):
-        return {"rate_rps": float(rate)} | ({"max_in_flight": cap} if cap else {})
+        return {"rate_rps": float(rate)} | ({"max_concurrency": cap} if cap else {})
     return {"concurrency": cap} if cap else {"burst": fields.get("num_prompts", int)}
+
+
+def _arrival(fields: Fields) -> dict[str, Any]:
+    """Gamma arrivals in our words: its burstiness is the shape of the distribution, ours the coefficient of variation.
+    A shape of 1, its default, is Poisson's process."""
+    shape = fields.get("burstiness", float)
+    return {} if shape is None or shape <= 0 or shape == 1 else {"arrival": "gamma", "burstiness": shape**-0.5}
 
 
 def _started(fields: Fields, duration: float) -> str:
@@ -161,8 +168,9 @@ def _summary(fields: Fields, window: Window, context: Context) -> Any:
 def _distributions(fields: Fields, ok: int) -> dict[str, Distribution]:
     found = {}
     for ours, theirs in _METRICS.items():
-        values = {name: fields.get(f"{word}_{theirs}_ms", float) for word, name in _STATISTICS.items()}
-        if values["mean"] is not None:
+        said = {word: fields.get(f"{word}_{theirs}_ms", float) for word in _STATISTICS}
+        values = {_STATISTICS[word]: value for word, value in said.items() if value is not None}
+        if "mean" in values:
             found[ours] = distribution(ok, values, 1e-3)
     latencies = [value for value in fields.get("latencies", list[float]) or [] if value > 0]
     if "e2e_s" not in found and len(latencies) == ok > 0:  # without --save-detailed they are left in, of failures as 0
