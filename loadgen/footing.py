@@ -21,6 +21,11 @@ from loadgen.precision import PRECISIONS, Precision
 from loadgen.roofline import Gpu, gpu
 from loadgen.served import Served, Serving
 
+MOST = 10**12
+"""The largest whole number in a config that is believed; some write the lack of a limit as a large one."""
+
+MOST_LAYERS = 10_000
+
 _NVML: Mapping[str, str] = MappingProxyType(
     {
         "NVIDIA H200": "h200",
@@ -116,9 +121,11 @@ def footing(serving: Serving, described: Mapping[str, Any], cell: str, target: s
 
 def _shape(serving: Serving, served: Served, target: str) -> tuple[ModelShape | None, str | None]:
     """The model's sizes in the precision that it is served in, or why they are not known."""
-    if served.config is None or served.config >= len(serving.configs):
+    if served.config is None or not 0 <= served.config < len(serving.configs):
         return None, f"no config.json of {target}'s model is at hand; name one with targets.{target}.config"
     fields = serving.configs[served.config]
+    if not _sensible(fields):
+        return None, f"the config.json of {target}'s model has sizes that no model has"
     try:
         precision = _precision(served.options.get("quantization"), fields)
         shape = shape_of(fields, served.name, place=f"config.json of {target}", precision=precision)
@@ -127,6 +134,15 @@ def _shape(serving: Serving, served: Served, target: str) -> tuple[ModelShape | 
     bits = _kv_bits(served.options.get("kv_dtype"))
     attention = dataclasses.replace(shape.attention, kv_values=shape.attention.kv_values * bits // 16)
     return dataclasses.replace(shape, attention=attention), None
+
+
+def _sensible(fields: Mapping[str, Any]) -> bool:
+    """False for a config whose sizes would take for ever to add up, or are no floating-point numbers any more."""
+    nested = fields.get("text_config")
+    sizes = {**fields, **(nested if isinstance(nested, dict) else {})}
+    layers = sizes.get("num_hidden_layers")
+    whole = [value for value in sizes.values() if isinstance(value, int)]
+    return max(map(abs, whole), default=0) <= MOST and (not isinstance(layers, int) or layers <= MOST_LAYERS)
 
 
 def _precision(quantization: Any, fields: Mapping[str, Any]) -> Precision | None:

@@ -2,8 +2,8 @@
 
 In: what a run kept of its targets. Out: a `Mixture` for each target that has routed experts, in a sentence, and the
 doubt that a comparison with it carries where its router saw tokens made of chance, or has weights made of chance.
-A router sends tokens where they belong. Random tokens belong nowhere, and a random router spreads them more evenly than
-a trained one: a step then reads other experts, and other numbers of them, than one in service would.
+A router sends tokens where they belong. Random tokens belong nowhere, and a random router has learned nothing: a step
+then reads other experts, and other numbers of them, than one in service would.
 """
 
 from __future__ import annotations

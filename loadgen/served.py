@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
 from loadgen.launch.models import hub_cache, model_revision
 from loadgen.scenario import Cell, MadeModel, Target, Workload
@@ -118,8 +119,17 @@ def serving(cells: Sequence[Cell], folder: Path) -> Serving:
 
 
 def stored(described: Mapping[str, Any]) -> Serving:
-    """The `Serving` of a run.json; an empty one where the run kept none."""
-    return msgspec.convert(described.get("served") or {}, Serving)
+    """The `Serving` of a run.json; an empty one where the run kept none. Raises UsageError for one that is damaged."""
+    try:
+        found = msgspec.convert(described.get("served") or {}, Serving)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"run.json: served: {error}; take this key out of it, and the report has no floors."
+        ) from error
+    numbers = [number for cell in found.cells.values() for number in cell.targets.values()]
+    if not all(0 <= number < len(found.targets) for number in numbers):
+        raise UsageError("run.json: served: a cell names a target that is not there; take this key out of it.")
+    return found
 
 
 def prompts_of(workload: Workload) -> str:

@@ -172,7 +172,6 @@ def doubts_of(name: str, target: Target, model: str | None) -> list[Doubt]:
     if how is None:
         return []
     text = (
-        f"The weights of {name} are random ({how}): its speed is that of the architecture, its text means nothing, and "
-        "a router with random weights spreads tokens more evenly than a trained one."
+        f"The weights of {name} are random ({how}): its speed is that of the architecture, and its text means nothing."
     )
     return [Doubt("random_weights", text)]

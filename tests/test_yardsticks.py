@@ -69,6 +69,28 @@ def test_what_was_kept_reads_back_from_run_json_as_it_was(tmp_path: Path) -> Non
     assert stored({}) == Serving()
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"v": "x"},
+        {"cells": []},
+        {"cells": {"c": {"concurrency": 1, "prompts": "", "random": False, "targets": {"t": 9}}}},
+    ],
+)
+def test_a_record_that_was_damaged_is_a_sentence(damaged: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"run\.json: served: "):
+        stored({"served": damaged})
+
+
+@pytest.mark.parametrize(
+    "size", [{"num_hidden_layers": 10**9}, {"hidden_size": 10**200}, {"text_config": {"x": 10**99}}]
+)
+def test_a_config_with_sizes_that_no_model_has_is_not_computed(size: dict[str, Any]) -> None:
+    stand = footing(one_target(config=QWEN2_57B | size), machine(H200), "c", "t", None)
+    assert stand.shape is None
+    assert "no model has" in stand.why[0]
+
+
 def test_the_config_is_looked_for_where_the_target_says_then_in_its_folder_then_in_the_hubs_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
