@@ -24,7 +24,7 @@ EQUAL_AT, EQUAL_TOK_S = 6, 1000 / 22
 
 # What a client needs between a reply and the next request (about 1 ms, 5 on a busy machine) is in both sides' time, and
 # makes the measured ratio smaller than that of the servers by so much.
-TURNAROUND = 0.015
+TURNAROUND = 0.01
 
 
 def reply_ms(server: dict[str, float], running: int) -> float:
