@@ -241,7 +241,7 @@ def test_an_import_is_compared_with_our_own_run_once_the_client_is_declared(fold
     allowed = loadgen(tmp_path, "compare", own, foreign, "--factor", "driver", "--json")
     found = json.loads(allowed.out)
     assert not any("driver is loadgen for" in note for note in found["notes"])
-    mine, other = (target["results"][0]["summary"] for target in found["cells"][0]["targets"])
-    assert 0.9 < other["ttft_s"]["p50"] / mine["ttft_s"]["p50"] < 1.5  # the same 50 ms, through two clients
-    assert mine["out_tok"]["mean"] == other["out_tok"]["mean"] == 16
-    assert found["comparisons"][0]["cells"][0]["primary"]["verdict"] in ("inconclusive", "invalid")  # busy machine
+    cell = found["comparisons"][0]["cells"][0]
+    (mine,), (other,) = (cell["secondary"]["p50 ttft_s"][f"{side}_values"] for side in ("baseline", "candidate"))
+    assert 0.9 < other / mine < 1.5  # the same 50 ms, through two clients
+    assert cell["primary"]["verdict"] in ("inconclusive", "invalid")  # one repeat each; invalid on a busy machine
