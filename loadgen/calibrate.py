@@ -15,7 +15,7 @@ from typing import Any
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.errors import ScenarioError, UsageError
 from loadgen.metrics import METRICS, Measure
-from loadgen.noise import DIFFERENT, Floor, FloorCell, machine_key, pooled_cv, remembered
+from loadgen.noise import DIFFERENT, Floor, FloorCell, machine_key, pair_cv, pooled_cv, remembered
 from loadgen.scenario import Loaded, Scenario, expand
 from loadgen.scenario.axes import axis_path
 from loadgen.scenario.override import did_you_mean
@@ -105,7 +105,7 @@ def _references(scenario: Scenario, target: str) -> dict[tuple[str | int, ...], 
 def floor_of(report: RunReport, scenario: str, target: str) -> Floor:
     """The noise floor that a run of `against_itself` found; ``scenario`` and ``target`` are the names it goes by.
 
-    A cell without three good repeats on both sides is left out, and so is a measure that some good repeat lacks.
+    A cell without three pairs of good repeats is left out, and so is a measure that some good repeat lacks.
     """
     loads = remembered(report.run).loads
     cells = (_cell(cell, loads.get(cell.id, "")) for cell in report.cells)
@@ -122,20 +122,22 @@ def floor_of(report: RunReport, scenario: str, target: str) -> Floor:
 
 
 def _cell(cell: ReportCell, load: str) -> FloorCell:
-    sides = [_good(target) for target in cell.targets]
-    found = {}
-    if all(len(side) >= MIN_REPEATS for side in sides):
+    a, b = (_good(target) for target in cell.targets)
+    cv, in_pairs = {}, {}
+    if len(a.keys() & b.keys()) >= MIN_REPEATS:
         for what in _measures():
-            values = [[summary.get(what) for summary in side] for side in sides]
-            cv = pooled_cv([[value for value in side if value] for side in values])
-            if cv is not None and all(map(all, values)):
-                found[str(what)] = cv
-    return FloorCell(cell=cell.id, axes=cell.axes, load=load, n=sum(map(len, sides)), cv=found)
+            sides = [{rep: summary.get(what) or 0.0 for rep, summary in side.items()} for side in (a, b)]
+            if all(all(side.values()) for side in sides):
+                pairs = [[side[rep] for rep in sorted(a.keys() & b.keys())] for side in sides]
+                cv[str(what)] = pooled_cv([list(side.values()) for side in sides]) or 0.0
+                in_pairs[str(what)] = pair_cv(*pairs) or 0.0
+    return FloorCell(cell=cell.id, axes=cell.axes, load=load, n=len(a) + len(b), cv=cv, pair_cv=in_pairs)
 
 
-def _good(target: TargetCell) -> list[Summary]:
-    done = [result.summary for result in target.results if result is not None and not result.interrupted]
-    return [summary for summary in done if summary.state == "ok"]
+def _good(target: TargetCell) -> dict[int, Summary]:
+    """The summaries that count, by repeat."""
+    done = [result for result in target.results if result is not None and not result.interrupted]
+    return {result.rep: result.summary for result in done if result.summary.state == "ok"}
 
 
 def _measures() -> Iterator[Measure]:

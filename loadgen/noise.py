@@ -3,6 +3,10 @@
 In: the repeats of a target that was held against itself (``loadgen calibrate``). Out: the coefficient of variation of
 every measure in every cell, kept in the store, and the doubt of a comparison that claims less than that can carry.
 
+There are two figures, since a machine's moods last longer than a repeat: ``cv`` is how much repeats differ, ``pair_cv``
+what of it is left between the two repeats of a pair, which follow each other. Where nothing drifts they are the same;
+pairs are compared by the second, repeats that were not interleaved and nights by the first.
+
 A floor belongs to a kind of machine (processor, memory, GPUs; not its name, which a container changes at every start),
 to a scope (a restart between repeats, or none) and to a load: what is asked, and when. It holds for every target under
 that load. Formulas: the specification's section 3.2, points 7 and 10.
@@ -45,9 +49,11 @@ _GIVES_UP = ("drain_s", "timeout_s", "stall_timeout_s", "connect_timeout_s", "ma
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
     """The noise of one measure under one load. ``cv`` is the standard deviation of the logarithm over repeats, 0.01 for
-    about 1 %; it comes from ``n`` repeats of ``target`` in all, in the run ``run``, which ended ``at``."""
+    about 1 %; ``pair_cv`` that of the difference in a pair, divided by the square root of 2 to be that of one repeat.
+    They come from ``n`` repeats of ``target`` in all, in the run ``run``, which ended ``at``."""
 
     cv: float
+    pair_cv: float
     n: int
     target: str
     run: str
@@ -55,14 +61,15 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FloorCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One calibrated cell: its load (see `load_key`), the repeats of both sides, and each measure's (``p50 ttft_s``)
-    coefficient of variation."""
+    """One calibrated cell: its load (see `load_key`), the repeats of both sides, and the noise of each measure
+    (``p50 ttft_s``), of repeats and in pairs."""
 
     cell: str
     axes: dict[str, Any]
     load: str
     n: int
     cv: dict[str, float]
+    pair_cv: dict[str, float]
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +109,15 @@ def pooled_cv(sides: Sequence[Sequence[float]]) -> float | None:
             squares += math.fsum((value - mean) ** 2 for value in logs)
             freedom += len(logs) - 1
     return math.sqrt(squares / freedom) if freedom else None
+
+
+def pair_cv(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """The noise that is left between the two repeats of a pair: sd of ln(b_i / a_i) / sqrt(2). None under two pairs."""
+    if min(len(a), len(b)) < 2:
+        return None
+    d = [math.log(after / before) for before, after in zip(a, b, strict=True)]
+    mean = math.fsum(d) / len(d)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in d) / (len(d) - 1) / 2)
 
 
 def half_width(cv: float, repeats: int, paired: bool = True) -> float:
@@ -162,11 +178,18 @@ def noise_of(root: Path, machine: Mapping[str, Any], scope: Scope, load: str, wh
     calibrated so. None where nobody has. Raises StoreError, and UsageError for a measure that does not exist."""
     name = str(measure(what))
     found = [
-        Noise(cv=cell.cv[name], n=cell.n, target=floor.target, run=floor.run, at=floor.at)
+        Noise(
+            cv=cell.cv[name],
+            pair_cv=cell.pair_cv[name],
+            n=cell.n,
+            target=floor.target,
+            run=floor.run,
+            at=floor.at,
+        )
         for floor in floors(root, machine_key(machine))
         if floor.scope == scope
         for cell in floor.cells
-        if cell.load == load and name in cell.cv
+        if cell.load == load and name in cell.cv and name in cell.pair_cv
     ]
     return max(found, key=lambda noise: noise.cv, default=None)
 
@@ -203,16 +226,18 @@ def _doubted(cell: ComparedCell, noise: Noise | None) -> ComparedCell:
     ratio = cell.primary.ratio
     if noise is None or ratio is None or cell.primary.verdict not in DIFFERENT:
         return cell
-    carried = half_width(noise.cv, ratio.n, ratio.paired)
+    carried = half_width(noise.pair_cv if ratio.paired else noise.cv, ratio.n, ratio.paired)
     if abs(math.log(ratio.value)) >= carried:
         return cell
-    return msgspec.structs.replace(cell, doubts=(*cell.doubts, Doubt("noise_floor", _sentence(cell, ratio, noise))))
+    doubt = Doubt("noise_floor", _sentence(cell, ratio, noise, carried))
+    return msgspec.structs.replace(cell, doubts=(*cell.doubts, doubt))
 
 
-def _sentence(cell: ComparedCell, ratio: Ratio, noise: Noise) -> str:
-    claimed, carried = abs(math.expm1(math.log(ratio.value))), math.expm1(half_width(noise.cv, ratio.n, ratio.paired))
+def _sentence(cell: ComparedCell, ratio: Ratio, noise: Noise, carried: float) -> str:
+    claimed = abs(math.expm1(math.log(ratio.value)))
+    varies = f"{noise.pair_cv * 100:.2g} % within a pair" if ratio.paired else f"{noise.cv * 100:.2g} % between repeats"
     return (
         f"The difference of {claimed * 100:.2g} % between {cell.candidate} and {cell.baseline} in {cell.cell} is below "
-        f"the noise floor: {cell.primary.label} varies by {noise.cv * 100:.2g} % from repeat to repeat here "
-        f"(calibrated with {noise.target}, {noise.at[:10]}), and {ratio.n} repeats resolve {carried * 100:.2g} %."
+        f"the noise floor: {cell.primary.label} varies by {varies} here (calibrated with {noise.target}, "
+        f"{noise.at[:10]}), and {ratio.n} repeats resolve {math.expm1(carried) * 100:.2g} %."
     )

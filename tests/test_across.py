@@ -181,7 +181,7 @@ def test_a_claim_below_the_noise_floor_of_the_machine_is_doubted(tmp_path: Path)
 
     def noise(machine: Any, scope: Any, load: str, measure: str) -> Noise:
         asked.append((machine["host"], scope, measure))
-        return Noise(cv=0.4, n=12, target="dense", run="r", at="2026-11-20T00:00:00Z")
+        return Noise(cv=0.5, pair_cv=0.0, n=12, target="dense", run="r", at="2026-11-20T00:00:00Z")
 
     reports = [
         assemble(run) for run in (run_of(tmp_path, A), run_of(tmp_path, B, {"machine": MACHINE | {"host": "h2"}}))

@@ -29,8 +29,8 @@ def render(floor: Floor, report: RunReport, path: str, width: int = 100) -> str:
     if floor.cells:
         lines += ["", *aligned(_table(floor, _primary(report)), left=2), ""]
         lines += wrapped(
-            "CV: standard deviation from repeat to repeat. Behind it: the smallest difference that so many repeats of "
-            "two targets can tell from this noise.",
+            "CV: standard deviation between repeats; in pairs: what of it is left between two that follow each other. "
+            "Behind it: the smallest difference between two targets that so many repeats can tell from that.",
             width,
         )
     problems = [*unsteady(report), *rows.failure_lines(report), *rows.warning_lines(_about_noise(report))]
@@ -45,7 +45,9 @@ def values(floor: Floor, report: RunReport, path: str) -> dict[str, Any]:
     return {
         "floor": msgspec.to_builtins(floor),
         "resolves": {
-            cell.cell: {what: {str(n): math.expm1(half_width(cv, n)) for n in REPEATS} for what, cv in cell.cv.items()}
+            cell.cell: {
+                what: {str(n): math.expm1(half_width(cv, n)) for n in REPEATS} for what, cv in cell.pair_cv.items()
+            }
             for cell in floor.cells
         },
         "comparisons": msgspec.to_builtins(report.comparisons),
@@ -61,7 +63,7 @@ def _primary(report: RunReport) -> str:
 
 
 def _table(floor: Floor, primary: str) -> list[list[str]]:
-    head = ["cell", "measure", "CV", *(f"{n} repeats" for n in REPEATS)]
+    head = ["cell", "measure", "CV", "in pairs", *(f"{n} repeats" for n in REPEATS)]
     return [head, *(row for cell in floor.cells for row in _rows(cell, list(dict.fromkeys((primary, *SHOWN)))))]
 
 
@@ -69,9 +71,9 @@ def _rows(cell: FloorCell, shown: Sequence[str]) -> list[list[str]]:
     found: list[list[str]] = []
     for what in shown:
         if what in cell.cv:
-            cv = cell.cv[what]
-            resolved = [_percent(math.expm1(half_width(cv, n))) for n in REPEATS]
-            found.append([cell.cell if not found else "", measure(what).label, _percent(cv), *resolved])
+            resolved = [_percent(math.expm1(half_width(cell.pair_cv[what], n))) for n in REPEATS]
+            noise = [_percent(cell.cv[what]), _percent(cell.pair_cv[what])]
+            found.append([cell.cell if not found else "", measure(what).label, *noise, *resolved])
     return found
 
 
