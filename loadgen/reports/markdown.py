@@ -105,12 +105,11 @@ def _floors(report: RunReport) -> list[str]:
     """Every cell against its roofline, and what has none."""
     if not report.run.get("served"):
         return []
-    parts = ["## Against the floor", ""]
-    if yardsticks.floor_columns(report):
-        parts += tabled(yardsticks.floor_rows(report, yardsticks.MORE_FLOORS))
+    parts = tabled(yardsticks.floor_rows(report, yardsticks.MORE_FLOORS)) if yardsticks.floor_columns(report) else []
     if ratio := yardsticks.predicted_rows(report):
         parts += tabled(ratio)
-    return parts + bullets([*yardsticks.floor_lines(report), *yardsticks.why_lines(report)])
+    parts += bullets([*yardsticks.floor_lines(report), *yardsticks.why_lines(report)])
+    return ["## Against the floor", "", *parts] if parts else []
 
 
 def _normalised(report: RunReport) -> list[str]:
