@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from loadgen import launch
-from loadgen.plan import make_plan
+from loadgen.plan import make_plan, workers_of
 from loadgen.record import Record
 from loadgen.repeat import Result
 from loadgen.scenario import Loaded, expand, load, public_dict
@@ -73,19 +73,20 @@ def test_every_profile_starts_both_models_alike(models: Path, profile: str | Non
 
 
 @pytest.mark.parametrize(
-    ("profile", "word", "values", "lengths"),
-    [(None, "concurrency", [1, 4, 16, 64, 256], (1000, 100)), ("decode", "concurrency", None, (64, 512)),
-     ("published", "burst", [100, 1000], (1000, 100))],
+    ("profile", "concurrency", "lengths"),
+    [(None, [1, 4, 16, 64, 256], (1000, 100)), ("eager", [1, 4, 16, 64, 256], (1000, 100)),
+     ("decode", [1, 16, 64, 256, 384, 448], (64, 512)), ("published", [100, 1000], (1000, 100))],
 )  # fmt: skip
 def test_cells_are_those_that_were_asked_for(
-    models: Path, profile: str | None, word: str, values: list[int] | None, lengths: tuple[int, int]
+    models: Path, profile: str | None, concurrency: list[int], lengths: tuple[int, int]
 ) -> None:
     cells = expand(loaded(models, profile).scenario)
-    found = [getattr(cell.scenario.load, word) for cell in cells]
-    assert found == values if values else found[-1] == 448
+    assert [cell.scenario.load.concurrency for cell in cells] == concurrency
     assert {cell.scenario.workload.settings["input_tokens"] for cell in cells} == {lengths[0]}
     assert {cell.scenario.workload.output.exact for cell in cells} == {lengths[1]}
-    assert all(cell.scenario.load.ramp_s <= float(cell.scenario.load.warmup_s) for cell in cells)
+    for words in (cell.scenario.load for cell in cells):  # one life of each slot, or a warm-up that holds the ramp
+        assert words.requests == words.concurrency if profile == "published" else words.ramp_s < float(words.warmup_s)
+        assert workers_of(words) >= (words.concurrency or 0) / 128
 
 
 def summary(rate: float, in_tok: int = 1000, out_tok: int = 100) -> Summary:
@@ -134,7 +135,7 @@ def write_run(store: Path, models: Path, profile: str | None, rates: dict[str, d
     )  # fmt: skip
     for step in plan.steps:
         cell = next(cell for cell in cells if cell.id == step.cell)
-        place = cell.scenario.load.concurrency or cell.scenario.load.burst or 0
+        place = cell.scenario.load.concurrency or 0
         rate = rates[step.target][place] * (1 + step.rep / 1000)
         output, settings = cell.scenario.workload.output.exact or 0, cell.scenario.workload.settings
         _, folder = run.repeat(step.cell, step.target, step.rep).new_attempt()

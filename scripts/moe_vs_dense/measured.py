@@ -57,10 +57,10 @@ def primary(report: RunReport) -> Measure:
     return measure((report.run["scenario"].get("comparison") or {}).get("metric", "output_tok_s"))
 
 
-def axis_of(report: RunReport) -> str | None:
-    """The one numeric axis of the run: concurrency, or the prompts of a burst."""
+def axis_of(report: RunReport) -> str:
+    """What the cells are told apart by: the concurrency, else the first axis, else nothing but their names."""
     names = {name: None for cell in report.cells for name in cell.axes}
-    return next((name for name in ("concurrency", "burst") if name in names), None)
+    return "concurrency" if "concurrency" in names else next(iter(names), "cell")
 
 
 def at(cell: ReportCell, axis: str) -> float | None:

@@ -60,7 +60,7 @@ def render(runs: Sequence[Kept]) -> Page:
 def _answers(runs: Sequence[Kept]) -> Iterator[str]:
     """Of each run the ratios along its axis in a line, and the crossings by that axis."""
     for run in runs:
-        axis = axis_of(run.report) or "cell"
+        axis = axis_of(run.report)
         for comparison in run.report.comparisons:
             told = [
                 f"{cell.axes.get(axis, cell.cell)}: {_ratio(cell.primary.ratio)} {cell.primary.verdict}"
@@ -90,12 +90,11 @@ def _section(run: Kept, plots: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _load(report: RunReport) -> str:
-    workload, load = report.run["scenario"]["workload"], report.run["scenario"]["load"]
+    workload = report.run["scenario"]["workload"]
     lengths = [f"{workload['input_tokens']} tokens in"] if isinstance(workload.get("input_tokens"), int) else []
     output = workload["output"]
     lengths.append(f"{output['exact']} out" if output.get("exact") else f"at most {output.get('max')} out")
-    shape = f", all prompts at once ({axis_of(report)})" if load.get("burst") else ""
-    return ", ".join(lengths) + shape
+    return ", ".join(lengths)
 
 
 def _facts(run: Kept) -> Iterator[str]:
@@ -141,14 +140,14 @@ def _command(report: RunReport) -> list[str]:
 def _table(report: RunReport) -> Iterator[list[str]]:
     what, axis = primary(report), axis_of(report)
     head = [what.label, "requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", "roofline", "of it", "bandwidth", "state"]
-    yield [axis or "cell", "target", *head]
+    yield [axis, "target", *head]
     for cell in report.cells:
         for target in cell.targets:
             found = mean_of(target, what)
             against = floor_of(report, cell.id, target.target)
             floor = predicted(what, against)
             yield [
-                str(cell.axes.get(axis or "", cell.id)),
+                str(cell.axes.get(axis, cell.id)),
                 target.target,
                 _text(found),
                 _text(mean_of(target, Measure("request_rps")), 3),
@@ -183,7 +182,7 @@ def _ratios(report: RunReport) -> list[str]:
     """Measured against predicted, cell by cell: the ratio of the primary measure and that of TPOT."""
     if not any(comparison.cells for comparison in report.comparisons):
         return []
-    table = [[axis_of(report) or "cell", "MoE / dense", "predicted", "TPOT, MoE / dense", "verdict"]]
+    table = [[axis_of(report), "MoE / dense", "predicted", "TPOT, MoE / dense", "verdict"]]
     for comparison in report.comparisons:
         for cell in comparison.cells:
             tpot = cell.secondary.get("p50 tpot_s")
@@ -255,7 +254,7 @@ def _ratio_chart(run: Kept) -> Chart:
     measured, floors = [], []
     for comparison in report.comparisons:
         for cell in comparison.cells:
-            place, ratio = cell.axes.get(axis or ""), cell.primary.ratio
+            place, ratio = cell.axes.get(axis), cell.primary.ratio
             if not isinstance(place, int | float) or ratio is None:
                 continue
             measured.append(Point(float(place), ratio.value, ratio.low, ratio.high))
@@ -263,4 +262,4 @@ def _ratio_chart(run: Kept) -> Chart:
             floors += [] if told is None else [Point(float(place), told)]
     series = [Series("measured", measured, "a"), Series("predicted", floors, "b", predicted=True)]
     title, ticks = f"{run.name}: {primary(report).label}, MoE / dense", [point.x for point in measured]
-    return Chart(title, axis or "", "ratio", series, level=1.0, ticks=ticks)
+    return Chart(title, axis, "ratio", series, level=1.0, ticks=ticks)
