@@ -15,12 +15,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import psutil
 
 from loadgen import host, launch
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
-from loadgen.errors import LaunchError, LoadgenError, TargetError
+from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fingerprint import Prober
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.interrupt import Interrupt, counted_by
@@ -116,8 +117,19 @@ def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) ->
         write_bytes(run.folder / "scenario.yaml", loaded.source)
         run.write("run.json", _description(state, "running"))
     else:
+        _same_plan(run, plan)
         run.write("run.json", {**run.read("run.json"), **_process(), "status": "running", "ended": None})
     return state
+
+
+def _same_plan(run: Run, plan: Plan) -> None:
+    """What is added to a run must be what it was planned for. Raises UsageError."""
+    begun = msgspec.convert(run.read("plan.json"), Plan)
+    if (begun.steps, begun.until) != (plan.steps, plan.until):
+        raise UsageError(
+            f"{run.id} has another plan than this scenario (cells, repeats, seed or comparison): resume it with the "
+            f"flags that it began with, and the scenario of {run.folder}/scenario.yaml."
+        )
 
 
 def _description(state: _State, status: str) -> dict[str, Any]:

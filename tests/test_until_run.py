@@ -86,7 +86,11 @@ def test_an_interrupted_run_is_resumed_to_where_the_interval_is_narrow_and_no_fu
         assert [sorted(set(reps[target])) for target in "ab"] == [[1, 2, 3, 4, 5, 6]] * 2
         before = done.attempts()
         again = loadgen(tmp_path, "run", str(path), "--resume", "last")
+        other = loadgen(tmp_path, "run", str(path), "--resume", "last", "--set", "comparison.until=1%")
     assert again.good, again.err + again.out
     assert again.attempts() == before
     assert again.out == done.out
     assert done.description()["status"] == "complete"
+    assert other.code == 2
+    assert "has another plan than this scenario" in other.err
+    assert other.description()["status"] == "complete"
