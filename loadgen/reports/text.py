@@ -76,7 +76,7 @@ def fitted(
 
 
 def _left_out(heads: Sequence[str], width: int) -> list[str]:
-    return wrapped(f"left out at this width: {', '.join(heads)} (all are in the report)", width) if heads else []
+    return wrapped(f"left out at this width: {', '.join(heads)} (Markdown has all)", width) if heads else []
 
 
 def _full_name(column: rows.Column) -> str:
