@@ -66,7 +66,10 @@ def check_target(folder: Path, name: str, target: Target) -> None:
     """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
     headers_of(target)
     if target.config is not None:
-        read_shape(folder / Path(target.config).expanduser())
+        try:
+            read_shape(folder / Path(target.config).expanduser())
+        except UsageError as error:
+            raise UsageError(f"targets.{name}.config: {error}") from error
     if target.endpoint is not None:
         try:
             parse_endpoint(target.endpoint, target.proxy)

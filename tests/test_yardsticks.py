@@ -111,7 +111,7 @@ def test_the_config_is_looked_for_where_the_target_says_then_in_its_folder_then_
         return (read_config(target(**words), tmp_path) or {}).get("name")
 
     assert found(config="named.json", model="./folder") == "named"
-    assert found(model="./folder") == "folder"
+    assert found(model="./folder") == found(config="folder") == "folder"
     assert found(model="org/m", **launched) == "hub"
     assert found(model="org/m") is None, "nobody knows that a server which exists has this machine's copy"
     assert found(model="org/m", options={"hub": "modelscope"}, **launched) is None
@@ -126,7 +126,7 @@ def test_a_config_that_is_none_is_left_out(tmp_path: Path, text: str) -> None:
 
 
 def test_a_config_that_is_named_must_be_one_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no such file"):
+    with pytest.raises(UsageError, match=r"targets\.a\.config: .*there is no such file"):
         check_target(tmp_path, "a", target(config="no.json"))
     (tmp_path / "c.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(UsageError, match="mamba"):

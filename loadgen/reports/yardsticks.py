@@ -22,7 +22,7 @@ LEGEND = (
     "TTFT, at concurrency 1. limit: the output tok/s that no schedule can pass."
 )
 RATE = "output_tok_s"
-SILENT = "* the concurrency or what was in flight: the server does not say which batches it ran"
+SILENT = "A star marks the concurrency, or what was in flight: the server does not say which batches it ran."
 
 
 class Column(NamedTuple):
