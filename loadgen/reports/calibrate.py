@@ -21,6 +21,9 @@ REPEATS = (3, 6, 10)
 SHOWN = ("output_tok_s", "p50 ttft_s", "p99 ttft_s", "p50 tpot_s", "p99 tpot_s")
 """The measures of the table, behind the one that the scenario's comparison goes by; the file of the floor has all."""
 
+_ALIKE = ("random_weights", "routing")
+"""Doubts about what is the same on both sides."""
+
 
 def render(floor: Floor, report: RunReport, path: str, width: int = 100) -> str:
     """The table, a sentence for each cell, and what is wrong with it; ``path`` is where the floor was kept."""
@@ -86,6 +89,16 @@ def _verdicts(report: RunReport) -> list[str]:
 
 
 def _about_noise(report: RunReport) -> RunReport:
-    """The report without the doubt that weights are random: they are the same on both sides."""
-    kept = tuple(warning for warning in report.warnings if warning.code != "random_weights")
-    return msgspec.structs.replace(report, warnings=kept)
+    """The report without doubts about what is the same on both sides: random weights, and what they do to experts."""
+    cells = [
+        msgspec.structs.replace(
+            comparison,
+            cells=tuple(
+                msgspec.structs.replace(cell, doubts=tuple(doubt for doubt in cell.doubts if doubt.code not in _ALIKE))
+                for cell in comparison.cells
+            ),
+        )
+        for comparison in report.comparisons
+    ]
+    kept = tuple(warning for warning in report.warnings if warning.code not in _ALIKE)
+    return msgspec.structs.replace(report, warnings=kept, comparisons=tuple(cells))
