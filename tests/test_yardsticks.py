@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from cli_runner import loadgen, write_scenario
+from fakes import FakeServer
 from made_results import H200, machine, one_target, result, two_models
 from model_configs import QWEN2_57B, QWEN15_32B
 
@@ -260,3 +262,29 @@ def test_all_yardsticks_lie_in_the_same_order_so_that_they_can_be_read_together(
     assert list(found.facts()) == [(one.cell, one.target) for one in found.normalised.cells]
     assert found.facts()["concurrency=4", "moe"]["routing"] == found.mixtures[0].doubt
     assert found.facts()["concurrency=4", "dense"] == {"gpus": 1, "doubts": (), "routing": None}
+
+
+# -- a whole run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_report_elsewhere_has_the_floors_of_the_run(tmp_path: Path) -> None:
+    """run.json alone says what was served: the config is gone when the report is made again."""
+    config = tmp_path / "moe.json"
+    config.write_text(json.dumps(QWEN2_57B))
+    with FakeServer(ttft_ms=60, gap_ms=15) as server:
+        path = write_scenario(
+            tmp_path,
+            f"targets: {{a: {{endpoint: '{server.url}', model: m, config: moe.json, gpu: h200}}}}\n"
+            "workload: {prompts: natural, output: {exact: 12}}\n"
+            "load: {concurrency: 1, warmup_s: 0.1, window_s: 0.6}\nrepeats: 1\n",
+        )
+        done = loadgen(tmp_path, "run", str(path))
+    assert done.good, done.err
+    assert "Against the floor (1 x H200 SXM, bf16)" in done.out
+    config.unlink()
+    again = loadgen(tmp_path, "report", "last", "--format", "json")
+    (cell,) = json.loads(again.out)["floors"]["cells"]
+    assert cell["experts"]
+    assert cell["decode"]["floor_s"] == pytest.approx(5.7e-3, rel=0.02), "27.4 GB of active weights at 4.8 TB/s"
+    assert cell["decode"]["measured_s"] >= 0.0149
+    assert 0 < cell["limit_share"] < 1

@@ -127,9 +127,9 @@ def floor_rows(report: RunReport, columns: Sequence[Column]) -> list[list[str]]:
 
 
 def normalised_rows(report: RunReport, columns: Sequence[Column]) -> list[list[str]]:
-    """A header and a row for each target of each cell; the header alone where no divisor is known."""
-    divisors = MORE_NORMALISED[1:]
-    return _rows(report, columns, report.normalised.cells if _known(divisors, report.normalised.cells) else ())
+    """A header and a row for each target of each cell that has a rate; the header alone where no divisor is known."""
+    rated = [one for one in report.normalised.cells if one.output_tok_s is not None]
+    return _rows(report, columns, rated if _known(MORE_NORMALISED[1:], rated) else ())
 
 
 def floor_heading(report: RunReport) -> str:
