@@ -143,10 +143,10 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
 
 
 def so_far(run: Run, plan: Plan, cells: Sequence[PlannedCell]) -> list[Comparison]:
-    """What is stored of these cells by now, compared. No repeat may be there yet."""
+    """What is stored of these cells by now, compared; no repeat may be there yet. None is of the routing check."""
     kept = Kept(run.described(), plan, read_fingerprints(run))
     scenario = kept.described["scenario"]
-    return _comparisons(tuple(_cell(run, plan, cell, scenario) for cell in cells if not cell.routing), kept)
+    return _comparisons(tuple(_cell(run, plan, cell, scenario) for cell in cells), kept)
 
 
 def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) -> ReportCell:

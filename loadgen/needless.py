@@ -44,9 +44,9 @@ def spared(run: Run, plan: Plan, after: Step | None, say: Callable[[str], None])
 
 
 def _of_ladder(run: Run, plan: Plan, ladder: str, rep: int, say: Callable[[str], None]) -> set[int]:
-    cells = [cell for cell in plan.cells if cell.ladder == ladder]
+    cells = [cell for cell in plan.cells if cell.ladder == ladder and cell.routing is None]
     begun = {cell.id: max(rep, run.begun(cell.id)) for cell in cells}
-    if plan.until is None or any(begun[cell.id] < cell.least for cell in cells):
+    if plan.until is None or not cells or any(begun[cell.id] < cell.least for cell in cells):
         return set()
     comparisons = so_far(run, plan, cells)
     done = enough(plan.until, cells, begun, comparisons)

@@ -51,7 +51,8 @@ def stands(until: float, cells: Sequence[PlannedCell], comparisons: Sequence[Com
     found = [(cell.primary.ratio, cell.cell) for cell in compared if cell.primary.ratio is not None]
     spreads = [(ratio.spread, ratio.n, cell) for ratio, cell in found if ratio.spread is not None]
     if not spreads:
-        return f"{cells[0].id}: no interval" + (", and more repeats would bring none" if done else "")
+        why = ", ".join(dict.fromkeys(str(cell.primary.verdict) for cell in compared))
+        return f"{cells[0].id}: no interval ({why})" + (", and more repeats would bring none" if done else "")
     spread, pairs, cell = max(spreads)
     enough = ": enough" if done else ""
     return f"{cell}: the interval is ±{_percent(spread)} after {pairs} pairs, {_percent(until)} is asked for{enough}"

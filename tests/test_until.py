@@ -13,6 +13,7 @@ from cli_runner import write_scenario
 from test_summarise import reply
 
 from loadgen.assemble import RunReport, assemble
+from loadgen.comparison import ComparedCell
 from loadgen.needless import spared, whole
 from loadgen.plan import Plan, Step, make_plan
 from loadgen.repeat import Result
@@ -32,10 +33,10 @@ RESTLESS = (1.0, 1.05, 0.96, 1.03, 0.95, 1.04, 0.97, 1.02)
 class Session:
     """A run folder whose results are made up: B is 1.2 times as fast as A, times a factor for each repeat."""
 
-    def __init__(self, folder: Path, scope: str = "instance", until: str = "1%") -> None:
+    def __init__(self, folder: Path, scope: str = "instance", until: str = "1%", asked: str = "") -> None:
         text = (
             "targets: {a: {engine: hf, model: x/a}, b: {engine: hf, model: x/b}}\n"
-            "workload: {prompts: natural, output: {exact: 8}}\nload: {window_s: 10, warmup_s: 2}\n"
+            f"workload: {{prompts: natural, output: {{exact: 8}}{asked}}}\nload: {{window_s: 10, warmup_s: 2}}\n"
             f"matrix: {{concurrency: [1, 4]}}\ncomparison: {{scope: {scope}, until: {until}}}\n"
         )
         scenario = load(write_scenario(folder, text)).scenario
@@ -77,6 +78,10 @@ class Session:
 
     def report(self) -> RunReport:
         return assemble(self.run)
+
+
+def doubts(cell: ComparedCell, code: str) -> list[str]:
+    return [doubt.text for doubt in cell.doubts if doubt.code == code]
 
 
 def from_to(first: int, last: int = UNTIL_MOST) -> set[int]:
@@ -122,7 +127,7 @@ def test_an_invalid_cell_is_not_waited_for(tmp_path: Path) -> None:
     session.repeat("concurrency=1", "a", 6, 100.0, state="invalid", invalid=(Doubt("late", "It was late."),))
     session.repeat("concurrency=1", "b", 6, 120.0)
     assert session.spared(session.step(1, 6)) == {"concurrency=1": from_to(7)}
-    assert session.said == ["concurrency=1: no interval, and more repeats would bring none"]
+    assert session.said == ["concurrency=1: no interval (invalid), and more repeats would bring none"]
 
 
 def test_a_pair_that_failed_is_made_up_for_by_another_block(tmp_path: Path) -> None:
@@ -150,10 +155,21 @@ def test_where_no_pair_was_ever_measured_nothing_is_added_to_the_fewest(tmp_path
 def test_after_thirty_pairs_nothing_is_left_to_spare_and_the_report_says_how_wide_it_stayed(tmp_path: Path) -> None:
     session = Session(tmp_path).pairs(1, RESTLESS * 3 + RESTLESS[:6])
     assert session.spared(session.step(1, 30)) == {}
-    (doubt,) = [one for one in session.report().comparisons[0].cells[0].doubts if one.code == "too_wide"]
-    assert doubt.text.startswith("The interval at concurrency 1 is ±1.4 % after 30 pairs, wider than the 1 % of ")
-    assert doubt.text.endswith("and no more than 30 are made.")
-    assert doubt.text in rows.warning_lines(session.report())
+    (doubt,) = doubts(session.report().comparisons[0].cells[0], "too_wide")
+    assert doubt.startswith("The interval at concurrency 1 is ±1.4 % after 30 pairs, wider than the 1 % of ")
+    assert doubt.endswith("and no more than 30 are made.")
+    assert doubt in rows.warning_lines(session.report())
+
+
+@pytest.mark.parametrize("scope", ["instance", "restart"])
+def test_the_cells_of_a_routing_check_get_the_fewest_repeats_and_hold_nobody_up(tmp_path: Path, scope: str) -> None:
+    session = Session(tmp_path, scope, asked=", routing_check: true").pairs(1, STEADY[:6]).pairs(4, STEADY[:6])
+    extra = {cell.id for cell in session.plan.cells if cell.routing is not None}
+    assert len(extra) == 3
+    assert {step.rep for step in session.plan.steps if step.cell in extra} == from_to(1, 6)
+    steps = [step for step in session.plan.steps if step.rep == 6]
+    assert set().union(*(session.spared(step) for step in steps)) == {"concurrency=1", "concurrency=4"}
+    assert {line.partition(":")[0] for line in session.said} <= {"concurrency=1", "concurrency=4"}
 
 
 # A run that begins again ----------------------------------------------------------------------------------------------
@@ -186,7 +202,7 @@ def test_repeats_that_were_spared_are_not_missing(tmp_path: Path) -> None:
     assert [len(target.results) for cell in report.cells for target in cell.targets] == [6, 6, 8, 8]
     assert report.exit_code == 0
     (comparison,) = report.comparisons
-    assert [cell.doubts for cell in comparison.cells] == [(), ()]
+    assert [doubts(cell, "missing") + doubts(cell, "too_wide") for cell in comparison.cells] == [[], []]
     assert any(note.startswith("Sequential: ") for note in comparison.notes)
     assert all(math.isclose(cell.primary.ratio.value, 1.2, rel_tol=0.01) for cell in comparison.cells)
 
@@ -194,6 +210,6 @@ def test_repeats_that_were_spared_are_not_missing(tmp_path: Path) -> None:
 def test_repeats_that_were_wanted_and_are_not_there_are_missing(tmp_path: Path) -> None:
     session = Session(tmp_path).pairs(1, STEADY[:4]).pairs(4, STEADY[:6])
     session.repeat("concurrency=4", "a", 7, 100.0)
-    doubts = {cell.cell: cell.doubts for cell in session.report().comparisons[0].cells}
-    assert [one.text.partition(" repeats")[0] for one in doubts["concurrency=1"]] == ["4"]
-    assert [one.text.partition(" repeats")[0] for one in doubts["concurrency=4"]] == ["1"]
+    found = {cell.cell: doubts(cell, "missing") for cell in session.report().comparisons[0].cells}
+    assert [text.partition(" repeats")[0] for text in found["concurrency=1"]] == ["4"]
+    assert [text.partition(" repeats")[0] for text in found["concurrency=4"]] == ["1"]
