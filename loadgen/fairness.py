@@ -18,7 +18,7 @@ from loadgen.comparison import CellPairs, Comparison, Sides
 from loadgen.facts import FOUND, facts_of, scenario_of, starts_of
 from loadgen.fingerprint import Fingerprint, key_of
 from loadgen.plan import Plan
-from loadgen.scenario.factors import covered
+from loadgen.scenario.factors import FACTORS, covered
 from loadgen.summary import Doubt
 
 MINOR = ("host", "kernel", "devices", "kv_tokens")
@@ -82,7 +82,8 @@ def note(declared: Sequence[str], found: Sequence[str]) -> str:
 
 def with_note(comparison: Comparison, pairs: Sequence[CellPairs], declared: Sequence[str]) -> Comparison:
     """The comparison of these pairs with the `note` on what was found before it."""
-    said = note(declared, [text for one in pairs for text in one.differences])
+    found = [text for one in pairs for text in one.differences]
+    said = note(declared, found) + (" What is meant to differ is named in comparison.factor." if found else "")
     return msgspec.structs.replace(comparison, notes=(said, *comparison.notes))
 
 
@@ -123,7 +124,7 @@ def held(pairs: CellPairs, baseline: Side, candidate: Side, declared: Sequence[s
     facts = (baseline.facts, candidate.facts)
     a, b = ((_name(side.facts), side.fingerprints) for side in (baseline, candidate))
     found = dict.fromkeys((*differences(*facts, declared), *gates.differences(a, b, declared)))
-    same = all(name.partition(".")[0] in NOT_OF_SERVERS for name, _, _ in _unequal(*facts, ()))
+    same = all(_word(name) in NOT_OF_SERVERS for name, _, _ in _unequal(*facts, ()))
     return msgspec.structs.replace(
         pairs,
         differences=(*pairs.differences, *found),
@@ -139,11 +140,12 @@ def _unequal(
     baseline: Mapping[str, str], candidate: Mapping[str, str], declared: Sequence[str]
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Every factor whose values are not the same, with both, None where one is not stated; the declared ones are left
-    out. What an engine came to stands in for an option that a side does not set."""
+    out. What an engine came to stands in for an option that a side does not set. The greatest come first."""
     free = covered(declared)
+    order = [*FACTORS]
     names = dict.fromkeys((*baseline, *candidate, "dtype", "quantization"))
-    for name in names:
-        if name in _NAMES or name.startswith(FOUND) or name.partition(".")[0] in free:
+    for name in sorted(names, key=lambda name: order.index(word) if (word := _word(name)) in order else len(order)):
+        if name in _NAMES or name.startswith(FOUND) or _word(name) in free:
             continue
         a, b = _value(baseline, name), _value(candidate, name)
         if a != b:
@@ -155,6 +157,11 @@ def _value(facts: Mapping[str, str], name: str) -> str | None:
     return facts.get(name) or facts.get(FOUND + name)
 
 
+def _word(name: str) -> str:
+    """The factor that a fact belongs to."""
+    return name.partition(".")[0]
+
+
 def _words(value: str | None) -> str:
     if value is None:
         return "not set"
@@ -164,7 +171,7 @@ def _words(value: str | None) -> str:
 def _stated(name: str, baseline: Mapping[str, str], candidate: Mapping[str, str]) -> bool:
     """True if a factor that has no value is not set, rather than not known. An option that another engine lacks, or an
     endpoint's, is not known."""
-    word = name.partition(".")[0]
+    word = _word(name)
     if word in ASKED:  # of a result of another tool nothing is known but who sent, and in which shape
         return word in ("driver", "load") or "imported" not in (baseline.get("place"), candidate.get("place"))
     launched = all(facts.get("place") == "launched" for facts in (baseline, candidate))
@@ -183,7 +190,7 @@ def _unknown(side: Mapping[str, str], other: Mapping[str, str], declared: Sequen
     elif side.get("model") != other.get("model"):
         names.append("dtype")  # each model's own, unless somebody says
     free = covered(declared)
-    return [name for name in dict.fromkeys(names) if _value(side, name) is None and name not in free]
+    return [name for name in dict.fromkeys(names) if _value(side, name) is None and _word(name) not in free]
 
 
 def _near(a: str, b: str) -> bool:

@@ -50,6 +50,10 @@ SAMPLING = (
 """Fields of a request that say how tokens are drawn, under the names that most engines use."""
 
 
+UNASKED = ("save_text", "routing_check")
+"""Words of a workload that no server notices."""
+
+
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """One greedy request: its prompt's hash and tokens (the server's count, the client's), its reply's; ``err`` is None
     for one that ended ok."""
@@ -126,12 +130,19 @@ class Prober:
 def key_of(words: Mapping[str, Any], target: str) -> str:
     """Equal for two cells (as their scenarios' plain words) in which a target is asked alike, whatever the load."""
     asked, load = words.get("targets", {}).get(target, {}), words.get("load", {})
-    workload = {key: value for key, value in words.get("workload", {}).items() if value is not None}
-    for word in ("save_text", "routing_check"):
-        workload.pop(word, None)
+    workload = {word: value for word, value in words.get("workload", {}).items() if word not in UNASKED}
     how = {word: asked.get(word) for word in ("endpoint", "model", "served_name", "backend", "request", "exact")}
-    data = msgspec.json.encode([words.get("seed"), workload, how, load.get("driver")], order="deterministic")
+    data = msgspec.json.encode(
+        [words.get("seed"), _set(workload), _set(how), load.get("driver")], order="deterministic"
+    )
     return hashlib.sha256(data).hexdigest()[:12]
+
+
+def _set(words: Any) -> Any:
+    """Words without those that are None, at any depth: left out and not set are the same."""
+    if not isinstance(words, Mapping):
+        return words
+    return {word: _set(value) for word, value in words.items() if value is not None}
 
 
 def read_fingerprints(run: Run) -> list[Fingerprint]:

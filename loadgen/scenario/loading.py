@@ -111,10 +111,10 @@ def own_words(cell: Scenario, pattern: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(said: Mapping[str, Any], pattern: Mapping[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    for key in (*said, *(key for key in pattern if key not in said)):
-        mine, theirs = said.get(key), pattern.get(key)
-        if mine != theirs:
+    own: dict[str, Any] = {key: None for key in pattern if key not in said}
+    for key, mine in said.items():
+        theirs = pattern.get(key)
+        if key not in pattern or mine != theirs:
             own[key] = _own(mine, theirs) if isinstance(mine, Mapping) and isinstance(theirs, Mapping) else mine
     return own
 
