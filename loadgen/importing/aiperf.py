@@ -19,7 +19,7 @@ from typing import Any
 
 from loadgen.errors import UsageError
 from loadgen.importing.aiperf_requests import TOOL, records_of, window_of
-from loadgen.importing.fields import Fields, parse, read_bytes, seconds, tokens
+from loadgen.importing.fields import Fields, parse, positive, read_bytes, seconds, tokens
 from loadgen.importing.measured import Measured, Origin, distribution, from_figures, load_of, target_of
 from loadgen.summary import Context, Distribution, Doubt, Summary, Window
 
@@ -106,7 +106,8 @@ def _configured(config: Fields) -> tuple[dict[str, Any], dict[str, Any], dict[st
     load: dict[str, Any] = {}
     if phases:
         phase = phases[-1]
-        rate, concurrency = phase.get("rate", float), phase.get("concurrency", int)
+        rate = positive(phase.get("rate", float), f"{phase.where}: rate")
+        concurrency = positive(phase.get("concurrency", int), f"{phase.where}: concurrency")
         axes = {"rate_rps": rate} if rate else {"concurrency": concurrency} if concurrency else {}
         load = {**load_of(axes, phase.get("type", str)), "requests": phase.get("requests", int)}
     endpoint = config.object("endpoint")

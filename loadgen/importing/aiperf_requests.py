@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,12 +29,15 @@ class Value(msgspec.Struct, frozen=True):
     value: float | list[float] | None = None
 
 
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
 class Metadata(msgspec.Struct, frozen=True):
     """Who, when and in which phase; times are nanoseconds of the wall clock."""
 
-    request_start_ns: int
-    request_end_ns: int
-    credit_issued_ns: int | None = None
+    request_start_ns: Nanoseconds
+    request_end_ns: Nanoseconds
+    credit_issued_ns: Nanoseconds | None = None
     session_num: int = 0
     turn_index: int | None = None
     benchmark_phase: str = "profiling"
@@ -105,7 +108,7 @@ def _record(seq: int, line: Line, first: int, by_server: bool, where: str) -> Re
         "phase": "warmup" if meta.benchmark_phase == "warmup" else "measure",
         "t_sched": sent if issued is None else (issued - first) / 1e9,
         "t_send": seconds(sent, where),
-        "t_end": max(end, sent),
+        "t_end": seconds(max(end, sent), where),
         "conn_s": seconds(line.one("http_req_connecting"), where, 1e-3) if fresh else None,
         "in_tok": tokens(line.one("usage_prompt_tokens"), where),
         "in_tok_client": tokens(line.one("input_sequence_length"), where),

@@ -22,7 +22,7 @@ LONGEST_S = 1e7
 """No benchmark lasts longer than a third of a year: a larger time is in another unit, or no time."""
 
 MOST_TOKENS = 1 << 40
-LARGEST_YAML = 64_000_000
+LARGEST_YAML = 16_000_000
 """Bytes. YAML becomes objects as a whole and slowly, some 50 times its size."""
 
 
@@ -93,7 +93,8 @@ def parse(data: bytes | str, where: str) -> Fields:
             raise UsageError(f"{where} holds no JSON object: {error}") from error
         except msgspec.DecodeError:
             cleaned = json.loads(data, parse_constant=lambda _: None)
-            raw = msgspec.json.decode(msgspec.json.encode(cleaned), type=dict[str, msgspec.Raw])
+            plain = json.dumps(cleaned, ensure_ascii=False).encode("utf-8", "replace")  # half a surrogate is no text
+            raw = msgspec.json.decode(plain, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UsageError(f"{where} is no JSON, or was cut off: {_first_line(error)}") from error
     return Fields(raw, where)
@@ -138,6 +139,16 @@ def seconds(value: float | None, where: str, scale: float = 1.0) -> float | None
     if not (math.isfinite(found) and 0 <= found <= LONGEST_S):
         raise UsageError(f"{where}: {value!r} is no duration; the file is damaged, or its unit is not known here.")
     return found
+
+
+def positive(value: float | None, where: str) -> float | None:
+    """A number above zero that a load can have: requests in flight, a second, at once. None for None.
+
+    Raises UsageError for any other.
+    """
+    if value is not None and not 0 < value <= 1e9:
+        raise UsageError(f"{where}: {value!r} is no load.")
+    return value
 
 
 def tokens(value: float | None, where: str) -> int | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from loadgen.importing.fields import Fields, seconds, tokens
+from loadgen.importing.fields import Fields, positive, seconds, tokens
 from loadgen.importing.measured import Measured, Origin, distribution, from_figures, load_of, status_of, target_of
 from loadgen.metrics import tpot
 from loadgen.record import Record
@@ -79,6 +79,8 @@ def _measured(fields: Fields, origin: Origin) -> Measured:
     totals = fields.object("metrics").object("request_totals")
     counts = {group: totals.get(group, int) or 0 for group in _GROUPS}
     requests = {group: fields.object("requests").objects(group) for group in _GROUPS}
+    if not any(counts.values()) and not any(requests.values()):
+        raise fields.wrong("it has neither requests nor figures")
     whole = any(requests.values()) and all(len(requests[group]) >= counts[group] for group in _GROUPS)
     open_loop = strategy.get("type_", str) in OPEN
     axes = _axes(strategy)
@@ -112,15 +114,14 @@ def _window(fields: Fields, times: Fields) -> tuple[float, Window]:
 
 
 def _axes(strategy: Fields) -> dict[str, Any]:
-    kind, rate = strategy.get("type_", str), strategy.get("rate", float)
-    if kind == "synchronous":
-        return {"concurrency": 1}
-    streams = strategy.get("streams", int)
-    if streams:
-        return {"concurrency": streams}
+    kind = strategy.get("type_", str)
+    rate = positive(strategy.get("rate", float), f"{strategy.where}: rate")
+    streams = positive(strategy.get("streams", int), f"{strategy.where}: streams")
     if rate:
         return {"rate_rps": rate}
-    cap = strategy.get("max_concurrency", int)
+    if streams or kind == "synchronous":
+        return {"concurrency": streams or 1}
+    cap = positive(strategy.get("max_concurrency", int), f"{strategy.where}: max_concurrency")
     return {"concurrency": cap} if cap else {"strategy": kind or "unknown"}
 
 
@@ -138,9 +139,11 @@ def _record(seq: int, fields: Fields, zero: float, open_loop: bool, group: str) 
     info = fields.object("info")
     times, where = info.object("timings"), fields.where
     start, end = times.get("request_start", float), times.get("request_end", float)
-    sent = None if start is None else start - zero
     due = times.get("targeted_start", float) if open_loop else None
     over = end if end is not None else times.get("resolve_end", float)
+    sent, planned, ended = (None if at is None else at - zero for at in (start, due, over))
+    for offset in (sent, planned, ended):
+        seconds(None if offset is None else abs(offset), f"{where}: timings")
     error = info.get("error", str) or ""
     common: dict[str, Any] = {
         "driver": TOOL,
@@ -149,9 +152,9 @@ def _record(seq: int, fields: Fields, zero: float, open_loop: bool, group: str) 
         "turn": info.get("turn_index", int) or 0,
         "source": "imported",
         "phase": "measure",
-        "t_sched": (due - zero) if due is not None else sent or 0.0,
+        "t_sched": planned if planned is not None else sent or 0.0,
         "t_send": sent,
-        "t_end": None if over is None else max(over - zero, sent or 0.0),
+        "t_end": None if ended is None else max(ended, sent or 0.0),
         "in_tok": tokens(fields.object("input_metrics").get("total_tokens", float), where),
         "cached_tok": tokens(fields.object("input_metrics").get("cached_tokens", float), where),
     }

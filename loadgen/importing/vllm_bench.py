@@ -11,19 +11,16 @@ connection is part of TTFT.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from loadgen.importing.fields import Fields, parse, seconds, tokens
-from loadgen.importing.measured import Measured, Origin, distribution, from_figures, of_values, status_of, target_of
-from loadgen.metrics import tpot
-from loadgen.record import Record
-from loadgen.summary import Context, Distribution, Doubt, Window
+from loadgen.importing.fields import Fields, parse, positive, seconds, tokens
+from loadgen.importing.measured import Measured, Origin, distribution, from_figures, of_values, target_of
+from loadgen.importing.vllm_requests import TOOL, Requests, requests_of
+from loadgen.summary import Context, Distribution, Doubt, Summary, Window
 
-TOOL = "vllm bench serve"
 MARKS = ("model_id", "num_prompts", "completed", "duration", "request_throughput")
 """Fields that together no other tool's file has."""
 
@@ -40,7 +37,6 @@ DEFINITIONS: Mapping[str, str] = MappingProxyType(
 )
 """The tool's own, by our names."""
 
-_PER_REQUEST = ("start_times", "ttfts", "itls", "input_lens", "output_lens")
 _STATISTICS = {"mean": "mean", "median": "p50", "std": "population_sd"} | {p: p for p in ("p50", "p90", "p95", "p99")}
 _METRICS = {"ttft_s": "ttft", "tpot_s": "tpot", "e2e_s": "e2el"}
 
@@ -59,13 +55,14 @@ def read(data: bytes, where: str) -> list[Measured]:
 
 
 def _measured(fields: Fields) -> Measured:
-    detailed = all(fields.get(name, list[Any]) for name in _PER_REQUEST)
-    layout = "--save-detailed" if detailed else "--save-result"
-    duration = seconds(fields.need("duration", float), f"{fields.where}: duration") or 0.0
-    window = Window(0.0, max(duration, 1e-3))
-    axes = _axes(fields)
-    records = list(_records(fields)) if detailed else None
-    context = Context(concurrency=axes.get("concurrency"), doubts=tuple(_doubts(records)))
+    duration = seconds(fields.need("duration", float), f"{fields.where}: duration")
+    if not duration:
+        raise fields.wrong("it lasted no time (duration)")
+    axes, requests = _axes(fields), requests_of(fields)
+    last = 0.0 if requests is None else seconds(requests.last_s, f"{fields.where}: start_times and latencies")
+    window = Window(0.0, max(duration, last or 0.0))
+    context = Context(concurrency=axes.get("concurrency"), doubts=tuple(_doubts(requests)))
+    layout = "--save-result" if requests is None else "--save-detailed"
     return Measured(
         origin=Origin(tool=TOOL, version=None, layout=layout, definitions=dict(DEFINITIONS)),
         source=fields.where,
@@ -75,17 +72,20 @@ def _measured(fields: Fields) -> Measured:
         started=_started(fields, duration),
         window=window,
         context=context,
-        records=records,
-        summary=None if detailed else _summary(fields, window, context),
+        records=None if requests is None else requests.records(),
+        summary=_summary(fields, window, context) if requests is None else None,
         worded=frozenset({"unknown_tokens"}),
     )
 
 
 def _axes(fields: Fields) -> dict[str, Any]:
     """Closed loop: concurrency. Open loop: the rate, and the cap if there was one. Neither: a burst of all prompts."""
-    rate, cap = fields.get("request_rate", float | str), fields.get("max_concurrency", int)  # type: ignore[arg-type]
-    if isinstance(rate, float | int):
-        return {"rate_rps": float(rate)} | ({"max_concurrency": cap} if cap else {})
+    cap = positive(fields.get("max_concurrency", int), f"{fields.where}: max_concurrency")
+    rate = fields.get("request_rate", Any)
+    if isinstance(rate, float | int):  # "inf" for all at once
+        return {"rate_rps": positive(float(rate), f"{fields.where}: request_rate")} | (
+            {"max_concurrency": cap} if cap else {}
+        )
     return {"concurrency": cap} if cap else {"burst": fields.get("num_prompts", int)}
 
 
@@ -105,49 +105,7 @@ def _started(fields: Fields, duration: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end - duration))
 
 
-def _records(fields: Fields) -> Iterator[Record]:
-    starts, ttfts = fields.need("start_times", list[float]), fields.need("ttfts", list[float])
-    itls, in_lens = fields.need("itls", list[list[float]]), fields.need("input_lens", list[int])
-    out_lens, count = fields.need("output_lens", list[int]), len(starts)
-    ends = fields.get("latencies", list[float]) or [ttft + sum(itl) for ttft, itl in zip(ttfts, itls, strict=False)]
-    errors = fields.get("errors", list[str]) or [""] * count
-    lists = (ttfts, itls, in_lens, out_lens, ends, errors)
-    if any(len(one) != count for one in lists):
-        raise fields.wrong(f"its lists have {count} and {', '.join(str(len(one)) for one in lists)} entries")
-    first = min(starts)
-    for i, (start, *rest) in enumerate(zip(starts, *lists, strict=True)):
-        yield _record(i, start - first, rest, f"{fields.where}: request {i}")
-
-
-def _record(i: int, sent: float, held: list[Any], where: str) -> Record:
-    ttft, gaps, in_len, out_len, e2e, error = held
-    sent = seconds(sent, f"{where}: start") or 0.0
-    stamps = [seconds(at, f"{where}: ttft and itls") or 0.0 for at in itertools.accumulate([ttft, *gaps])]
-    failed = bool(error) or not (ttft or e2e)
-    common: dict[str, Any] = {
-        "driver": TOOL, "seq": i, "session": i, "source": "imported", "phase": "measure", "t_sched": sent,
-        "t_send": sent, "in_tok": tokens(in_len, where),
-    }  # fmt: skip
-    if failed:
-        last_line = error.strip().rpartition("\n")[2][:500]
-        return Record(**common, t_end=sent + stamps[-1], status=status_of(error), err=last_line or "no reply")
-    e2e, out_tok = seconds(e2e, f"{where}: latency") or 0.0, tokens(out_len, where)
-    return Record(
-        **common,
-        t_first=sent + ttft,
-        t_last=sent + e2e,
-        t_end=sent + e2e,
-        ttft_s=ttft,
-        tpot_s=tpot(ttft, e2e, out_tok),
-        e2e_s=e2e,
-        chunk_us=[round(at * 1e6) for at in stamps],
-        out_tok=out_tok,
-        status="ok",
-        http=200,
-    )
-
-
-def _summary(fields: Fields, window: Window, context: Context) -> Any:
+def _summary(fields: Fields, window: Window, context: Context) -> Summary:
     """The summary of a result without single requests."""
     ok = tokens(fields.need("completed", int), f"{fields.where}: completed") or 0
     failed = fields.get("failed", int)
@@ -182,7 +140,7 @@ def _distributions(fields: Fields, ok: int) -> dict[str, Distribution]:
     return found
 
 
-def _doubts(records: list[Record] | None) -> Iterator[Doubt]:
+def _doubts(requests: Requests | None) -> Iterator[Doubt]:
     yield Doubt(
         "imported",
         f"Measured by {TOOL}, not by loadgen: its client stamps events when it gets to read them, and its file does "
@@ -191,7 +149,7 @@ def _doubts(records: list[Record] | None) -> Iterator[Doubt]:
     yield Doubt(
         "imported_ttft",
         "TTFT is from before the connection is opened to the first event with choices, with or without text"
-        f"{_role_chunks(records)}",
+        f"{_role_chunks(requests)}",
     )
     yield Doubt(
         "imported_tokens",
@@ -199,7 +157,7 @@ def _doubts(records: list[Record] | None) -> Iterator[Doubt]:
         "does not say which.",
     )
     yield Doubt("imported_failures", "A stream that broke off or brought an error after its first event counts as ok.")
-    if records is None:
+    if requests is None:
         yield Doubt(
             "imported_figures",
             "The file holds no single requests (--save-detailed): the figures are the tool's own, percentiles are "
@@ -207,13 +165,9 @@ def _doubts(records: list[Record] | None) -> Iterator[Doubt]:
         )
 
 
-def _role_chunks(records: list[Record] | None) -> str:
-    """What the number of chunks says of TTFT: with one token a chunk, one more than tokens is the finish chunk; two
-    more mean that a chunk without a token came first."""
-    ok = [record for record in records or () if record.status == "ok" and record.out_tok]
-    early = sum(len(record.chunk_us) >= (record.out_tok or 0) + 2 for record in ok)
+def _role_chunks(requests: Requests | None) -> str:
+    """What the number of chunks says of TTFT."""
+    early, replies = (0, 0) if requests is None else requests.early_chunks()
     if not early:
         return "."
-    return (
-        f": {early} of {len(ok)} replies have two chunks more than tokens, so that one may have come before any token."
-    )
+    return f": {early} of {replies} replies have two chunks more than tokens, so that one may have come before any."
