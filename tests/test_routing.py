@@ -144,6 +144,7 @@ def test_the_middle_cell_is_repeated_on_each_kind_and_nothing_else_of_it_changes
         assert (cell.scenario.load, cell.scenario.targets) == (pattern.scenario.load, pattern.scenario.targets)
         assert cell.scenario.workload.output == pattern.scenario.workload.output
         assert not cell.scenario.workload.routing_check
+    assert [cell.scenario.workload.settings.get("system") for cell in extra] == [False, False, None]
     told = [(cell.scenario.workload.prompts, cell.scenario.workload.settings.get("tags")) for cell in extra]
     assert told == [("natural", None), ("natural", [DOMAIN]), ("synthetic", None)]
 

@@ -53,4 +53,5 @@ def _prompts(kind: str, asked: Workload) -> dict[str, Any]:
     raw = {"raw": True} if ids or asked.settings.get("raw") else {}
     if kind == "random":
         return {"prompts": "synthetic", "kind": "words", "words": RANDOM_WORDS, **raw}
-    return {"prompts": "natural", **({"tags": [DOMAIN]} if kind == DOMAIN else {}), **raw}
+    tags = {"tags": [DOMAIN]} if kind == DOMAIN else {}
+    return {"prompts": "natural", "system": False, **tags, **raw}  # some templates refuse system messages
