@@ -70,7 +70,8 @@ def _keep(run: Run, paths: Sequence[Path], found: Sequence[Measured], names: tup
 
 def _checked(given: str | None, pattern: str, flag: str) -> str | None:
     if given is not None and not re.match(pattern, given):
-        raise UsageError(f"{flag} {given!r}: letters, digits, dots, dashes and underscores, 40 at most.")
+        longest = 40 if flag == "--target" else 64
+        raise UsageError(f"{flag} {given!r}: letters, digits, dots, dashes and underscores, {longest} at most.")
     return given
 
 
