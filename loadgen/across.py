@@ -213,9 +213,15 @@ def _side(side: Of) -> Side:
         scenario=str(run["scenario"]["name"]),
         started=run.get("started"),
         status=run.get("status"),
-        machine=", ".join(str(part) for part in parts if part) if machine else "machine not known",
+        machine=", ".join(str(part) for part in parts if part) if machine else _elsewhere(run),
         loadgen=(run.get("versions") or {}).get("loadgen"),
     )
+
+
+def _elsewhere(run: Mapping[str, Any]) -> str:
+    """Of a run whose machine is not known: who measured, if it was another tool."""
+    origin = run.get("origin")
+    return f"imported from {origin['tool']}, machine not known" if origin else "machine not known"
 
 
 def _merged(cells: Sequence[ReportCell]) -> tuple[ReportCell, ...]:

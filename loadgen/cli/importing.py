@@ -14,7 +14,7 @@ from loadgen.cli.screen import speaks_unicode, width
 commands = typer.Typer()
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="What the tool wrote; of AIPerf its output folder.")
+    list[Path], typer.Argument(metavar="FILE [FILE...]", help="What the tool wrote; of AIPerf its output folder.")
 ]
 
 
