@@ -214,7 +214,7 @@ def test_the_roofline_stands_beside_what_was_measured(rendered: Path) -> None:
 
 def test_random_weights_and_repeats_on_several_hosts_are_doubts(rendered: Path) -> None:
     text = section(rendered, "graphs")
-    assert "The repeats were measured on 2 machines of one kind" in text
+    assert "The repeats were sent from 2 hosts, each pair from one." in text
     assert "leave half an ABBA block" in text
 
 

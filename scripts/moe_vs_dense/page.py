@@ -4,6 +4,7 @@ what to doubt. Every number comes from the runs, but for the published ones, whi
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -100,7 +101,8 @@ def _load(report: RunReport) -> str:
 def _facts(run: Kept) -> Iterator[str]:
     report = run.report
     described, machine = report.run, report.run["machine"]
-    gpus = [f"{gpu['name']} ({gpu['memory_gb']:.0f} GB, driver {gpu['driver']})" for gpu in machine["gpus"]]
+    every = [f"{gpu['name']} ({gpu['memory_gb']:.0f} GB, driver {gpu['driver']})" for gpu in machine["gpus"]]
+    gpus = [f"{count} x {gpu}" if count > 1 else gpu for gpu, count in Counter(every).items()]
     yield f"run `{described['run']}`, {described['started']} to {described['ended']}, {described['status']}"
     yield f"{', '.join(gpus) or 'no GPU'}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     yield "client: " + ", ".join(
@@ -219,7 +221,7 @@ def _crossings(report: RunReport) -> Iterator[str]:
 
 def _doubts(run: Kept) -> Iterator[str]:
     if len(run.hosts) > 1:
-        yield f"The repeats were measured on {len(run.hosts)} machines of one kind, each pair on one."
+        yield f"The repeats were sent from {len(run.hosts)} hosts, each pair from one."
     yield from rows.warning_lines(run.report)
     yield from rows.notes(run.report)
 
