@@ -116,6 +116,11 @@ def test_tensor_parallel_gpus_share_a_step_and_replicas_share_the_batch() -> Non
     assert copies.decode is not None
     assert copies.decode.floor_s == roofline().decode(4).seconds
     assert copies.limit_tok_s == 2 * roofline().limit_tok_s(4)
+    spread = held(
+        one_target(8, options={"data_parallel": 2, "expert_parallel": True}), repeat(), run=machine(H200, H200)
+    )
+    assert spread.decode is not None
+    assert spread.decode.floor_s == roofline(gpus=2).decode(8).seconds, "experts on all GPUs are held once"
     alone = held(one_target(1, options={"data_parallel": 2}), repeat(), run=machine(H200, H200))
     assert alone.limit_tok_s == roofline().limit_tok_s(1), "one request keeps one replica busy"
 

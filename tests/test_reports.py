@@ -21,7 +21,7 @@ from loadgen.scenario import load as load_scenario
 from loadgen.served import serving
 from loadgen.store import Run, create_run, write_json
 from loadgen.summarise import summarise
-from loadgen.summary import Context, Window
+from loadgen.summary import Context, Doubt, Window
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = "<img src=x onerror=alert(1)>|\u001b[31m"
@@ -244,6 +244,15 @@ def test_a_verdict_on_a_mixture_carries_the_doubt_of_its_prompts(known: RunRepor
         line.startswith("moe chooses 8 of 64 experts a token: random words, ")
         for line in yardsticks.mixture_lines(known)
     )
+
+
+def test_two_mixtures_have_a_doubt_each(known: RunReport) -> None:
+    (comparison,) = known.comparisons
+    twice = (Doubt("routing", "one is a mixture"), Doubt("routing", "two is a mixture"))
+    cells = tuple(msgspec.structs.replace(cell, doubts=twice) for cell in comparison.cells)
+    both = msgspec.structs.replace(known, comparisons=(msgspec.structs.replace(comparison, cells=cells),))
+    lines = rows.warning_lines(both)
+    assert {"one is a mixture (2 cells)", "two is a mixture (2 cells)"} <= set(lines)
 
 
 def test_a_target_that_is_faster_than_its_floor_is_warned_of(tmp_path: Path) -> None:
