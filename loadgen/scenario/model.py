@@ -141,10 +141,7 @@ class Workload(Words):
     stream: bool = Field(default=True, description="false: whole replies, and no time to first token")
     sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0}, description="sent with every request")
     save_text: bool = Field(default=False, description="keep the text of replies in the records")
-    routing_check: bool = Field(
-        default=False,
-        description="run the middle cell on natural, single-domain and random prompts as well: do experts mind?",
-    )
+    routing_check: bool = Field(default=False, description="the middle cell on other prompts too: do experts mind?")
 
     @property
     def settings(self) -> dict[str, Any]:
