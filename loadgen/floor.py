@@ -139,7 +139,7 @@ def _against(
         return known
     busy, why = min(stand.replicas, total), list(known.why)
     batch = total / busy  # of a replica; one sequence is not shared
-    warm = (_average([result.summary.cached_share for result in valid]) or 0.0) >= WARM_SHARE
+    warm = (_average([result.cached_share for result in valid]) or 0.0) >= WARM_SHARE
     if warm:
         why.append("a prefix cache spared prompt tokens: no floor of prefill or throughput")
     if stand.speculative:

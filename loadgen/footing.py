@@ -191,8 +191,8 @@ def _seen(served: Served, machine: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _replicas(served: Served, gpus: int | None) -> int:
     """Copies of the model that answer side by side. Experts that are spread over all of them make them one."""
-    copies = served.parallel("data_parallel")
-    spread = served.options.get("expert_parallel") not in (None, False, 1)
+    copies, experts = served.parallel("data_parallel"), served.options.get("expert_parallel")
+    spread = experts is True or served.parallel("expert_parallel") > 1  # a switch in vLLM, a number elsewhere
     return 1 if spread or not gpus or gpus % copies else copies
 
 

@@ -99,6 +99,8 @@ def test_a_warm_prefix_cache_leaves_prefill_and_throughput_without_a_floor() -> 
     assert (found.prefill, found.limit_tok_s, found.doubts) == (None, None, ())
     assert found.decode is not None
     assert "prefix cache" in found.why[0]
+    by_page = held(one_target(), repeat(rate=500.0, seen=Seen(prompt_tokens=100, cached_tokens=50)))
+    assert by_page.limit_tok_s is None
 
 
 def test_speculative_decoding_leaves_a_step_without_a_floor() -> None:
