@@ -105,7 +105,8 @@ def _references(scenario: Scenario, target: str) -> dict[tuple[str | int, ...], 
 def floor_of(report: RunReport, scenario: str, target: str) -> Floor:
     """The noise floor that a run of `against_itself` found; ``scenario`` and ``target`` are the names it goes by.
 
-    A cell without three pairs of good repeats is left out, and so is a measure that some good repeat lacks.
+    A cell without three pairs of repeats is left out, and one with a repeat that is invalid or failed; so is a measure
+    that some repeat lacks.
     """
     loads = remembered(report.run).loads
     cells = (_cell(cell, loads.get(cell.id, "")) for cell in report.cells)
@@ -135,9 +136,9 @@ def _cell(cell: ReportCell, load: str) -> FloorCell:
 
 
 def _good(target: TargetCell) -> dict[int, Summary]:
-    """The summaries that count, by repeat."""
-    done = [result for result in target.results if result is not None and not result.interrupted]
-    return {result.rep: result.summary for result in done if result.summary.state == "ok"}
+    """The summaries by repeat, those left out that were interrupted; none at all where one is not to be trusted."""
+    done = {result.rep: result.summary for result in target.results if result is not None and not result.interrupted}
+    return done if all(summary.state == "ok" for summary in done.values()) else {}
 
 
 def _measures() -> Iterator[Measure]:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from made_runs import A, B, made_run, scenario_of
 
@@ -18,6 +19,7 @@ from loadgen.noise import (
     pair_cv,
     pooled_cv,
 )
+from loadgen.repeat import Result
 from loadgen.reports import calibrate as report
 from loadgen.scenario import Loaded, Scenario, expand, load, public_dict
 
@@ -129,8 +131,12 @@ def test_a_cell_with_too_few_repeats_has_no_floor(tmp_path: Path, values: Any) -
     assert floor_of(assemble(made_run(tmp_path / "store", twice(tmp_path), values)), "s", "dense").cells == ()
 
 
-def test_invalid_repeats_are_no_noise(tmp_path: Path) -> None:
-    run = made_run(tmp_path / "store", twice(tmp_path), SAME, state="invalid")
+def test_a_cell_with_one_repeat_that_is_not_to_be_trusted_has_no_floor(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "store", twice(tmp_path), SAME)
+    (path,) = run.folder.glob("cells/all/b/rep-004/*/summary.json")
+    stored = msgspec.json.decode(path.read_bytes(), type=Result)
+    bad = msgspec.structs.replace(stored, summary=msgspec.structs.replace(stored.summary, state="invalid"))
+    path.write_bytes(msgspec.json.encode(bad))
     assert floor_of(assemble(run), "s", "dense").cells == ()
 
 
@@ -158,5 +164,5 @@ def test_the_text_says_what_varies_and_what_repeats_resolve(tmp_path: Path, widt
 def test_where_no_floor_came_of_it_the_text_says_so(tmp_path: Path) -> None:
     done = assemble(made_run(tmp_path / "store", twice(tmp_path), {"a": A[:2], "b": A[:2]}))
     found = floor_of(done, "s", "dense")
-    assert "No noise floor was kept" in report.render(found, done, "", 80)
+    assert "No noise floor for all: it takes three pairs" in report.render(found, done, "", 80)
     assert report.values(found, done, "")["path"] is None

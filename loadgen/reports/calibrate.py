@@ -36,10 +36,11 @@ def render(floor: Floor, report: RunReport, path: str, width: int = 100) -> str:
             "Behind it: the smallest difference between two targets that so many repeats can tell from that.",
             width,
         )
-    problems = [*unsteady(report), *rows.failure_lines(report), *rows.warning_lines(_about_noise(report))]
+    problems = [*unsteady(report), *_left_out(floor, report), *rows.failure_lines(report)]
+    problems += rows.warning_lines(_about_noise(report))
     for heading, part in (("Verdicts", _verdicts(report)), ("Warnings", problems)):
         lines += ["", heading, *(piece for line in part for piece in wrapped(line, width, "  "))] if part else []
-    kept = f"noise floor: {path}" if floor.cells else "No noise floor was kept: no cell has three good repeats a side."
+    kept = f"noise floor: {path}" if floor.cells else "No noise floor was kept."
     return "\n".join([*lines, "", kept, f"report: {report.path}/report.md"]) + "\n"
 
 
@@ -86,6 +87,13 @@ def _percent(share: float) -> str:
 
 def _verdicts(report: RunReport) -> list[str]:
     return [cell.primary.sentence for comparison in report.comparisons for cell in comparison.cells]
+
+
+def _left_out(floor: Floor, report: RunReport) -> list[str]:
+    missing = [cell.id for cell in report.cells if cell.id not in {kept.cell for kept in floor.cells}]
+    if not missing:
+        return []
+    return [f"No noise floor for {', '.join(missing)}: it takes three pairs of repeats, all of them to be trusted."]
 
 
 def _about_noise(report: RunReport) -> RunReport:
