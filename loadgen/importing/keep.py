@@ -151,7 +151,7 @@ def _description(run: Run, paths: Sequence[Path], found: Sequence[Measured], nam
         "run": run.id,
         "status": "complete",
         "started": min(started, default=""),
-        "ended": max(started, default=""),
+        "ended": None,
         "scenario": {
             "name": name,
             "targets": {target: {key: value for key, value in first.target.items() if value is not None}},

@@ -32,9 +32,9 @@ def render(report: RunReport) -> str:
     parts += bullets(rows.server_lines(report), "## Servers")
     parts += bullets([*yardsticks.mixture_lines(report), *rows.notes(report)], "## Notes")
     parts += _every_repeat(report)
-    parts += ["## Definitions", ""]
-    theirs = (run.get("origin") or {}).get("definitions")
-    definitions = {metric.name: metric.definition for metric in METRICS.values()} if theirs is None else theirs
+    origin = run.get("origin") or {}
+    definitions = origin.get("definitions") or {metric.name: metric.definition for metric in METRICS.values()}
+    parts += [f"## Definitions of {safe(origin['tool'])}" if origin else "## Definitions", ""]
     parts += [f"- **{METRICS[name].label}**: {safe(definition)}" for name, definition in definitions.items()]
     return "\n".join(parts) + "\n"
 
