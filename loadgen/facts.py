@@ -160,6 +160,7 @@ def _machine(described: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str
         "machine": f"{machine['cpu']}, {machine.get('cores')} cores" if machine.get("cpu") else None,
         "host": machine.get("host"),
         "kernel": machine.get("kernel"),
+        "seed": None if described.get("seed") is None else str(described["seed"]),
         "weights": "random" if made or (words.get("options") or {}).get("load_format") == "dummy" else None,
     }
     return facts | (_gpus(machine.get("gpus") or [], words) if launched else {})

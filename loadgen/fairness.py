@@ -21,8 +21,8 @@ from loadgen.plan import Plan
 from loadgen.scenario.factors import FACTORS, covered
 from loadgen.summary import Doubt
 
-MINOR = ("host", "kernel", "devices", "kv_tokens")
-"""What may differ between two instances of the very same thing: a doubt, never a difference."""
+MINOR = ("host", "kernel", "seed", "devices", "kv_tokens")
+"""What may differ between two instances of the very same thing, or two draws of its prompts: a doubt, no difference."""
 
 KV_TOLERANCE = 0.05
 """KV capacity may differ by this much between two starts of one server."""

@@ -39,7 +39,13 @@ def described(folder: Path, text: str, *, servers: dict[str, Any] | None = None)
         instance: {"target": target, "engine": found.targets[target].engine, "facts": (servers or {}).get(target, {})}
         for instance, target in plan.servers.items()
     }
-    known = {"scenario": public_dict(found), "machine": MACHINE, "versions": {"loadgen": "1"}, "servers": started}
+    known = {
+        "scenario": public_dict(found),
+        "machine": MACHINE,
+        "versions": {"loadgen": "1"},
+        "servers": started,
+        "seed": 1,
+    }
     return known, plan
 
 
@@ -255,7 +261,7 @@ def test_runs_of_other_scenarios_and_machines_differ_in_what_they_say(tmp_path: 
         "natural", "synthetic, kind: words, words: 9"
     )
     run, plan = described(tmp_path, text.replace("concurrency: 2", "rate_rps: 3, driver: httpx"))
-    run |= {"machine": {**MACHINE, "cpu": "another", "host": "i"}, "versions": {"loadgen": "2"}}
+    run |= {"machine": {**MACHINE, "cpu": "another", "host": "i"}, "versions": {"loadgen": "2"}, "seed": 2}
     b = {**facts_of(run, plan, "all", "b"), "target": "b (of last night)"}
     assert set(differences(a, b, ())) == {
         "output is exactly 8 tokens for a and at most 8 tokens for b (of last night)",
@@ -268,7 +274,9 @@ def test_runs_of_other_scenarios_and_machines_differ_in_what_they_say(tmp_path: 
         "machine is a processor, 8 cores for a and another, 8 cores for b (of last night)",
         "loadgen is 1 for a and 2 for b (of last night)",
     }
-    assert "host is h for a and i for b (of last night)." in [doubt.text for doubt in doubts(a, b, ())]
+    said = [doubt.text for doubt in doubts(a, b, ())]
+    assert "host is h for a and i for b (of last night)." in said
+    assert "seed is 1 for a and 2 for b (of last night)." in said
     assert differences(a, b, ("output", "sampling", "prompts", "load", "driver", "machine", "loadgen")) == ()
 
 
