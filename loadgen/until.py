@@ -54,8 +54,8 @@ def stands(until: float, cells: Sequence[PlannedCell], comparisons: Sequence[Com
         why = ", ".join(dict.fromkeys(str(cell.primary.verdict) for cell in compared))
         return f"{cells[0].id}: no interval ({why})" + (", and more repeats would bring none" if done else "")
     spread, pairs, cell = max(spreads)
-    enough = ": enough" if done else ""
-    return f"{cell}: the interval is ±{_percent(spread)} after {pairs} pairs, {_percent(until)} is asked for{enough}"
+    settled = ": enough" if done else ""
+    return f"{cell}: the interval is ±{_percent(spread)} after {pairs} pairs, {_percent(until)} is asked for{settled}"
 
 
 def too_wide(until: float, comparison: Comparison) -> Comparison:
@@ -88,4 +88,4 @@ def _too_wide(until: float, cell: ComparedCell) -> Iterator[Doubt]:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.2g} %"
+    return f"{share * 100:.2g} %" if share < 1 else f"{share * 100:.0f} %"

@@ -122,6 +122,12 @@ def test_a_ladder_goes_on_for_as_long_as_one_of_its_cells_has_to(tmp_path: Path)
     assert settled.spared(last) == {"concurrency=1": from_to(7), "concurrency=4": from_to(7)}
 
 
+def test_an_interval_that_is_wide_beyond_use_is_said_in_whole_percent(tmp_path: Path) -> None:
+    session = Session(tmp_path).pairs(1, (1.0, 9.0, 0.2, 4.0, 0.1, 7.0))
+    session.spared(session.step(1, 6))
+    assert session.said == ["concurrency=1: the interval is ±632 % after 6 pairs, 1 % is asked for"]
+
+
 def test_an_invalid_cell_is_not_waited_for(tmp_path: Path) -> None:
     session = Session(tmp_path).pairs(1, RESTLESS[:5])
     session.repeat("concurrency=1", "a", 6, 100.0, state="invalid", invalid=(Doubt("late", "It was late."),))
