@@ -108,6 +108,18 @@ def test_latencies_that_vllm_leaves_in_make_the_distribution_of_e2e(folder: Path
     assert found.ttft_s.p50 == pytest.approx(theirs["median_ttft_ms"] / 1e3)
 
 
+def test_a_file_of_a_vllm_that_kept_less_is_read_by_what_it_has(folder: Path, tmp_path: Path) -> None:
+    theirs = said(folder / "vllm_detailed.json")
+    for name in ("latencies", "queue_times", "failed", "backend", "burstiness", "max_output_tokens_per_s", "rtfx"):
+        del theirs[name]
+    (tmp_path / "older.json").write_text(json.dumps(theirs))
+    older = summary(imported(tmp_path / "a", tmp_path / "older.json"))
+    newer = summary(imported(tmp_path / "b", folder / "vllm_detailed.json"))
+    assert older.output_tok_s == pytest.approx(newer.output_tok_s)
+    assert older.e2e_s.mean == pytest.approx(newer.e2e_s.mean)
+    assert older.status == newer.status
+
+
 def test_appended_results_of_one_load_are_repeats(folder: Path, tmp_path: Path) -> None:
     report = imported(tmp_path, folder / "vllm_append.json")
     assert [result.rep for result in results(report)] == [1, 2, 3]
