@@ -47,8 +47,9 @@ RECENT = 7
 class Tested:
     """Tonight against the baselines, all arrays of one shape: nights that count, their mean and spread, t, the p of
     "not worse" and of "not better", one-sided, and the effect exp(y - mean) - 1. NaN where fewer than two nights are
-    left."""
+    left. ``kept`` are the baselines with NaN in place of nights that were dropped."""
 
+    kept: NDArray[Any]
     n: NDArray[Any]
     mean: NDArray[Any]
     spread: NDArray[Any]
@@ -73,7 +74,7 @@ def against(baseline: Any, tonight: Any, floor: Any = FLOOR) -> Tested:
         spread = np.where(n >= 2, np.maximum(sd, floor), np.nan)
         away = np.asarray(tonight, dtype=float) - mean
         t = away / (spread * np.sqrt(1 + 1 / n))
-        return Tested(n, mean, spread, t, stdtr(n - 1.0, -t), stdtr(n - 1.0, t), np.expm1(away))
+        return Tested(kept, n, mean, spread, t, stdtr(n - 1.0, -t), stdtr(n - 1.0, t), np.expm1(away))
 
 
 def _without_outliers(nights: NDArray[Any]) -> NDArray[Any]:
