@@ -1,0 +1,82 @@
+"""The report as one HTML file: it opens offline, in ten years, and asks nobody for anything.
+
+In: a `RunReport`, whose folder has the records. Out: the text of ``report.html``. Content comes first, as tables that
+read without JavaScript and print; each chart stands on a table of its values. The charts are drawn by Apache ECharts,
+which is in the file (``echarts.min.js``, see its licence beside it).
+
+**What comes from outside is hostile**: names of models and scenarios, error texts, what a server answered. Jinja
+escapes every one; the values of the charts lie in a JSON block in which no ``<`` stands; tooltips are drawn, not made of HTML.
+The Content-Security-Policy lets nothing run or load but what its hashes name.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loadgen import __version__
+from loadgen.assemble import RunReport
+from loadgen.reports.html.page import page
+from loadgen.reports.rows import plain
+
+SCRIPTS = ("echarts.min.js", "charts.js")
+"""In the order in which they run."""
+
+
+def render(report: RunReport, charts: bool = True) -> str:
+    """The page. Without ``charts`` there is no script and no record is read: tables alone, under 100 KB for a run of a
+    few dozen cells."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=partial(_one_line, Markup),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = page(report, charts)
+    # In a file of these hashes the bytes of each script are those of the repository: they are hashed as they stand.
+    scripts = [(folder / name).read_text() for name in SCRIPTS] if charts else []
+    style = (folder / "page.css").read_text()
+    return environment.get_template("page.html.j2").render(
+        page=shown,
+        data=Markup(data_block([one.chart for one in shown.every_figure])),
+        charts=charts,
+        version=__version__,
+        policy=policy(scripts, style),
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+    )
+
+
+def policy(scripts: list[str], style: str) -> str:
+    """The Content-Security-Policy: these scripts and this style by their SHA-256, and nothing else from anywhere."""
+    allowed = " ".join(_hash(script) for script in scripts) or "'none'"
+    return f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def data_block(charts: Sequence[Mapping[str, Any]]) -> str:
+    """JSON that can stand in a script element: nothing in it can end the element or begin another."""
+    text = msgspec.json.encode(charts).decode()
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _one_line(markup: type, value: Any) -> Any:
+    """What others wrote without control characters; our own markup as it is."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, markup) else value

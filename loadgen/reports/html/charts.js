@@ -1,0 +1,259 @@
+// Draws the charts of the page from the JSON block "data", with Apache ECharts. The values are those of the tables.
+//
+// A chart is {id, kind, ...}. kind "lines": panels of series over one x axis; "heat": counts in a grid; "bars": spans of
+// time, one row a request. A point is [x, y, low, high, label]: low and high are its error bar, null where it has none.
+// Points are joined by straight lines or not at all. Texts come from outside: every label goes through a function, and
+// tooltips are drawn on the canvas, so that no text is ever read as HTML or as a template.
+"use strict";
+(() => {
+  const charts = JSON.parse(document.getElementById("data").textContent);
+  const byId = new Map(charts.map((chart) => [chart.id, chart]));
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const LIGHT = ["#0072b2", "#d55e00", "#008a62", "#b0559c", "#9a6b00", "#3f7fa8", "#6b6b6b"];
+  const DARK = ["#5ab4e8", "#f0903c", "#35c795", "#e59ac4", "#e8c547", "#9fd0f5", "#b5b5b5"];
+  const SYMBOLS = ["circle", "triangle", "rect", "diamond", "roundRect", "pin", "arrow"];
+  let printing = false;
+
+  const number = (value) => {
+    if (value === null || value === undefined || Number.isNaN(value)) return "-";
+    return Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4)));
+  };
+  const theme = () => {
+    const night = dark.matches && !printing;
+    return {
+      colours: night ? DARK : LIGHT,
+      ink: night ? "#e6e9ec" : "#1c2024",
+      soft: night ? "#a3adb8" : "#5b6570",
+      line: night ? "#363d45" : "#d5dae0",
+      paper: night ? "#14171a" : "#ffffff",
+      heat: night ? ["#1e2328", "#2b6a94", "#f0c060"] : ["#e9f1f7", "#3f7fa8", "#7a2d00"],
+      bad: night ? "#ff9288" : "#a3261d",
+    };
+  };
+
+  const nines = (value) => `${number(100 * (1 - 10 ** -value))} %`;
+  const axis = (said, look, more) => ({
+    type: said.scale === "log" || said.scale === "log2" ? "log" : said.scale === "names" ? "category" : "value",
+    logBase: said.scale === "log2" ? 2 : 10,
+    name: said.name,
+    nameLocation: "middle",
+    nameTextStyle: { color: look.soft },
+    scale: !said.zero,
+    min: said.low ?? undefined,
+    max: said.high ?? undefined,
+    data: said.names ?? undefined,
+    axisLabel: {
+      color: look.soft,
+      hideOverlap: true,
+      formatter: said.scale === "nines" ? nines : (value) => (said.names ? String(value) : number(value)),
+    },
+    axisLine: { lineStyle: { color: look.line } },
+    splitLine: { lineStyle: { color: look.line, opacity: 0.6 } },
+    ...more,
+  });
+  const word = (said, value) => (said.scale === "nines" ? nines(value) : number(value));
+
+  const errorBars = (series, colour, panel) => ({
+    type: "custom",
+    name: series.name,
+    id: `${series.name} interval ${panel}`,
+    xAxisIndex: panel,
+    yAxisIndex: panel,
+    silent: true,
+    clip: true,
+    itemStyle: { color: colour },
+    data: series.points.filter((point) => point[2] !== null && point[3] !== null).map((p) => [p[0], p[2], p[3]]),
+    encode: { x: 0, y: [1, 2] },
+    renderItem: (_, api) => {
+      const [x, low] = api.coord([api.value(0), api.value(1)]);
+      const high = api.coord([api.value(0), api.value(2)])[1];
+      const line = (x1, y1, x2, y2) => ({
+        type: "line",
+        shape: { x1, y1, x2, y2 },
+        style: { stroke: colour, lineWidth: 1.5 },
+      });
+      return { type: "group", children: [line(x, low, x, high), line(x - 4, low, x + 4, low), line(x - 4, high, x + 4, high)] };
+    },
+  });
+
+  const levels = (panel, look) => ({
+    silent: true,
+    symbol: "none",
+    lineStyle: { color: look.bad, type: "dashed" },
+    label: { color: look.bad, position: "insideStartTop", formatter: (one) => one.name },
+    data: (panel.levels ?? []).map((one) => (one.x === undefined ? { yAxis: one.y, name: one.name } : { xAxis: one.x, name: one.name })),
+  });
+  const bands = (panel, look) => ({
+    silent: true,
+    itemStyle: { color: look.soft, opacity: 0.15 },
+    label: { color: look.soft, position: "insideTop", formatter: (one) => one.name },
+    data: (panel.bands ?? []).map((one) => [{ xAxis: one.low, name: one.name }, { xAxis: one.high }]),
+  });
+
+  const drawnSeries = (series, at, place, look) => {
+    const colour = look.colours[(series.colour ?? at) % look.colours.length];
+    const many = series.points.length > 60;
+    return {
+      type: series.joined ? "line" : "scatter",
+      name: series.name,
+      xAxisIndex: place,
+      yAxisIndex: place,
+      step: series.step ? "end" : false,
+      smooth: false,
+      symbol: SYMBOLS[(series.colour ?? at) % SYMBOLS.length],
+      symbolSize: series.joined ? (many ? 2 : 8) : many ? 4 : 9,
+      showSymbol: !many,
+      color: colour,
+      itemStyle: { color: colour },
+      lineStyle: { color: colour, width: 1.75, type: series.dashed ? "dashed" : "solid" },
+      label: {
+        show: series.points.some((point) => point[4]),
+        position: "top",
+        color: look.ink,
+        formatter: (one) => String(one.data[4] ?? ""),
+      },
+      labelLayout: { hideOverlap: true },
+      data: series.points,
+      encode: { x: 0, y: 1 },
+    };
+  };
+
+  const linesOption = (chart, look, width) => {
+    const count = chart.panels.length;
+    const top = chart.legend ? 34 : 12;
+    const series = [];
+    chart.panels.forEach((panel, place) => {
+      panel.series.forEach((one, at) => {
+        const drawn = drawnSeries(one, at, place, look);
+        if (at === 0) Object.assign(drawn, { markLine: levels(panel, look), markArea: bands(panel, look) });
+        series.push(drawn);
+        if (one.points.some((point) => point[2] !== null)) series.push(errorBars(one, drawn.color, place));
+      });
+    });
+    const left = width < 480 ? 58 : 72;
+    const share = (100 - 14) / count;
+    return {
+      legend: { show: chart.legend, type: "scroll", top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
+      grid: chart.panels.map((_, place) =>
+        count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: `${3 + place * share}%`, height: `${share - 4}%` },
+      ),
+      xAxis: chart.panels.map((_, place) =>
+        axis(chart.x, look, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
+      ),
+      yAxis: chart.panels.map((panel, place) =>
+        axis(panel.y, look, { gridIndex: place, nameGap: left - 16, splitNumber: count > 1 ? 2 : 5 }),
+      ),
+      series,
+      tooltip: tooltip(look, (one) => {
+        const panel = chart.panels[one.seriesIndex === undefined ? 0 : series[one.seriesIndex].xAxisIndex];
+        const [x, y, low, high, label] = one.data;
+        const range = low === null || low === undefined ? "" : ` [${number(low)}, ${number(high)}]`;
+        return `${one.seriesName}\n${chart.x.name}: ${word(chart.x, x)}\n${panel.y.name}: ${word(panel.y, y)}${range}${label ? `\n${label}` : ""}`;
+      }),
+    };
+  };
+
+  const heatOption = (chart, look, width) => ({
+    grid: { left: width < 480 ? 58 : 72, right: 24, top: 12, bottom: 88 },
+    xAxis: axis(chart.x, look, { nameGap: 26, splitArea: { show: false } }),
+    yAxis: axis(chart.y, look, { nameGap: width < 480 ? 42 : 56 }),
+    visualMap: {
+      min: 1,
+      max: Math.max(2, ...chart.cells.map((cell) => cell[2])),
+      orient: "horizontal",
+      left: "center",
+      bottom: 0,
+      itemHeight: 140,
+      text: [`${number(Math.max(1, ...chart.cells.map((cell) => cell[2])))} ${chart.count}`, "1"],
+      textStyle: { color: look.soft },
+      inRange: { color: look.heat },
+    },
+    series: [{ type: "heatmap", name: chart.count, data: chart.cells, progressive: 0 }],
+    tooltip: tooltip(look, (one) => `${chart.x.name}: ${chart.x.names[one.data[0]]}\n${chart.y.name}: ${chart.y.names[one.data[1]]}\n${number(one.data[2])} ${chart.count}`),
+  });
+
+  const barsOption = (chart, look, width) => ({
+    legend: { show: true, top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
+    grid: { left: width < 480 ? 44 : 56, right: 24, top: 34, bottom: 48 },
+    xAxis: axis(chart.x, look, { nameGap: 28 }),
+    yAxis: axis(chart.y, look, { inverse: true, nameGap: 36, splitLine: { show: false } }),
+    series: chart.phases.map((phase, at) => {
+      const colour = phase.bad ? look.bad : look.colours[[6, 4, 0][at] ?? at];
+      return {
+        type: "custom",
+        name: phase.name,
+        color: colour,
+        itemStyle: { color: colour },
+        clip: true,
+        data: phase.spans,
+        encode: { x: [1, 2], y: 0 },
+        renderItem: (_, api) => {
+          const [x, y] = api.coord([api.value(1), api.value(0)]);
+          const end = api.coord([api.value(2), api.value(0)])[0];
+          const height = Math.max(1, Math.min(10, api.size([0, 1])[1] * 0.8));
+          return { type: "rect", shape: { x, y: y - height / 2, width: Math.max(1, end - x), height }, style: { fill: colour } };
+        },
+      };
+    }),
+    tooltip: tooltip(look, (one) => `${one.seriesName}, ${chart.y.name} ${one.data[0]}\n${number(one.data[1])} s to ${number(one.data[2])} s`),
+  });
+
+  const tooltip = (look, formatter) => ({
+    trigger: "item",
+    renderMode: "richText",
+    confine: true,
+    backgroundColor: look.paper,
+    borderColor: look.line,
+    textStyle: { color: look.ink, fontSize: 12 },
+    formatter,
+  });
+
+  const OPTIONS = { lines: linesOption, heat: heatOption, bars: barsOption };
+  const draw = (place) => {
+    const chart = byId.get(place.dataset.chart);
+    if (!chart || place.offsetParent === null) return;
+    echarts.getInstanceByDom(place)?.dispose();
+    const size = printing ? { width: Math.min(place.clientWidth || 680, 680) } : {};
+    const look = theme();
+    echarts.init(place, null, { renderer: chart.kind === "heat" ? "canvas" : "svg", ...size }).setOption({
+      animation: false,
+      backgroundColor: "transparent",
+      textStyle: { fontFamily: "system-ui, sans-serif" },
+      ...OPTIONS[chart.kind](chart, look, size.width ?? place.clientWidth),
+    });
+  };
+  const places = () => [...document.querySelectorAll("[data-chart]")];
+  const drawAll = () => {
+    // What is hidden has no width to be drawn in: it is drawn when it is chosen.
+    for (const place of places()) {
+      place.style.display = "block";
+      draw(place);
+    }
+  };
+
+  const which = document.getElementById("which");
+  const choose = () => {
+    for (const part of document.querySelectorAll("section.inside")) part.hidden = which !== null && part.id !== which.value;
+  };
+  document.documentElement.classList.add("scripted");
+  which?.addEventListener("change", () => {
+    choose();
+    drawAll();
+  });
+  dark.addEventListener("change", drawAll);
+  window.addEventListener("beforeprint", () => {
+    printing = true;
+    drawAll();
+  });
+  window.addEventListener("afterprint", () => {
+    printing = false;
+    drawAll();
+  });
+  let waiting = 0;
+  window.addEventListener("resize", () => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => places().forEach((place) => echarts.getInstanceByDom(place)?.resize()));
+  });
+  choose();
+  drawAll();
+})();

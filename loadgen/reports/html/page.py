@@ -1,0 +1,66 @@
+"""What the page shows, in its order: a `Page` for the template. In: a `RunReport`. Out: text, tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadgen.assemble import RunReport
+from loadgen.reports import rows, yardsticks
+from loadgen.reports.html import tables, words
+from loadgen.reports.html.figures import Detail, Figure, details, figures
+from loadgen.reports.html.tables import Chapter, Table
+from loadgen.reports.html.words import Compare
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page from its top to its end."""
+
+    name: str
+    description: str
+    subtitle: str
+    comparisons: Sequence[Compare]
+    predicted: Sequence[str]
+    cells: Table
+    doubts: Sequence[str]
+    failures: Sequence[str]
+    objectives: Sequence[str]
+    figures: Sequence[Figure]
+    details: Sequence[Detail]
+    details_left_out: str
+    tables: Sequence[Chapter]
+    servers: Sequence[str]
+    notes: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    definitions: Sequence[tuple[str, str]]
+
+    @property
+    def every_figure(self) -> list[Figure]:
+        """Those of the whole run, then those of each cell."""
+        return [*self.figures, *(figure for detail in self.details for figure in detail.figures)]
+
+
+def page(report: RunReport, charts: bool) -> Page:
+    """Without ``charts`` there are no figures, and the records are not read."""
+    scenario = report.run["scenario"]
+    inside, left_out = details(report) if charts else ((), "")
+    return Page(
+        name=str(scenario["name"]),
+        description=str(scenario.get("description") or ""),
+        subtitle=words.subtitle(report),
+        comparisons=[words.compare(one) for one in report.comparisons],
+        predicted=yardsticks.predicted_lines(report),
+        cells=tables.cells(report),
+        doubts=rows.warning_lines(report),
+        failures=rows.failure_lines(report),
+        objectives=rows.objective_lines(report, rows.UNICODE),
+        figures=tuple(figures(report)) if charts else (),
+        details=inside,
+        details_left_out=left_out,
+        tables=tuple(tables.chapters(report)),
+        servers=rows.server_lines(report),
+        notes=[*yardsticks.mixture_lines(report), *rows.notes(report)],
+        facts=words.facts(report),
+        definitions=words.definitions(report),
+    )

@@ -1,0 +1,166 @@
+"""What stands in tables on the page: a `Table` has a caption, a head and rows of text, and goes through no markup.
+
+In: a `RunReport`. Out: tables, in the order of the page. The template escapes every text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from loadgen.assemble import RunReport
+from loadgen.comparison import Compared, ComparedCell, Comparison
+from loadgen.metrics import measure
+from loadgen.repeat import Result
+from loadgen.reports import rows, yardsticks
+from loadgen.reports.rows import DASH, number
+from loadgen.sentence import INTERACTIVITY
+from loadgen.statistics import Ratio
+
+MOST_ROWS = 240
+"""Rows of the longest table on the page. The Markdown report has them all."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a head. The first ``left`` columns stand to the left; ``more`` is said below it."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    more: str = ""
+    marked: Sequence[str] = ("FAILED", "INVALID", "SKIPPED")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Tables under one heading, and lines below them."""
+
+    id: str
+    heading: str
+    tables: Sequence[Table]
+    lines: Sequence[str] = ()
+
+
+def table(caption: str, lines: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table of lines, the first of which is the head; what is over `MOST_ROWS` is counted and left out."""
+    head, *body = lines
+    over = len(body) - MOST_ROWS
+    more = f"{over} more rows are in report.md, and in report.json with all digits." if over > 0 else ""
+    return Table(caption, head, body[:MOST_ROWS], left, more)
+
+
+def cells(report: RunReport) -> Table:
+    """The table of results."""
+    caption = "Mean over the valid repeats of each repeat's own value; a dash: none has enough samples"
+    return table(caption, rows.rows(report), _left(report))
+
+
+def chapters(report: RunReport) -> Iterator[Chapter]:
+    """Everything below the charts."""
+    for chapter in (_ratios(report), _floors(report), _normalised(report), _routing(report), _repeats(report)):
+        if chapter.tables or chapter.lines:
+            yield chapter
+
+
+def _left(report: RunReport) -> int:
+    return len(rows.axis_names(report) or [""]) + 1
+
+
+def _ratios(report: RunReport) -> Chapter:
+    shown = []
+    for comparison in report.comparisons:
+        if comparison.cells:
+            first = comparison.cells[0]
+            head = ["cell", "measure", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
+            lines = [_ratio(cell, one) for cell in comparison.cells for one in (cell.primary, *cell.secondary.values())]
+            shown.append(table(f"{first.candidate} / {first.baseline}, every measure", [head, *lines], 2))
+            equal = _equal(comparison)
+            if len(equal) > 1:
+                caption = f"{first.candidate} / {first.baseline} at an equal batch and at equal tok/s a user"
+                shown.append(table(caption, equal, 4))
+    return Chapter("ratios", "Ratios", shown)
+
+
+def _ratio(cell: ComparedCell, one: Compared) -> list[str]:
+    return [
+        cell.cell,
+        one.label,
+        number(_mean(one.baseline_values)),
+        number(_mean(one.candidate_values)),
+        f"{one.ratio.value:.3f}" if one.ratio else DASH,
+        _interval(one.ratio) or (one.ratio.why if one.ratio else one.why) or DASH,
+        one.verdict.value if one.verdict else DASH,
+    ]
+
+
+def _equal(comparison: Comparison) -> list[list[str]]:
+    lines = [["equal", "other axes", "measured there", "measure", "at", "ratio", "95 % interval"]]
+    for found in comparison.crossings:
+        if found.measure != comparison.primary and found.axis != INTERACTIVITY:
+            continue
+        what = measure(found.measure).label + (f" per {found.per}" if found.per else "")
+        rest = ", ".join(f"{axis} {value}" for axis, value in found.group.items()) or DASH
+        for one in found.equal:
+            where = f"{one.target}, {one.cell}" if one.target else DASH
+            interval = _interval(one.ratio) or one.ratio.why or DASH
+            lines.append([found.axis, rest, where, what, number(one.x), f"{one.ratio.value:.3f}", interval])
+    return lines
+
+
+def _floors(report: RunReport) -> Chapter:
+    shown = []
+    if report.run.get("served") and yardsticks.floor_columns(report):
+        lines = yardsticks.floor_rows(report, yardsticks.MORE_FLOORS)
+        shown.append(table(yardsticks.floor_heading(report), lines, _left(report)))
+    if predicted := yardsticks.predicted_rows(report):
+        shown.append(table("Predicted by the floors, and measured", predicted, 2))
+    said = [*yardsticks.floor_lines(report), *yardsticks.why_lines(report)] if report.run.get("served") else []
+    return Chapter("floors", "Against the floor", shown, said)
+
+
+def _normalised(report: RunReport) -> Chapter:
+    lines = yardsticks.normalised_rows(report, yardsticks.MORE_NORMALISED)
+    shown = [table("Output tok/s by what it took", lines, _left(report))] if len(lines) > 1 else []
+    return Chapter("normalised", "Normalised", shown)
+
+
+def _routing(report: RunReport) -> Chapter:
+    return Chapter("routing", rows.routing_heading(report) or "Routing", [], rows.routing_lines(report))
+
+
+def _repeats(report: RunReport) -> Chapter:
+    head = ["cell", "target", "repeat", "window s", "ok", "failed", "input tok", "output tok", "output tok/s"]
+    lines = [[*head, "TTFT p50 ms", "late p99 ms", "state"]]
+    for cell in (*report.cells, *report.routing_cells):
+        for target in cell.targets:
+            lines += [[cell.id, target.target, *_repeat(result)] for result in target.results if result is not None]
+    return Chapter("repeats", "Every repeat", [table("Each repeat by itself", lines, 2)] if len(lines) > 1 else [])
+
+
+def _repeat(result: Result) -> list[str]:
+    one = result.summary
+    return [
+        f"{result.rep}" + (f" (attempt {result.attempt})" if result.attempt > 1 else ""),
+        f"{one.window.w0:.1f} to {one.window.w1:.1f}",
+        str(one.ok),
+        str(one.failed),
+        number(one.in_tok.mean),
+        number(one.out_tok.mean),
+        number(one.output_tok_s),
+        number(one.ttft_s.p50, 1e3),
+        number(one.audit.late_p99_s, 1e3),
+        (one.state if one.state == "ok" else one.state.upper()) + (" (interrupted)" if result.interrupted else ""),
+    ]
+
+
+def _interval(ratio: Ratio | None) -> str | None:
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return None
+    return f"{ratio.low:.3f} to {ratio.high:.3f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

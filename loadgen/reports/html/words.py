@@ -1,0 +1,114 @@
+"""What the page says in words: the verdicts, sorted by what they mean for the candidate, and the facts of the run.
+
+In: a `RunReport`. Out: text, escaped by the template and nowhere before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loadgen.assemble import RunReport
+from loadgen.comparison import Compared, ComparedCell, Comparison
+from loadgen.metrics import METRICS
+from loadgen.reports import rows
+from loadgen.statistics import Verdict
+
+FIRST = 8
+"""Sentences of a comparison on the first screen; the others are behind a fold."""
+
+Kind = Literal["better", "worse", "unsure", "even"]
+
+
+@dataclass(frozen=True)
+class Verdicted:
+    """The sentence of a cell, and what it says of the candidate."""
+
+    text: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Compare:
+    """A comparison on the first screen: crossings, the cells that say most, and the others."""
+
+    heading: str
+    crossings: Sequence[str]
+    first: Sequence[Verdicted]
+    rest: Sequence[Verdicted]
+
+
+def compare(comparison: Comparison) -> Compare:
+    """With more than `FIRST` cells the decided ones with the greatest differences come first, each in its order."""
+    told = [cell for cell in comparison.cells if cell.primary.sentence]
+    shown = {id(cell) for cell in sorted(told, key=_weight)[:FIRST]}
+    one = comparison.cells[0] if comparison.cells else None
+    return Compare(
+        heading=f"{one.candidate} against {one.baseline}: {one.primary.label}" if one else comparison.primary,
+        crossings=[one.sentence for one in comparison.crossings if one.measure == comparison.primary],
+        first=[_verdicted(cell) for cell in told if id(cell) in shown],
+        rest=[_verdicted(cell) for cell in told if id(cell) not in shown],
+    )
+
+
+def _weight(cell: ComparedCell) -> tuple[int, float]:
+    ratio = cell.primary.ratio
+    decided = cell.primary.verdict in (Verdict.FASTER, Verdict.SLOWER)
+    return (0 if decided else 1, -abs(ratio.value - 1) if ratio else 0.0)
+
+
+def _verdicted(cell: ComparedCell) -> Verdicted:
+    return Verdicted(cell.primary.sentence, _kind(cell.primary))
+
+
+def _kind(compared: Compared) -> Kind:
+    if compared.verdict in (Verdict.FASTER, Verdict.SLOWER):
+        return "better" if compared.verdict is Verdict.FASTER else "worse"
+    return "even" if compared.verdict in (Verdict.EQUIVALENT, Verdict.SMALL_DIFFERENCE) else "unsure"
+
+
+def subtitle(report: RunReport) -> str:
+    """When and where, in a line."""
+    run = report.run
+    if run.get("origin"):
+        return f"{rows.imported(report)}, measured {run['started'] or 'at an unknown time'}"
+    parts = [f"{run['started']}", run["status"], _gpus(run["machine"]), run.get("profile_reason") or ""]
+    return ", ".join(part for part in parts if part)
+
+
+def facts(report: RunReport) -> list[tuple[str, str]]:
+    """What the run was, by name."""
+    run, machine = report.run, report.run["machine"]
+    found: list[tuple[str, Any]] = [("run", run["run"]), ("started", run["started"]), ("ended", run["ended"])]
+    if origin := run.get("origin"):
+        found.append(("files", ", ".join(file["name"] for file in origin["files"])))
+        return [(name, str(value)) for name, value in found if value]
+    found += [
+        ("status", run["status"]),
+        ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {_gpus(machine)}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
+        ("seed", run["seed"]),
+        ("profile", run.get("profile_reason")),
+        ("repeats", rows.scope_line(report)),
+        ("targets", ", ".join(_target(name, said) for name, said in run["scenario"]["targets"].items())),
+    ]
+    return [(name, str(value)) for name, value in found if value not in (None, "")]
+
+
+def definitions(report: RunReport) -> list[tuple[str, str]]:
+    """What each metric means: ours, or those of the tool that measured."""
+    theirs = (report.run.get("origin") or {}).get("definitions")
+    if theirs is None:
+        return [(metric.label, metric.definition) for metric in METRICS.values()]
+    return [(METRICS[name].label, str(said)) for name, said in theirs.items()]
+
+
+def _gpus(machine: dict[str, Any]) -> str:
+    return ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
+
+
+def _target(name: str, said: dict[str, Any]) -> str:
+    model = said.get("model")
+    model = (model.get("config") or model.get("path") or "") if isinstance(model, dict) else model
+    return f"{name} ({', '.join(str(word) for word in (said.get('engine') or said.get('endpoint'), model) if word)})"
