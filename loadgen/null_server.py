@@ -2,8 +2,9 @@
 
 ``python -m loadgen.null_server --ttft-ms 50 --gap-ms 20`` prints its port and serves until its input ends. Every chat
 request gets as many tokens as its ``max_tokens`` asks for, on an absolute schedule from the moment at which the request
-was read. ``GET /truth`` gives one line a finished request: id, moment it was read, moment right before the write of
-the first and of the last token (CLOCK_MONOTONIC, ns), tokens, and by how much the server itself was late at worst.
+was read; one that does not ask for a stream gets them in one piece, when the last is due. ``GET /truth`` gives one line
+a finished request: id, moment it was read, moment right before the write of the first and of the last token
+(CLOCK_MONOTONIC, ns), tokens, and by how much the server itself was late at worst.
 
 Plain Python, one thread: it can write some 50,000 tokens a second on a core, which bounds what it can show.
 """
@@ -11,6 +12,7 @@ Plain Python, one thread: it can write some 50,000 tokens a second on a core, wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import heapq
 import selectors
 import socket
@@ -23,7 +25,21 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodin
 class Stream:
     """One connection, and the reply that is being sent on it."""
 
-    __slots__ = ("asked", "data", "due", "first", "last", "late", "left", "name", "order", "sock", "token", "total")
+    __slots__ = (
+        "asked",
+        "data",
+        "due",
+        "first",
+        "last",
+        "late",
+        "left",
+        "name",
+        "order",
+        "sock",
+        "token",
+        "total",
+        "whole",
+    )
 
     def __init__(self, sock: socket.socket, order: int) -> None:
         self.sock = sock
@@ -31,6 +47,7 @@ class Stream:
         self.data = b""
         self.name = ""
         self.token = b""
+        self.whole = False
         self.asked = self.due = self.first = self.last = self.late = self.left = self.total = 0
 
     def __lt__(self, other: Stream) -> bool:
@@ -51,6 +68,17 @@ def event(name: str, delta: str, finish: str) -> bytes:
     return chunk(text.encode())
 
 
+def whole(name: str, tokens: int) -> bytes:
+    """A reply that is not streamed."""
+    message = f'{{"role":"assistant","content":"{" token" * tokens}"}}'
+    body = (
+        f'{{"id":"{name}","object":"chat.completion","created":1790000000,"model":"null",'
+        f'"choices":[{{"index":0,"message":{message},"finish_reason":"length"}}],'
+        f'"usage":{{"prompt_tokens":1,"completion_tokens":{tokens}}}}}'
+    ).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
 class NullServer:
     """Serves on a port of the loopback interface. ``ttft_ns`` and ``gap_ns`` pace every stream."""
 
@@ -66,8 +94,9 @@ class NullServer:
         self._count = 0
 
     def run(self) -> None:
-        """Serves until standard input ends."""
-        self._selector.register(sys.stdin, selectors.EVENT_READ)
+        """Serves until standard input ends; if that is a file, which always can be read, until it is killed."""
+        with contextlib.suppress(PermissionError):
+            self._selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
             now = time.monotonic_ns()
             while self._due and self._due[0][0] <= now:
@@ -117,15 +146,18 @@ class NullServer:
         stream.total = stream.left = int(body.partition(b'"max_tokens":')[2].partition(b",")[0].strip(b" }") or 16)
         stream.token = event(name, '"content":" token"', "null")
         stream.first = stream.last = stream.late = 0
-        stream.due = stream.asked + self.ttft_ns
+        stream.whole = b'"stream":true' not in body.replace(b" ", b"")
+        stream.due = stream.asked + self.ttft_ns + (stream.total - 1) * self.gap_ns * stream.whole
         heapq.heappush(self._due, (stream.due, stream))
 
     def _send_token(self, stream: Stream) -> None:
         if stream.left <= 0:
             return
         data = stream.token if stream.first else _HEAD + stream.token
-        stream.left -= 1
-        if not stream.left:
+        stream.left -= stream.total if stream.whole else 1
+        if stream.whole:
+            data = whole(stream.name, stream.total)
+        elif not stream.left:
             data += self._end(stream)
         now = time.monotonic_ns()
         stream.late = max(stream.late, now - stream.due)
