@@ -164,5 +164,6 @@ def test_the_text_says_what_varies_and_what_repeats_resolve(tmp_path: Path, widt
 def test_where_no_floor_came_of_it_the_text_says_so(tmp_path: Path) -> None:
     done = assemble(made_run(tmp_path / "store", twice(tmp_path), {"a": A[:2], "b": A[:2]}))
     found = floor_of(done, "s", "dense")
+    assert "against itself, 6 repeats a side" in report.render(found, done, "", 80)
     assert "No noise floor for all: it takes three pairs" in report.render(found, done, "", 80)
     assert report.values(found, done, "")["path"] is None

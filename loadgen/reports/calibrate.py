@@ -27,8 +27,8 @@ _ALIKE = ("random_weights", "routing")
 
 def render(floor: Floor, report: RunReport, path: str, width: int = 100) -> str:
     """The table, a sentence for each cell, and what is wrong with it; ``path`` is where the floor was kept."""
-    repeats = max((cell.n for cell in floor.cells), default=0)
-    lines = wrapped(f"{floor.target} of {floor.scenario} against itself, {repeats // 2} repeats a side", width)
+    repeats = max((len(target.results) for cell in report.cells for target in cell.targets), default=0)
+    lines = wrapped(f"{floor.target} of {floor.scenario} against itself, {repeats} repeats a side", width)
     if floor.cells:
         lines += ["", *aligned(_table(floor, _primary(report)), left=2), ""]
         lines += wrapped(
