@@ -7,7 +7,7 @@ power cut left half written, and over events that a later loadgen knows.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -98,16 +98,18 @@ def read_events(root: Path) -> list[Event]:
     """Every event of a store in order; none where nothing was decided yet. Raises StoreError."""
     path = root / NAME
     try:
-        lines = path.read_bytes().split(b"\n")
+        return [event for event, _ in decoded(path.read_bytes())]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def decoded(data: bytes) -> Iterator[tuple[Event, bytes]]:
+    """The events of whole lines, each with its line; half a line, or an event of a later loadgen, is passed over."""
     decoder = msgspec.json.Decoder(Event)
-    found: list[Event] = []
-    for line in lines:
+    for line in data.split(b"\n"):
         try:
-            found.append(decoder.decode(line))
-        except msgspec.MsgspecError:  # half a line, or an event of a later loadgen
+            yield decoder.decode(line), line
+        except msgspec.MsgspecError:
             continue
-    return found

@@ -62,9 +62,10 @@ class SeriesVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     ``expected`` is where 95 % of nights lie if nothing changed, ``normal`` the geometric mean of the ``n`` nights of
     the baseline, ``lowest`` and ``highest`` the least and most of them. ``worse`` is the effect: 0.06 for 6 % worse,
-    negative for better. ``t`` is positive where tonight is worse and ``p`` one-sided. ``candidate`` asks for a second
-    measurement in the same night; ``again`` is how many measurements of this night were worse, of how many. ``alert``
-    is the run that raised the alert which is open after tonight. None: not known, or nothing to hold it against.
+    negative for better. ``t`` is positive where tonight is worse; ``p`` is that of "not worse", one-sided, of an
+    improvement that of "not better". ``candidate`` asks for a second measurement in the same night; ``again`` is how
+    many measurements of this night were worse, of how many. ``alert`` is the run that raised the alert which is open
+    after tonight. None: not known, or nothing to hold it against.
     """
 
     series: Series
@@ -112,7 +113,8 @@ def judge(
         still = still_worse(measured.tested, measured.nights, measured.gates)
         for i, point in enumerate(family):
             plain = measured.verdict(i, point)
-            found[point.series.key] = _first(plain, bool(worse[i]), bool(better[i]), bool(still[i]))
+            p_better = float(measured.tested.p_better[i]) if better[i] else None
+            found[point.series.key] = _first(plain, bool(worse[i]), p_better, bool(still[i]))
     return [found[point.series.key] for point in tonight]
 
 
@@ -215,8 +217,9 @@ def _sign(series: Series) -> int:
     return -1 if series.higher_is_better else 1
 
 
-def _first(plain: SeriesVerdict, worse: bool, better: bool, still: bool) -> SeriesVerdict:
-    """The verdict after the first measurement. An open alert is a regression for as long as it looks like one."""
+def _first(plain: SeriesVerdict, worse: bool, p_better: float | None, still: bool) -> SeriesVerdict:
+    """The verdict after the first measurement. An open alert is a regression for as long as it looks like one.
+    ``p_better`` is set for what is better."""
     if plain.state is State.INVALID:
         return plain
     if plain.alert is not None and still:
@@ -226,7 +229,9 @@ def _first(plain: SeriesVerdict, worse: bool, better: bool, still: bool) -> Seri
         return msgspec.structs.replace(closed, state=State.SUSPECT, candidate=True, again=(1, 1))
     if worse:
         return msgspec.structs.replace(closed, state=State.SUSPECT)
-    return msgspec.structs.replace(closed, state=State.IMPROVEMENT) if better else closed
+    if p_better is not None:
+        return msgspec.structs.replace(closed, state=State.IMPROVEMENT, p=p_better)
+    return closed
 
 
 def _second(first: SeriesVerdict, worse: bool) -> SeriesVerdict:

@@ -1,0 +1,62 @@
+"""Stores with nights that were made up: given values, judged and written down as a nightly does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from made_runs import made_run, scenario_of
+
+from loadgen.assemble import assemble
+from loadgen.baseline import news
+from loadgen.events import Night, append
+from loadgen.history import noise_floors, read_history
+from loadgen.scenario import Scenario
+from loadgen.series import points_of
+from loadgen.store import Run
+from loadgen.verdicts import SeriesVerdict, confirm, gates_of, judge
+
+AT = "2026-11-20T02:00:00Z"
+
+VECTOR = (100, 101, 99, 100.5, 98.8, 100.2, 101.3, 99.4, 100.1, 99.9, 100.7, 99.2, 100.4, 99.6)
+"""The baseline of the specification's test vector; tonight is 94."""
+
+
+def made_scenario(folder: Path, more: str = "repeats: 1\n", targets: Sequence[str] = ("a",)) -> Scenario:
+    folder.mkdir(parents=True, exist_ok=True)
+    return scenario_of(folder, targets, more)
+
+
+def night(
+    store: Path,
+    scenario: Scenario,
+    value: float,
+    again: float | None = None,
+    described: Mapping[str, Any] | None = None,
+) -> tuple[Run, list[SeriesVerdict]]:
+    """One night in which every target had this output_tok_s; ``again`` is what a second measurement comes to."""
+    run, report = _run(store, scenario, value, described)
+    points = points_of(report)
+    pasts = read_history(store).pasts(points, noise_floors(store, report, points))
+    gates = gates_of(report.run["scenario"])
+    verdicts = judge(points, pasts, gates)
+    confirms: tuple[str, ...] = ()
+    if again is not None and any(verdict.candidate for verdict in verdicts):
+        second, measured = _run(store, scenario, again, described)
+        confirms = (second.id,)
+        verdicts = confirm(verdicts, points_of(measured), pasts, gates)
+    told = Night(at=AT, run=run.id, scenario=scenario.name, verdicts=tuple(verdicts), confirms=confirms)
+    append(store, [told, *news(verdicts, pasts, AT)])
+    return run, verdicts
+
+
+def nights(store: Path, scenario: Scenario, values: Sequence[float]) -> list[Run]:
+    """Nights of these values, one after the other."""
+    return [night(store, scenario, value)[0] for value in values]
+
+
+def _run(store: Path, scenario: Scenario, value: float, described: Mapping[str, Any] | None) -> Any:
+    values = {target: [value] * scenario.repeats for target in scenario.targets}
+    run = made_run(store, scenario, values, described)
+    return run, assemble(run)
