@@ -21,7 +21,7 @@ REPEATS = (3, 6, 10)
 SHOWN = ("output_tok_s", "p50 ttft_s", "p99 ttft_s", "p50 tpot_s", "p99 tpot_s")
 """The measures of the table, behind the one that the scenario's comparison goes by; the file of the floor has all."""
 
-_ALIKE = ("random_weights", "routing")
+_ALIKE = ("random_weights", "routing", "unknown_factor")
 """Doubts about what is the same on both sides."""
 
 
