@@ -75,17 +75,17 @@ def read(aggregate: Path, lines: Path) -> Measured:
     version, schema = fields.get("aiperf_version", str), fields.get("schema_version", str)
     axes, load, target = _configured(fields.object("input_config"))
     detailed = lines.exists() and lines.stat().st_size > 0
+    layout = f"schema {schema or 'unknown'}"
+    origin = Origin(tool=TOOL, version=version, layout=layout, read_in="0.13.0", definitions=dict(DEFINITIONS))
     length = _length(fields)
     window = window_of(lines, length) if detailed else Window(0.0, max(length, 1e-3))
     context = Context(
         concurrency=axes.get("concurrency"),
         stream=target.pop("stream", True),
-        doubts=tuple(_doubts(fields, detailed)),
+        doubts=tuple(_doubts(fields, origin, detailed)),
     )
     return Measured(
-        origin=Origin(
-            tool=TOOL, version=version, layout=f"schema {schema or 'unknown'}", definitions=dict(DEFINITIONS)
-        ),
+        origin=origin,
         source=str(aggregate),
         axes=axes,
         target=target,
@@ -100,21 +100,26 @@ def read(aggregate: Path, lines: Path) -> Measured:
 
 
 def _configured(config: Fields) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Axes, load and target, as far as the configuration that is kept in the file says them."""
+    """Axes, load and target, as far as the configuration that is kept in the file says them: today's has ``phases``
+    and ``models``, that of 0.3 had ``loadgen`` and its models with the endpoint."""
     phases = [one for one in config.objects("phases") if one.get("kind", str) != "warmup"]
-    axes: dict[str, Any] = {}
-    load: dict[str, Any] = {}
-    if phases:
-        phase = phases[-1]
-        rate = positive(phase.get("rate", float), f"{phase.where}: rate")
-        concurrency = positive(phase.get("concurrency", int), f"{phase.where}: concurrency")
-        axes = {"rate_rps": rate} if rate else {"concurrency": concurrency} if concurrency else {}
-        load = {**load_of(axes, phase.get("type", str)), "requests": phase.get("requests", int)}
-    endpoint = config.object("endpoint")
-    names = [one.get("name", str) for one in config.object("models").objects("items")]
-    urls = endpoint.get("urls", list[str])
-    target = target_of(next(filter(None, names), None), urls[0] if urls else None, endpoint.get("type", str))
-    return axes, load, {**target, "stream": endpoint.get("streaming", bool) is True}
+    phase = phases[-1] if phases else config.object("loadgen")
+    rate = phase.get("rate", float) or phase.get("request_rate", float)
+    in_flight = positive(phase.get("concurrency", int), f"{phase.where}: concurrency")
+    axes: dict[str, Any] = {"concurrency": in_flight} if in_flight else {}
+    if rate is not None:
+        axes = {"rate_rps": positive(rate, f"{phase.where}: rate")}
+    kind = phase.get("type", str) or phase.get("request_rate_mode", str)
+    load = {**load_of(axes, kind), "requests": phase.get("requests", int) or phase.get("request_count", int)}
+    return axes, load, _target(config, config.object("endpoint"))
+
+
+def _target(config: Fields, endpoint: Fields) -> dict[str, Any]:
+    models = [one.get("name", str) for one in config.object("models").objects("items")]
+    models += endpoint.get("model_names", list[str]) or []
+    urls = [*(endpoint.get("urls", list[str]) or ()), endpoint.get("url", str)]
+    target = target_of(next(filter(None, models), None), next(filter(None, urls), None), endpoint.get("type", str))
+    return {**target, "stream": endpoint.get("streaming", bool) is True}
 
 
 def _counts_by_server(fields: Fields) -> bool:
@@ -151,15 +156,15 @@ def _summary(fields: Fields, window: Window, context: Context) -> Summary:
     return from_figures(window, context, {"ok": ok, "http_error": failed}, figures if ok else {}, found)
 
 
-def _doubts(fields: Fields, detailed: bool) -> Iterator[Doubt]:
-    version = fields.get("aiperf_version", str)
+def _doubts(fields: Fields, origin: Origin, detailed: bool) -> Iterator[Doubt]:
     longest = fields.object("http_req_connecting").get("max", float)
     connecting = f" (up to {longest:.3g} ms here)" if longest else ""
     yield Doubt(
         "imported",
-        f"Measured by AIPerf {version or '(version unknown)'}, not by loadgen: its client stamps events when it gets "
+        f"Measured by {origin.name}, not by loadgen: its client stamps events when it gets "
         f"to read them, and opening the connection is part of its TTFT{connecting}.",
     )
+    yield from origin.doubts()
     usage, counted = _average(fields, "total_usage_completion_tokens"), _average(fields, "total_osl")
     by = "the server's usage where a reply had it, else AIPerf's tokenizer" if detailed else "AIPerf's own count"
     if _counts_by_server(fields):

@@ -64,6 +64,7 @@ def read(fields: Fields) -> list[Measured]:
         tool=TOOL,
         version=metadata.get("guidellm_version", str),
         layout=f"report version {metadata.get('version', int) or 'unknown'}",
+        read_in="0.8.1",
         definitions=dict(DEFINITIONS),
     )
     benchmarks = fields.objects("benchmarks")
@@ -218,6 +219,7 @@ def _doubts(
         f"Measured by {origin.name}, not by loadgen: its client stamps events by the wall clock when it gets to read "
         "them, and keeps the first and the last of a reply alone, so that chunk gaps and stalls are blank.",
     )
+    yield from origin.doubts()
     yield Doubt(
         "imported_tpot",
         "TPOT is what GuideLLM calls ITL; what it calls TPOT holds the time to the first token as well.",

@@ -7,7 +7,8 @@ the client itself can know (how late it sent, how long bytes waited for it) stay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,17 +27,27 @@ ABOUT_OUR_CLIENT = frozenset({"user_clock", "late_once"})
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Who measured. ``version`` is None where the file does not say it; ``layout`` is what was seen of its format.
-    ``definitions`` are the tool's own, by our names of metrics."""
+    ``definitions`` are the tool's own, by our names of metrics, as they stand in the code of version ``read_in``."""
 
     tool: str
     version: str | None
     layout: str
+    read_in: str
     definitions: dict[str, str]
 
     @property
     def name(self) -> str:
         """``AIPerf 0.13.0``, or that the version is not known."""
         return f"{self.tool} {self.version}" if self.version else f"{self.tool} (version unknown)"
+
+    def doubts(self) -> Iterator[Doubt]:
+        """That another version may define its numbers in another way."""
+        if self.version != self.read_in:
+            yield Doubt(
+                "imported_version",
+                f"Where {self.tool}'s definitions differ was read in the code of version {self.read_in}; "
+                f"{'that of this file is not known' if self.version is None else f'this file is of {self.version}'}.",
+            )
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +197,7 @@ def status_of(error: str, code: int | None = None) -> str:
     for status, words in _WORDS:
         if any(word in error.lower() for word in words):
             return status
-    return "malformed" if "traceback" in error.lower() else "http_error"
+    return "malformed" if re.search(r"[a-z](Error|Exception)\b", error) else "http_error"
 
 
 _PROTOCOLS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -194,6 +205,7 @@ _PROTOCOLS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("openai_completions", ("openai", "vllm", "completions", "/v1/completions")),
 )
 _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("http_error", ("httpstatuserror",)),
     ("rate_limited", ("too many requests",)),
     ("timeout", ("timeout", "timed out")),
     ("connect_error", ("clientconnector", "connecterror", "cannot connect", "connection refused")),

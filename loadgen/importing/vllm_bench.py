@@ -61,10 +61,11 @@ def _measured(fields: Fields) -> Measured:
     axes, requests = _axes(fields), requests_of(fields)
     last = 0.0 if requests is None else seconds(requests.last_s, f"{fields.where}: start_times and latencies")
     window = Window(0.0, max(duration, last or 0.0))
-    context = Context(concurrency=axes.get("concurrency"), doubts=tuple(_doubts(requests)))
     layout = "--save-result" if requests is None else "--save-detailed"
+    origin = Origin(tool=TOOL, version=None, layout=layout, read_in="0.32.0", definitions=dict(DEFINITIONS))
+    context = Context(concurrency=axes.get("concurrency"), doubts=tuple(_doubts(origin, requests)))
     return Measured(
-        origin=Origin(tool=TOOL, version=None, layout=layout, definitions=dict(DEFINITIONS)),
+        origin=origin,
         source=fields.where,
         axes=axes,
         target=target_of(fields.need("model_id", str), None, fields.get("backend", str)),
@@ -140,12 +141,13 @@ def _distributions(fields: Fields, ok: int) -> dict[str, Distribution]:
     return found
 
 
-def _doubts(requests: Requests | None) -> Iterator[Doubt]:
+def _doubts(origin: Origin, requests: Requests | None) -> Iterator[Doubt]:
     yield Doubt(
         "imported",
         f"Measured by {TOOL}, not by loadgen: its client stamps events when it gets to read them, and its file does "
-        "not say how late it was, nor which version wrote it.",
+        "not say how late it was.",
     )
+    yield from origin.doubts()
     yield Doubt(
         "imported_ttft",
         "TTFT is from before the connection is opened to the first event with choices, with or without text"

@@ -34,7 +34,7 @@ def render(report: RunReport) -> str:
     parts += _every_repeat(report)
     origin = run.get("origin") or {}
     definitions = origin.get("definitions") or {metric.name: metric.definition for metric in METRICS.values()}
-    parts += [f"## Definitions of {safe(origin['tool'])}" if origin else "## Definitions", ""]
+    parts += [f"## Definitions of {safe(origin['tool'])} {safe(origin['read_in'])}" if origin else "## Definitions", ""]
     parts += [f"- **{METRICS[name].label}**: {safe(definition)}" for name, definition in definitions.items()]
     return "\n".join(parts) + "\n"
 
