@@ -97,6 +97,7 @@ def _compared(
         differing += fairness.differences(sides[0].facts, sides[1].facts, declared)
         pairs = msgspec.structs.replace(pairs_of(cell, baseline.name, candidate.name), paired=paired)
         made.append(fairness.held(pairs, *sides, declared))
+        notes += filter(None, [fairness.same_replies(*sides)])
     settings = _settings(baseline, candidate, asked, cells)
     comparison = compare(made, settings)
     notes += [fairness.note(declared, [text for one in made for text in one.differences]), *_how_to_declare(differing)]

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from loadgen import gates
+from loadgen.compare import MAX_CACHED_DIFFERENCE
 from loadgen.comparison import CellPairs, Comparison, Sides
 from loadgen.facts import FOUND, facts_of, scenario_of, starts_of
 from loadgen.fingerprint import Fingerprint, key_of
@@ -21,7 +22,7 @@ from loadgen.plan import Plan
 from loadgen.scenario.factors import FACTORS, covered
 from loadgen.summary import Doubt
 
-MINOR = ("host", "kernel", "seed", "devices", "kv_tokens")
+MINOR = ("host", "kernel", "seed", "python", "devices", "kv_tokens")
 """What may differ between two instances of the very same thing, or two draws of its prompts: a doubt, no difference."""
 
 KV_TOLERANCE = 0.05
@@ -119,18 +120,41 @@ class Kept:
         return Side(facts_of(self.described, self.plan, cell, target), taken)
 
 
+def same_replies(baseline: Side, candidate: Side) -> str | None:
+    """How far two sides of one model can be seen to be the same model; None where that was not asked alike."""
+    found = gates.alike(baseline.fingerprints, candidate.fingerprints)
+    if found is None or _value(baseline.facts, "model") != _value(candidate.facts, "model"):
+        return None
+    names = f"{_name(baseline.facts)} and {_name(candidate.facts)}"
+    return f"{found[0]} of {found[1]} greedy probes got the same reply from {names}."
+
+
 def held(pairs: CellPairs, baseline: Side, candidate: Side, declared: Sequence[str]) -> CellPairs:
     """A cell's pairs with what both sides differ in besides what is declared, and with what weakens comparing them."""
     facts = (baseline.facts, candidate.facts)
     a, b = ((_name(side.facts), side.fingerprints) for side in (baseline, candidate))
     found = dict.fromkeys((*differences(*facts, declared), *gates.differences(a, b, declared)))
-    same = all(_word(name) in NOT_OF_SERVERS for name, _, _ in _unequal(*facts, ()))
+    of_servers = (*declared, *(_word(name) for name, _, _ in _unequal(*facts, ())))
+    same = all(word in NOT_OF_SERVERS for word in of_servers)
+    cached = Sides() if "prefix_caching" in declared else pairs.cached
+    weak = (*doubts(*facts, declared), *gates.doubts(a, b, declared, same), *_half_known(pairs, cached))
     return msgspec.structs.replace(
         pairs,
         differences=(*pairs.differences, *found),
-        doubts=(*pairs.doubts, *doubts(*facts, declared), *gates.doubts(a, b, declared, same)),
-        cached=Sides() if "prefix_caching" in declared else pairs.cached,
+        doubts=(*pairs.doubts, *weak),
+        cached=cached,
     )
+
+
+def _half_known(pairs: CellPairs, cached: Sides) -> Iterator[Doubt]:
+    """A doubt where one side had warm prompts and the other does not say."""
+    known = [[share for share in side if share is not None] for side in (cached.baseline, cached.candidate)]
+    for (name, other), mine, theirs in zip(
+        ((pairs.baseline, pairs.candidate), (pairs.candidate, pairs.baseline)), known, reversed(known), strict=True
+    ):
+        if mine and not theirs and sum(mine) / len(mine) > MAX_CACHED_DIFFERENCE:
+            text = f"{sum(mine) / len(mine) * 100:.3g} % of the prompt tokens of {name} came from its prefix cache"
+            yield Doubt("cached_half_known", f"{text}, and {other} does not say how many of its own did.")
 
 
 # Differences ----------------------------------------------------------------------------------------------------------

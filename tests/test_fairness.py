@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import A, B, summary
 from scenario_text import scenario
 
-from loadgen.compare import compare
-from loadgen.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.facts import facts_of, scenario_of
-from loadgen.fairness import Kept, Side, differences, doubts, held, note, with_note
+from loadgen.fairness import Kept, differences, doubts
 from loadgen.fingerprint import key_of
 from loadgen.plan import Plan, make_plan
 from loadgen.scenario import expand, public_dict
-from loadgen.statistics import Verdict
 
 TWO = """
 schema: loadgen/v1
@@ -304,52 +300,6 @@ def test_a_cells_own_words_are_those_of_its_run(tmp_path: Path) -> None:
             words[root] for root in ("targets", "workload", "load")
         ]
         assert key_of(words, "b") == key_of(theirs, "b")
-
-
-# Into a comparison ----------------------------------------------------------------------------------------------------
-
-
-def one_cell(*found: str, cached: Sides | None = None, declared: tuple[str, ...] = ("model",)) -> Comparison:
-    facts = [
-        {"target": name, **dict(text.split("=") for text in words.split())}
-        for name, words in zip("ab", found, strict=True)
-    ]
-    pairs = CellPairs(
-        cell="all", axes={}, baseline="a", candidate="b", cached=cached or Sides(),
-        baseline_repeats=[summary(x) for x in A], candidate_repeats=[summary(x) for x in B],
-    )  # fmt: skip
-    pairs = held(pairs, Side(facts[0]), Side(facts[1]), declared)
-    return with_note(compare([pairs], Settings(secondary=("p50 ttft", "p50 tpot"))), [pairs], declared)
-
-
-def test_an_undeclared_difference_refuses_the_verdict_and_all_are_listed() -> None:
-    comparison = one_cell("dtype=x engine=1 backend=q loadgen=8", "dtype=y engine=2 backend=r loadgen=9")
-    primary = comparison.cells[0].primary
-    assert primary.verdict is Verdict.NOT_COMPARABLE
-    assert primary.why == (
-        "engine is 1 for a and 2 for b; backend is q for a and r for b; loadgen is 8 for a and 9 for b; and 1 more"
-    )
-    assert comparison.notes[0].startswith("Declared to differ: model. Also different: engine is 1 for a and 2 for b; ")
-    assert comparison.notes[0].endswith(
-        "; dtype is x for a and y for b. What is meant to differ is named in comparison.factor."
-    )
-
-
-def test_a_declared_difference_is_noted_once_and_compared() -> None:
-    comparison = one_cell("model=x", "model=y")
-    assert comparison.cells[0].primary.verdict is Verdict.FASTER
-    assert comparison.notes[0] == "Declared to differ: model. Also different: nothing that is known."
-    assert note((), ()) == "Declared to differ: nothing. Also different: nothing that is known."
-
-
-def test_unequally_warm_caches_refuse_what_prefill_is_a_part_of() -> None:
-    cached = Sides((0.02, 0.04, None), (0.5, 0.6, 0.7))
-    cell = one_cell("", "", cached=cached).cells[0]
-    assert cell.primary.verdict is Verdict.NOT_COMPARABLE
-    assert cell.primary.why == "the share of prompt tokens that came from a prefix cache is 3 % for a and 60 % for b"
-    assert [cell.secondary[name].verdict for name in ("p50 ttft_s", "p50 tpot_s")] == [Verdict.NOT_COMPARABLE, None]
-    assert one_cell("", "", cached=Sides((0.5,), (0.505,))).cells[0].primary.verdict is Verdict.FASTER
-    assert one_cell("", "", cached=cached, declared=("prefix_caching",)).cells[0].primary.verdict is Verdict.FASTER
 
 
 def test_a_run_without_fingerprints_is_held_against_another_by_its_facts(tmp_path: Path) -> None:
