@@ -23,3 +23,13 @@ Endpoint = Annotated[
     str | None, typer.Option("--endpoint", help="Load a server that exists, at this URL, and launch nothing.")
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Name of the model at --endpoint.")]
+
+
+def period(text: str) -> float:
+    """A flag's length of time in seconds: ``2h``, ``90d``. Raises typer's BadParameter with a sentence."""
+    from loadgen.scenario.words import period as seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from loadgen.scenario.model import Scalar
+from loadgen.scenario.kinds import Scalar
 
 LONGEST = 100
 

@@ -19,8 +19,9 @@ from pydantic import ValidationError
 
 from loadgen.errors import ScenarioError
 from loadgen.scenario.axes import axis_path, overlap, put_plain, short_names
+from loadgen.scenario.kinds import Scalar
 from loadgen.scenario.label import cell_id
-from loadgen.scenario.model import Matrix, Scalar, Scenario
+from loadgen.scenario.model import Matrix, Scenario
 from loadgen.scenario.problems import problems_of
 from loadgen.scenario.routing_cells import routing_cells
 from loadgen.scenario.rules import broken_rules

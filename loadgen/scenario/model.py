@@ -1,4 +1,4 @@
-"""The words of a scenario and their types: the only module that makes pydantic models of it.
+"""The words of a scenario and their types: the only module that makes pydantic models of it (of `kinds` of values).
 
 In: plain data, after profiles, ``extends``, ``--set`` and environment references were resolved (``loading.py``).
 Out: frozen `Scenario` objects. Only what can be said of one value alone is checked here; rules between values
@@ -11,53 +11,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Strict,
-    StringConstraints,
-    Tag,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PrivateAttr, Strict, StringConstraints, Tag
 
-from loadgen.scenario.words import base_url, env_text, gpu_name, measure_text, objective_text, share
+from loadgen.scenario.kinds import (
+    Count,
+    EnvName,
+    Gpu,
+    Measure,
+    NotNegative,
+    Objective,
+    Pieces,
+    Positive,
+    Primary,
+    References,
+    Scalar,
+    Share,
+    Text,
+    Texts,
+    Variable,
+    Words,
+)
+from loadgen.scenario.words import base_url
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 TARGET = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,39}$"  # folders of a run carry these names, so no leading dot
-ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-
-References = Mapping[tuple[str | int, ...], str]
-Scalar = str | int | float | bool | None
-Text = Annotated[str, StringConstraints(min_length=1)]
-EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Gpu = Annotated[
-    str, BeforeValidator(env_text), AfterValidator(gpu_name), WithJsonSchema({"type": ["string", "integer"]})
-]
-Objective = Annotated[str, AfterValidator(objective_text)]
-Measure = Annotated[str, AfterValidator(measure_text)]
-Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in YAML; strict types would want a tuple
-Pieces = Annotated[tuple[Annotated[tuple[NotNegative, NotNegative], Strict(False)], ...], Strict(False)]
-Share = Annotated[
-    float,
-    BeforeValidator(share),
-    Field(gt=0, lt=1),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "string"}]}),
-]
-Variable = Annotated[str, BeforeValidator(env_text), WithJsonSchema({"type": ["string", "integer"]})]
-
-
-class Words(BaseModel):
-    """Every mapping of a scenario: unknown keys are refused, nothing is converted in silence, nothing changes later."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class MadeModel(Words):
@@ -247,6 +224,23 @@ class Comparison(Words):
     )
 
 
+class Nightly(Words):
+    """What ``loadgen nightly`` watches, and whom it tells."""
+
+    primary: Annotated[tuple[Primary, ...], Strict(False), Field(min_length=1)] | None = Field(
+        default=None, description="measures that raise alarms; default: output_tok_s, p50 ttft"
+    )
+    gate: dict[Measure, Share] = Field(
+        default_factory=dict, description="by measure: a smaller effect raises no alarm; default: 3 %, 5 %, tails 10 %"
+    )
+    priority: Texts = Field(
+        default=(), description="cells that --budget drops last, the most important first; default: the matrix's order"
+    )
+    webhook_env: EnvName | None = Field(
+        default=None, description="name of the environment variable that holds a webhook's URL, as Slack has them"
+    )
+
+
 class When(Words):
     """What a machine must have for a profile to be chosen."""
 
@@ -278,6 +272,8 @@ class Scenario(Words):
     objectives: Annotated[tuple[Objective, ...], Strict(False)] = Field(
         default=(), description="such as p99 ttft < 0.5 s"
     )
+
+    nightly: Nightly = Nightly()
 
     _references: References = PrivateAttr(default_factory=dict)
 

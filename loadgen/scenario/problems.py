@@ -13,16 +13,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from loadgen.scenario.kinds import Words
 from loadgen.scenario.model import (
     Comparison,
     Load,
     MadeModel,
     Matrix,
+    Nightly,
     Output,
     Scenario,
     Target,
     When,
-    Words,
     Workload,
 )
 from loadgen.scenario.tree import Node, Path, Problem, dotted
@@ -37,6 +38,7 @@ MAPPINGS: Mapping[tuple[str, ...], type[Words]] = MappingProxyType(
         ("load",): Load,
         ("matrix",): Matrix,
         ("comparison",): Comparison,
+        ("nightly",): Nightly,
         ("profiles", "*", "when"): When,
     }
 )

@@ -69,3 +69,26 @@ def measure_text(text: str) -> str:
     from loadgen.scenario.objective import parse_measure
 
     return str(parse_measure(text))
+
+
+def primary_text(text: str) -> str:
+    """A measure that may raise an alarm, by its own name: one of which more or less is better, and no far tail, which
+    moves by itself from night to night."""
+    from loadgen.metrics import METRICS
+    from loadgen.scenario.objective import parse_measure
+
+    what = parse_measure(text)
+    if METRICS[what.metric].better is None:
+        raise ValueError(f"{what}: neither more nor less of it is better, so that no night is worse by it")
+    if what.statistic in ("p99", "p99.9", "min", "max"):
+        raise ValueError(f"{what} moves too much from night to night to raise an alarm; take p50 or p95 of it")
+    return str(what)
+
+
+def period(text: str) -> float:
+    """``90 s``, ``30min``, ``2h``, ``90d`` as seconds. Raises ValueError with a sentence."""
+    units = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*", text.lower())
+    if match is None or match[2] not in units or not float(match[1]):
+        raise ValueError(f"{text!r} is no length of time; write it like 90s, 30min, 2h or 7d")
+    return float(match[1]) * units[match[2]]
