@@ -184,6 +184,28 @@ def test_aiperf_without_its_request_lines_gives_its_figures(folder: Path, tmp_pa
     assert {"imported_figures", "imported_tokens"} <= set(doubts(found))
 
 
+def test_an_older_aiperf_is_read_by_what_it_has(folder: Path, tmp_path: Path) -> None:
+    """As 0.3.0 wrote it: another configuration, no versions, no credits, no usage."""
+    theirs = said(folder / "aiperf" / AIPERF)
+    for name in ("aiperf_version", "schema_version"):
+        del theirs[name]
+    endpoint = {"model_names": ["older"], "type": "chat", "streaming": True, "url": "http://127.0.0.1:1"}
+    theirs["input_config"] = {"endpoint": endpoint, "loadgen": {"concurrency": 4, "request_count": 40}}
+    (tmp_path / AIPERF).write_text(json.dumps(theirs))
+    with (tmp_path / "profile_export.jsonl").open("w") as file:
+        for line in map(json.loads, (folder / "aiperf" / "profile_export.jsonl").read_text().splitlines()):
+            del line["metadata"]["credit_issued_ns"]
+            kept = {name: value for name, value in line["metrics"].items() if not name.startswith(("usage", "http"))}
+            print(json.dumps(line | {"metrics": kept}), file=file)
+    report = imported(tmp_path / "store", tmp_path)
+    found = summary(report)
+    assert (report.cells[0].id, report.cells[0].targets[0].target) == ("concurrency=4", "older")
+    assert found.out_tok.mean == 48
+    assert found.tok_source == {"tokenizer": 40}
+    assert found.audit.late_s.n == found.ttft_from_schedule_s.n == found.conn_s.n == 0
+    assert "0.13.0; that of this file is not known" in doubts(found)["imported_version"]
+
+
 def test_a_reply_of_aiperf_without_usage_is_counted_by_a_tokenizer(folder: Path, tmp_path: Path) -> None:
     found = summary(imported(tmp_path, folder / "aiperf_faults" / "profile_export.jsonl"))
     assert found.status == {"ok": 13, "truncated": 2, "http_error": 1}

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.importing.aiperf_requests import TOOL, records_of, window_of
+from loadgen.importing.aiperf_requests import TOOL, has_schedule, records_of, window_of
 from loadgen.importing.fields import Fields, parse, positive, read_bytes, seconds, tokens
 from loadgen.importing.measured import Measured, Origin, distribution, from_figures, load_of, target_of
 from loadgen.summary import Context, Distribution, Doubt, Summary, Window
@@ -95,7 +95,7 @@ def read(aggregate: Path, lines: Path) -> Measured:
         context=context,
         records=records_of(lines, _counts_by_server(fields)) if detailed else None,
         summary=None if detailed else _summary(fields, window, context),
-        schedule=True,
+        schedule=detailed and has_schedule(lines),
     )
 
 

@@ -87,6 +87,12 @@ def window_of(lines: Path, length: float) -> Window:
     return Window(w0, max((end - first) / 1e9, w0 + length, w0 + 1e-3))
 
 
+def has_schedule(lines: Path) -> bool:
+    """Whether AIPerf kept when it meant to send; older versions did not."""
+    first = next(_lines(lines), None)
+    return first is not None and first[0].metadata.credit_issued_ns is not None
+
+
 def records_of(lines: Path, by_server: bool) -> Iterator[Record]:
     """The records, in the order of the file. ``by_server``: AIPerf took its token counts from the server's usage."""
     first = min((line.metadata.request_start_ns for line, _ in _lines(lines)), default=0)
