@@ -19,12 +19,13 @@ from typing import Any
 import msgspec
 
 from loadgen.drive.job import Job, Shape
+from loadgen.errors import StoreError
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.plan import Step
 from loadgen.record import Record, read_records
 from loadgen.repeat import Site, make_jobs
 from loadgen.scenario import Cell, public_dict
-from loadgen.store import Run, make_folder, request_files, requests_path, write_json
+from loadgen.store import Run, make_folder, read_json, request_files, requests_path, write_json
 
 VERSION = 1
 FILE = "fingerprint.json"
@@ -146,9 +147,16 @@ def _set(words: Any) -> Any:
 
 
 def read_fingerprints(run: Run) -> list[Fingerprint]:
-    """Every fingerprint that a run took, by target and server."""
+    """Every fingerprint that a run took, the oldest first. Raises StoreError with the path of one that is none."""
     paths = sorted(run.folder.glob(f"probes/*/*/*/{FILE}"), key=lambda path: path.stat().st_mtime)
-    return [msgspec.json.decode(path.read_bytes(), type=Fingerprint) for path in paths]
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Fingerprint:
+    try:
+        return msgspec.convert(read_json(path), Fingerprint)
+    except msgspec.ValidationError as error:
+        raise StoreError(f"{path} is no fingerprint: {error}; without its folder the run can be read.") from error
 
 
 def _asked(cell: Cell, site: Site) -> dict[str, Any]:

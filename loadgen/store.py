@@ -82,9 +82,11 @@ class Run:
     def described(self) -> dict[str, Any]:
         """run.json, with every server that has a server.json: a run that was killed did not come to write them down."""
         found = self.read("run.json")
-        paths = sorted(self.folder.glob("servers/*/server.json"))
-        servers = {path.parent.name: read_json(path) for path in paths}
-        return {**found, "servers": {**servers, **(found.get("servers") or {})}}
+        servers = dict(found.get("servers") or {})
+        for path in sorted(self.folder.glob("servers/*/server.json")):
+            if path.parent.name not in servers:
+                servers[path.parent.name] = read_json(path)
+        return {**found, "servers": servers}
 
     def repeats(self) -> Iterator[Repeat]:
         """Every repeat that was begun."""

@@ -16,7 +16,7 @@ from scenario_text import scenario
 
 from loadgen import gates
 from loadgen.assemble import assemble
-from loadgen.errors import TargetError
+from loadgen.errors import StoreError, TargetError
 from loadgen.fairness import Kept
 from loadgen.fingerprint import FILE, PROBE_TOKENS, PROBES, Fingerprint, Probe, Prober, read_fingerprints
 from loadgen.fleet.local import Fleet
@@ -110,6 +110,16 @@ def test_a_resumed_run_takes_a_fingerprint_beside_the_old_one(tmp_path: Path, fl
         take(tmp_path, fleet, server.url, tokens=5, run=run)
     assert len(read_fingerprints(run)) == 2
     assert len({found.key for found in read_fingerprints(run)}) == 1
+
+
+def test_a_broken_fingerprint_is_a_sentence_with_its_path(tmp_path: Path, fleet: Fleet) -> None:
+    with quick() as server:
+        run = take(tmp_path, fleet, server.url, tokens=5)
+    (path,) = run.folder.glob(f"probes/*/*/*/{FILE}")
+    for text, reason in (("{", "is no JSON"), ('{"v": 1}', "is no fingerprint")):
+        path.write_text(text)
+        with pytest.raises(StoreError, match=f"{FILE} {reason}"):
+            read_fingerprints(run)
 
 
 @pytest.mark.parametrize("request_words", ["temperature: 0.7", "sampling_params: {temperature: 1}"])

@@ -89,3 +89,12 @@ def test_compressed_request_files_are_found_too(tmp_path: Path) -> None:
     for name in ("requests-h-w0.jsonl.gz", "requests-h-w1.jsonl", "ticks.jsonl"):
         (tmp_path / name).touch()
     assert [path.name for path in request_files(tmp_path)] == ["requests-h-w0.jsonl.gz", "requests-h-w1.jsonl"]
+
+
+def test_a_run_that_was_killed_is_described_with_the_servers_that_it_did_not_come_to_write_down(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "demo")
+    run.write("run.json", {"status": "running", "servers": {"a-1": {"engine": "written down"}}})
+    for name in ("a-1", "b-1"):
+        write_json(run.server_folder(name) / "server.json", {"engine": "its own file"})
+    run.server_folder("c-1")  # was never started
+    assert run.described()["servers"] == {"a-1": {"engine": "written down"}, "b-1": {"engine": "its own file"}}
