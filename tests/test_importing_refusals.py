@@ -136,6 +136,14 @@ def test_results_of_two_tools_do_not_make_one_run(folder: Path, tmp_path: Path) 
     assert "vllm bench serve and AIPerf" in sentence
 
 
+def test_a_copy_is_no_repeat_and_another_model_no_repeat_either(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.json").write_bytes((folder / "vllm_plain.json").read_bytes())
+    assert "a copy is no repeat" in refused(tmp_path / "store", folder / "vllm_plain.json", tmp_path / "copy.json")
+    assert "a copy is no repeat" in refused(tmp_path / "store", folder / "aiperf", folder / "aiperf")
+    other = changed(folder, tmp_path, model_id="other")
+    assert "models tiny and other" in refused(tmp_path / "store", folder / "vllm_plain.json", other)
+
+
 @pytest.mark.parametrize("flag", ["name", "target"])
 @pytest.mark.parametrize("given", ["../up", "", ".hidden", "a b", "x" * 80])
 def test_a_name_that_no_folder_may_have_is_refused(folder: Path, tmp_path: Path, flag: str, given: str) -> None:

@@ -43,10 +43,8 @@ def import_files(paths: Sequence[Path], root: Path, name: str | None, target: st
     Raises UsageError for files that cannot be imported, or not together, and StoreError.
     """
     found = [measured for path in paths for measured in read(path)]
-    tools = list(dict.fromkeys(measured.origin.tool for measured in found))
-    if len(tools) > 1:
-        raise UsageError(f"results of {' and '.join(tools)} do not make one run; import them one by one, and compare.")
-    name = _checked(name, NAME, "--name") or _plain(tools[0], 64)
+    _check_together(found, paths)
+    name = _checked(name, NAME, "--name") or _plain(found[0].origin.tool, 64)
     target = _checked(target, TARGET, "--target") or _plain(_model(found), 40)
     run = create_run(root, name)
     try:
@@ -66,6 +64,22 @@ def _keep(run: Run, paths: Sequence[Path], found: Sequence[Measured], names: tup
     write_bytes(run.folder / "report.json", json_report.render(report).encode())
     write_bytes(run.folder / "report.md", markdown_report.render(report).encode())
     return report
+
+
+def _check_together(found: Sequence[Measured], paths: Sequence[Path]) -> None:
+    """Raises UsageError for results of two tools or models, and for one that is there twice: a copy is no repeat."""
+    tools = list(dict.fromkeys(measured.origin.tool for measured in found))
+    models = list(dict.fromkeys(str(measured.target["model"]) for measured in found))
+    for what, names in (("", tools), ("models ", models)):
+        if len(names) > 1:
+            listed = " and ".join(names)
+            raise UsageError(f"results of {what}{listed} do not make one run; import them one by one, and compare.")
+    seen: dict[str, Path] = {}
+    for path in paths:
+        digest = _file(path)["sha256"] or str(path.resolve())
+        if digest in seen:
+            raise UsageError(f"{path} holds the same as {seen[digest]}: a copy is no repeat.")
+        seen[digest] = path
 
 
 def _checked(given: str | None, pattern: str, flag: str) -> str | None:
