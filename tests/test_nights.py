@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def world(random: np.random.Generator) -> World:
     return World(*(spread * (of_night + noise()) / math.sqrt(2) for _ in range(2)))
 
 
-def confirmed(nights: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
+def confirmed(nights: Any, first: Any, second: Any) -> NDArray[np.bool_]:
     """Which series of each chain are regressions tonight."""
     worse, _ = candidates(against(nights, first), WINDOW, GATES)
     return worse & still_worse(against(nights, second), WINDOW, GATES)
