@@ -65,12 +65,15 @@ class Watcher(Protocol):
 @dataclass(frozen=True)
 class Request:
     """What is to be run. ``resume`` is a run whose whole repeats are taken over; ``keep`` leaves the servers that are
-    up at the end as they are, for a look at them."""
+    up at the end as they are, for a look at them. ``cells`` are the only ones that are run, by id (None: all), and
+    ``night`` is what a nightly notes of the run, in run.json."""
 
     loaded: Loaded
     store: Path
     resume: Run | None = None
     keep: bool = False
+    cells: Collection[str] | None = None
+    night: dict[str, Any] | None = None
 
 
 @dataclass
@@ -94,7 +97,7 @@ class _State:
 
 def execute(request: Request, watcher: Watcher) -> RunReport:
     """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
-    cells = expand(request.loaded.scenario)
+    cells = [cell for cell in expand(request.loaded.scenario) if request.cells is None or cell.id in request.cells]
     plan = make_plan(request.loaded.scenario, cells)
     check(request.loaded, cells)
     state = _begin(request, cells, plan, watcher)
@@ -115,7 +118,7 @@ def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) ->
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
         write_bytes(run.folder / "scenario.yaml", loaded.source)
-        run.write("run.json", _description(state, "running"))
+        run.write("run.json", {**_description(state, "running"), "night": request.night})
     else:
         _same_plan(run, plan)
         run.write("run.json", {**run.read("run.json"), **_process(), "status": "running", "ended": None})
