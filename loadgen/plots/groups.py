@@ -1,0 +1,140 @@
+"""The cells of a run as series: which lie on one line, what the line is called, where a cell lies on it.
+
+In: a `RunReport`. Out: a `Laid`, and points of repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loadgen.assemble import ReportCell, RunReport, TargetCell, axis_of
+from loadgen.metrics import Measure
+from loadgen.plots.chart import Axis, Point, Series
+from loadgen.plots.choice import by_weight
+from loadgen.repeat import Result
+from loadgen.statistics import mean_interval
+
+MOST_GROUPS = 6
+"""Groups of cells in one chart: with two targets that is a dozen lines."""
+
+Value = Callable[[Result], float | None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ in the axis alone, in its order; ``words`` are the other axes' values, '' for a lone group."""
+
+    words: str
+    cells: Sequence[ReportCell]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The cells of a run along ``axis`` (None: by themselves, side by side), in groups. ``of`` is how many groups there
+    are, of which those with the cells that matter most are here. ``colours`` numbers the targets."""
+
+    axis: str | None
+    groups: Sequence[Group]
+    of: int
+    colours: dict[str, int]
+    places: dict[str, float]
+    x: Axis
+
+    @property
+    def left_out(self) -> str:
+        """A sentence, where there are more groups."""
+        drawn = len(self.groups)
+        return f" {drawn} of {self.of} groups of cells are drawn; the tables have all." if self.of > drawn else ""
+
+    def label(self, cell: ReportCell) -> str:
+        """What a point of this cell is called beside others of its line."""
+        return f"{self.places[cell.id]:g}" if self.axis is not None else cell.id
+
+    def series(
+        self, point: Callable[[ReportCell, TargetCell], Point | None], ending: str = "", dashed: bool = False
+    ) -> tuple[Series, ...]:
+        """A series for each target and group, of the points of its cells; those without a point are left out."""
+        found = []
+        for name, colour in self.colours.items():
+            for group in self.groups:
+                own = [(cell, target) for cell in group.cells for target in cell.targets if target.target == name]
+                points = tuple(one for cell, target in own if (one := point(cell, target)) is not None)
+                words = ", ".join(filter(None, (name + ending, group.words)))
+                joined = self.axis is not None
+                found.append(Series(name=words, points=points, colour=colour, joined=joined, dashed=dashed))
+        return tuple(one for one in found if one.points)
+
+
+def laid(report: RunReport) -> Laid:
+    """The cells of a run as series."""
+    axis = axis_of(report.cells)
+    every = _groups(report, axis)
+    names = dict.fromkeys(target.target for cell in report.cells for target in cell.targets)
+    return Laid(
+        axis=axis,
+        groups=_chosen(report, every),
+        of=len(every),
+        colours={name: number for number, name in enumerate(names)},
+        places={
+            cell.id: float(number if axis is None else cell.axes[axis]) for number, cell in enumerate(report.cells)
+        },
+        x=_x(report, axis),
+    )
+
+
+def _groups(report: RunReport, axis: str | None) -> list[Group]:
+    if axis is None:
+        return [Group("", report.cells)] if report.cells else []
+    found: dict[str, list[ReportCell]] = {}
+    for cell in report.cells:
+        others = ", ".join(f"{name} {value}" for name, value in cell.axes.items() if name != axis)
+        found.setdefault(others, []).append(cell)
+    lone = len(found) == 1
+    return [
+        Group("" if lone else words, sorted(cells, key=lambda cell: cell.axes[axis])) for words, cells in found.items()
+    ]
+
+
+def _chosen(report: RunReport, every: list[Group]) -> list[Group]:
+    if len(every) <= MOST_GROUPS:
+        return every
+    rank = {report.cells[position].id: rank for rank, position in enumerate(by_weight(report))}
+    ranks = [min(rank[cell.id] for cell in group.cells) for group in every]
+    last = sorted(ranks)[MOST_GROUPS - 1]
+    return [group for group, own in zip(every, ranks, strict=True) if own <= last]
+
+
+def _x(report: RunReport, axis: str | None) -> Axis:
+    if axis is None:
+        return Axis(name="cell", scale="names", names=tuple(cell.id for cell in report.cells))
+    above = all(cell.axes[axis] > 0 for cell in report.cells)
+    return Axis(name=axis.rpartition(".")[2], scale="log2" if above else "linear")
+
+
+# Values of a target's repeats -----------------------------------------------------------------------------------------
+
+
+def measured(metric: str, statistic: str | None = None) -> Value:
+    """The value of a measure in a repeat."""
+    return lambda one: one.summary.get(Measure(metric, statistic))
+
+
+def values(target: TargetCell, value: Value) -> list[float]:
+    """Of the valid repeats, those that are known."""
+    found = [value(one) for one in target.results if one is not None and one.summary.state == "ok"]
+    return [one for one in found if one is not None]
+
+
+def mean(known: Sequence[float]) -> float | None:
+    """None where there is none."""
+    return sum(known) / len(known) if known else None
+
+
+def point_of(x: float, known: Sequence[float], label: str | None = None, scale: float = 1.0) -> Point | None:
+    """A point at the mean of these values with its t interval; None where there is none."""
+    middle, interval = mean(known), mean_interval(known)
+    if middle is None:
+        return None
+    low, high = (None, None) if interval is None else (interval[0] * scale, interval[1] * scale)
+    return x, middle * scale, low, high, label
