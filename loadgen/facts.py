@@ -17,7 +17,10 @@ from urllib.parse import urlsplit
 
 from loadgen.plan import Plan
 
-NO_FACTORS = ("host", "port", "served_name", "hub", "hub_endpoint", "trust_remote_code", "devices")
+NAMES = ("target", "place")
+"""What facts are about, and no facts."""
+
+NO_FACTORS = (*NAMES, "host", "port", "served_name", "hub", "hub_endpoint", "trust_remote_code", "devices")
 """Options that are no factors: places and names, and how files are found; devices count by their names."""
 
 FOUND = "found."
@@ -119,7 +122,7 @@ def _between(words: Mapping[str, Any]) -> str:
 
 def _chosen(words: Mapping[str, Any]) -> dict[str, str | None]:
     """What the scenario says of a server that is launched."""
-    options = {key: value for key, value in (words.get("options") or {}).items() if key not in NO_FACTORS}
+    options = {key: value for key, value in (words.get("options") or {}).items() if str(key) not in NO_FACTORS}
     return {
         **{str(key): None if value in (None, "auto") else _text(value) for key, value in options.items()},
         "tokenizer": words.get("tokenizer"),
@@ -160,7 +163,7 @@ def _machine(described: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str
         "machine": f"{machine['cpu']}, {machine.get('cores')} cores" if machine.get("cpu") else None,
         "host": machine.get("host"),
         "kernel": machine.get("kernel"),
-        "seed": None if described.get("seed") is None else str(described["seed"]),
+        "prompts.seed": None if described.get("seed") is None else str(described["seed"]),
         "weights": "random" if made or (words.get("options") or {}).get("load_format") == "dummy" else None,
     }
     return facts | (_gpus(machine.get("gpus") or [], words) if launched else {})

@@ -16,13 +16,13 @@ import msgspec
 from loadgen import gates
 from loadgen.compare import MAX_CACHED_DIFFERENCE
 from loadgen.comparison import CellPairs, Comparison, Sides
-from loadgen.facts import FOUND, facts_of, scenario_of, starts_of
+from loadgen.facts import FOUND, NAMES, facts_of, scenario_of, starts_of
 from loadgen.fingerprint import Fingerprint, key_of
 from loadgen.plan import Plan
 from loadgen.scenario.factors import FACTORS, covered
 from loadgen.summary import Doubt
 
-MINOR = ("host", "kernel", "seed", "python", "devices", "kv_tokens")
+MINOR = ("host", "kernel", "prompts.seed", "python", "devices", "kv_tokens")
 """What may differ between two instances of the very same thing, or two draws of its prompts: a doubt, no difference."""
 
 KV_TOLERANCE = 0.05
@@ -41,7 +41,6 @@ OF_ENDPOINT = ("engine", "engine_version", "dtype", "quantization", "gpu")
 NOT_OF_SERVERS = (*MINOR, "load", "driver", "loadgen", "machine", "gpus", "gpu_driver", "cpus", "endpoint", "throttled")
 """Factors that do not change what a server answers to one request at a time."""
 
-_NAMES = ("target", "place")
 _LENGTH = 100
 
 
@@ -134,8 +133,7 @@ def held(pairs: CellPairs, baseline: Side, candidate: Side, declared: Sequence[s
     facts = (baseline.facts, candidate.facts)
     a, b = ((_name(side.facts), side.fingerprints) for side in (baseline, candidate))
     found = dict.fromkeys((*differences(*facts, declared), *gates.differences(a, b, declared)))
-    of_servers = (*declared, *(_word(name) for name, _, _ in _unequal(*facts, ())))
-    same = all(word in NOT_OF_SERVERS for word in of_servers)
+    same = all(name in NOT_OF_SERVERS for name in (*declared, *(name for name, _, _ in _unequal(*facts, ()))))
     cached = Sides() if "prefix_caching" in declared else pairs.cached
     weak = (*doubts(*facts, declared), *gates.doubts(a, b, declared, same), *_half_known(pairs, cached))
     return msgspec.structs.replace(
@@ -169,7 +167,7 @@ def _unequal(
     order = [*FACTORS]
     names = dict.fromkeys((*baseline, *candidate, "dtype", "quantization"))
     for name in sorted(names, key=lambda name: order.index(word) if (word := _word(name)) in order else len(order)):
-        if name in _NAMES or name.startswith(FOUND) or _word(name) in free:
+        if name in NAMES or name.startswith(FOUND) or _word(name) in free:
             continue
         a, b = _value(baseline, name), _value(candidate, name)
         if a != b:

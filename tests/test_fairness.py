@@ -272,7 +272,7 @@ def test_runs_of_other_scenarios_and_machines_differ_in_what_they_say(tmp_path: 
     }
     said = [doubt.text for doubt in doubts(a, b, ())]
     assert "host is h for a and i for b (of last night)." in said
-    assert "seed is 1 for a and 2 for b (of last night)." in said
+    assert "prompts.seed is 1 for a and 2 for b (of last night)." in said
     assert differences(a, b, ("output", "sampling", "prompts", "load", "driver", "machine", "loadgen")) == ()
 
 
