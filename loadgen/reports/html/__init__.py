@@ -5,15 +5,15 @@ read without JavaScript and print; each chart stands on a table of its values. T
 which is in the file (``echarts.min.js``, see its licence beside it).
 
 **What comes from outside is hostile**: names of models and scenarios, error texts, what a server answered. Jinja
-escapes every one; the values of the charts lie in a JSON block in which no ``<`` stands; tooltips are drawn, not made of HTML.
-The Content-Security-Policy lets nothing run or load but what its hashes name.
+escapes every one; the values of the charts lie in a JSON block in which no ``<`` stands; tooltips are drawn, not made
+of HTML. The Content-Security-Policy lets nothing run or load but what its hashes name.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import msgspec
 
 from loadgen import __version__
 from loadgen.assemble import RunReport
+from loadgen.reports.html.figures import Figure
 from loadgen.reports.html.page import page
 from loadgen.reports.rows import plain
 
@@ -50,7 +51,7 @@ def render(report: RunReport, charts: bool = True) -> str:
     style = (folder / "page.css").read_text()
     return environment.get_template("page.html.j2").render(
         page=shown,
-        data=Markup(data_block([one.chart for one in shown.every_figure])),
+        data=Markup(data_block(shown.every_figure)),
         charts=charts,
         version=__version__,
         policy=policy(scripts, style),
@@ -69,12 +70,27 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def data_block(charts: Sequence[Mapping[str, Any]]) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element or begin another."""
-    text = msgspec.json.encode(charts).decode()
+def data_block(figures: Sequence[Figure]) -> str:
+    """The charts as JSON that can stand in a script element: nothing in it can end the element or begin another."""
+    charts = [{"id": one.id, **msgspec.to_builtins(one.chart)} for one in figures]
+    text = msgspec.json.encode(_lean(charts)).decode()
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text
+
+
+def _lean(value: Any) -> Any:
+    """The same with six digits a number, without what a point leaves empty at its end: half the bytes."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _lean(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        kept = list(value)
+        while kept and kept[-1] is None:
+            kept.pop()
+        return [_lean(inner) for inner in kept]
+    return value
 
 
 def _one_line(markup: type, value: Any) -> Any:

@@ -1,7 +1,7 @@
 // Draws the charts of the page from the JSON block "data", with Apache ECharts. The values are those of the tables.
 //
-// A chart is {id, kind, ...}. kind "lines": panels of series over one x axis; "heat": counts in a grid; "bars": spans of
-// time, one row a request. A point is [x, y, low, high, label]: low and high are its error bar, null where it has none.
+// A chart is that of loadgen/plots/chart.py with an id. A point is [x, y, low, high, label]: low and high are its error bar, missing
+// or null where it has none.
 // Points are joined by straight lines or not at all. Texts come from outside: every label goes through a function, and
 // tooltips are drawn on the canvas, so that no text is ever read as HTML or as a template.
 "use strict";
@@ -18,6 +18,7 @@
     if (value === null || value === undefined || Number.isNaN(value)) return "-";
     return Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4)));
   };
+  const hasBar = (point) => typeof point[2] === "number" && typeof point[3] === "number";
   const theme = () => {
     const night = dark.matches && !printing;
     return {
@@ -32,8 +33,30 @@
   };
 
   const nines = (value) => `${number(100 * (1 - 10 ** -value))} %`;
+  const logarithmic = (said) => said.scale === "log" || said.scale === "log2";
+  // ECharts ends a logarithmic axis at powers of its base: here it ends a little beyond the values, at round numbers.
+  const cut = (min, max, ticks) => ({ min, max, axisTick: { customValues: ticks }, axisLabel: { customValues: ticks } });
+  const ends = (said, values) => {
+    const known = values.filter((value) => typeof value === "number" && value > 0);
+    if (known.length === 0) return {};
+    const low = Math.min(...known) / 1.08;
+    const high = Math.max(...known) * 1.08;
+    const few = [...new Set(known)].sort((a, b) => a - b);
+    if (said.scale === "log2" && few.length <= 12) return cut(low, high, few);
+    const wide = high / low > 30 ? [1] : high / low > 8 ? [1, 2, 5] : high / low > 2.5 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : [];
+    let ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+      ticks.push(...wide.map((digit) => Number((digit * 10 ** power).toPrecision(3))));
+    }
+    if (wide.length === 0) {
+      const raw = (high - low) / 5;
+      const step = [1, 2, 2.5, 5, 10].map((digit) => digit * 10 ** Math.floor(Math.log10(raw))).find((one) => one >= raw);
+      for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) ticks.push(Number(tick.toPrecision(6)));
+    }
+    return cut(low, high, ticks.filter((tick) => tick >= low && tick <= high));
+  };
   const axis = (said, look, more) => ({
-    type: said.scale === "log" || said.scale === "log2" ? "log" : said.scale === "names" ? "category" : "value",
+    type: logarithmic(said) ? "log" : said.scale === "names" ? "category" : "value",
     logBase: said.scale === "log2" ? 2 : 10,
     name: said.name,
     nameLocation: "middle",
@@ -41,6 +64,7 @@
     scale: !said.zero,
     min: said.low ?? undefined,
     max: said.high ?? undefined,
+    minorTick: { show: false },
     data: said.names ?? undefined,
     axisLabel: {
       color: look.soft,
@@ -51,6 +75,16 @@
     splitLine: { lineStyle: { color: look.line, opacity: 0.6 } },
     ...more,
   });
+  const logAxis = (said, look, values, more) => {
+    const made = axis(said, look, more);
+    if (!logarithmic(said)) return made;
+    const found = ends(said, values);
+    return { ...made, ...found, axisLabel: { ...made.axisLabel, ...found.axisLabel } };
+  };
+  const heights = (panel) => [
+    ...panel.series.flatMap((one) => one.points.flatMap((point) => [point[1], point[2], point[3]])),
+    ...(panel.levels ?? []).map((one) => one.y),
+  ];
   const word = (said, value) => (said.scale === "nines" ? nines(value) : number(value));
 
   const errorBars = (series, colour, panel) => ({
@@ -62,7 +96,7 @@
     silent: true,
     clip: true,
     itemStyle: { color: colour },
-    data: series.points.filter((point) => point[2] !== null && point[3] !== null).map((p) => [p[0], p[2], p[3]]),
+    data: series.points.filter(hasBar).map((p) => [p[0], p[2], p[3]]),
     encode: { x: 0, y: [1, 2] },
     renderItem: (_, api) => {
       const [x, low] = api.coord([api.value(0), api.value(1)]);
@@ -90,8 +124,8 @@
     data: (panel.bands ?? []).map((one) => [{ xAxis: one.low, name: one.name }, { xAxis: one.high }]),
   });
 
-  const drawnSeries = (series, at, place, look) => {
-    const colour = look.colours[(series.colour ?? at) % look.colours.length];
+  const drawnSeries = (series, place, look) => {
+    const colour = look.colours[(series.colour ?? 0) % look.colours.length];
     const many = series.points.length > 60;
     return {
       type: series.joined ? "line" : "scatter",
@@ -100,7 +134,7 @@
       yAxisIndex: place,
       step: series.step ? "end" : false,
       smooth: false,
-      symbol: SYMBOLS[(series.colour ?? at) % SYMBOLS.length],
+      symbol: SYMBOLS[(series.colour ?? 0) % SYMBOLS.length],
       symbolSize: series.joined ? (many ? 2 : 8) : many ? 4 : 9,
       showSymbol: !many,
       color: colour,
@@ -120,34 +154,36 @@
 
   const linesOption = (chart, look, width) => {
     const count = chart.panels.length;
-    const top = chart.legend ? 34 : 12;
+    const top = chart.legend ? 40 : 12;
     const series = [];
     chart.panels.forEach((panel, place) => {
       panel.series.forEach((one, at) => {
-        const drawn = drawnSeries(one, at, place, look);
+        const drawn = drawnSeries(one, place, look);
         if (at === 0) Object.assign(drawn, { markLine: levels(panel, look), markArea: bands(panel, look) });
         series.push(drawn);
-        if (one.points.some((point) => point[2] !== null)) series.push(errorBars(one, drawn.color, place));
+        if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place));
       });
     });
     const left = width < 480 ? 58 : 72;
-    const share = (100 - 14) / count;
+    const places = chart.panels.flatMap((panel) => panel.series.flatMap((one) => one.points.map((point) => point[0])));
+    const first = chart.legend ? 10 : 3;
+    const share = (100 - first - 11) / count;
     return {
       legend: { show: chart.legend, type: "scroll", top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
       grid: chart.panels.map((_, place) =>
-        count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: `${3 + place * share}%`, height: `${share - 4}%` },
+        count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: `${first + place * share}%`, height: `${share - 4}%` },
       ),
       xAxis: chart.panels.map((_, place) =>
-        axis(chart.x, look, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
+        logAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
       ),
       yAxis: chart.panels.map((panel, place) =>
-        axis(panel.y, look, { gridIndex: place, nameGap: left - 16, splitNumber: count > 1 ? 2 : 5 }),
+        logAxis(panel.y, look, heights(panel), { gridIndex: place, nameGap: left - 16, splitNumber: count > 1 ? 2 : 5 }),
       ),
       series,
       tooltip: tooltip(look, (one) => {
         const panel = chart.panels[one.seriesIndex === undefined ? 0 : series[one.seriesIndex].xAxisIndex];
         const [x, y, low, high, label] = one.data;
-        const range = low === null || low === undefined ? "" : ` [${number(low)}, ${number(high)}]`;
+        const range = !hasBar(one.data) ? "" : ` [${number(low)}, ${number(high)}]`;
         return `${one.seriesName}\n${chart.x.name}: ${word(chart.x, x)}\n${panel.y.name}: ${word(panel.y, y)}${range}${label ? `\n${label}` : ""}`;
       }),
     };

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from loadgen.assemble import RunReport
+from loadgen.plots import cells as of_cells
 from loadgen.reports import rows, yardsticks
 from loadgen.reports.html import tables, words
-from loadgen.reports.html.figures import Detail, Figure, details, figures
+from loadgen.reports.html.figures import Figure, figure
 from loadgen.reports.html.tables import Chapter, Table
 from loadgen.reports.html.words import Compare
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The figures of one cell."""
+
+    id: str
+    name: str
+    figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ def page(report: RunReport, charts: bool) -> Page:
         doubts=rows.warning_lines(report),
         failures=rows.failure_lines(report),
         objectives=rows.objective_lines(report, rows.UNICODE),
-        figures=tuple(figures(report)) if charts else (),
+        figures=tuple(_figures(report)) if charts else (),
         details=inside,
         details_left_out=left_out,
         tables=tuple(tables.chapters(report)),
@@ -64,3 +74,14 @@ def page(report: RunReport, charts: bool) -> Page:
         facts=words.facts(report),
         definitions=words.definitions(report),
     )
+
+
+def _figures(report: RunReport) -> Iterator[Figure]:
+    """Those of the whole run that it has values for."""
+    for chart in (of_cells.ratio, of_cells.pareto, of_cells.latency, of_cells.roofline):
+        if (made := chart(report)) is not None:
+            yield figure(chart.__name__, made)
+
+
+def details(report: RunReport) -> tuple[tuple[Detail, ...], str]:
+    return (), ""
