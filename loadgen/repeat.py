@@ -23,7 +23,7 @@ from loadgen.judge import limits
 from loadgen.plan import Step, shape_of, workers_of
 from loadgen.record import read_records
 from loadgen.scenario import Cell, parse_objective
-from loadgen.store import append_line, request_files, requests_path, write_bytes, write_json
+from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Summary, Window
 from loadgen.telemetry.prometheus import Seen
@@ -147,7 +147,9 @@ def run_repeat(
 
 
 def _write(folder: Path, result: Result, outcome: Outcome) -> None:
-    """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole."""
+    """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole. The request
+    lines are on the disk before it, so that no power cut leaves a result without what it was made of."""
+    sync([*request_files(folder), *folder.glob("ticks.jsonl")])
     with io.StringIO() as log:
         histogram.write_log(log, histogram.intervals(read_records(request_files(folder))), outcome.started_at)
         write_bytes(folder / "latency.hlog", log.getvalue().encode())

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import psutil
 
 from loadgen import host, launch
 from loadgen.assemble import RunReport, assemble
@@ -27,6 +26,7 @@ from loadgen.fleet.local import Fleet, Stop
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.needless import spared, whole
 from loadgen.noise import remember
+from loadgen.ownership import held, this_owner
 from loadgen.plan import Plan, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports import json as json_report
@@ -34,7 +34,7 @@ from loadgen.reports import markdown as markdown_report
 from loadgen.scenario import Cell, Loaded, expand, public_dict
 from loadgen.served import Serving, serving
 from loadgen.sites import Sites
-from loadgen.store import Run, boot_id, create_run, write_bytes, write_json
+from loadgen.store import Run, create_run, write_bytes, write_json
 from loadgen.targets import check
 
 SCHEMA = 1
@@ -100,20 +100,21 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     cells = [cell for cell in expand(request.loaded.scenario) if request.cells is None or cell.id in request.cells]
     plan = make_plan(request.loaded.scenario, cells)
     check(request.loaded, cells)
-    state = _begin(request, cells, plan, watcher)
-    watcher.planned(plan, state.run, request.loaded)
-    try:
-        with counted_by(state.interrupt):
-            _measure(state)
-    except BaseException as error:
-        _finish(state, "failed", [*state.failures, str(error) or type(error).__name__])
-        raise
-    return _report(state)
+    run = request.resume or create_run(request.store, request.loaded.scenario.name)
+    with held(run):
+        state = _begin(request, run, cells, plan, watcher)
+        watcher.planned(plan, run, request.loaded)
+        try:
+            with counted_by(state.interrupt):
+                _measure(state)
+        except BaseException as error:
+            _finish(state, "failed", [*state.failures, str(error) or type(error).__name__])
+            raise
+        return _report(state)
 
 
-def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
+def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
     loaded = request.loaded
-    run = request.resume or create_run(request.store, loaded.scenario.name)
     state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep)
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
@@ -121,7 +122,8 @@ def _begin(request: Request, cells: list[Cell], plan: Plan, watcher: Watcher) ->
         run.write("run.json", {**_description(state, "running"), "night": request.night})
     else:
         _same_plan(run, plan)
-        run.write("run.json", {**run.read("run.json"), **_process(), "status": "running", "ended": None})
+        again = {**this_owner(), "status": "running", "ended": None, "failures": []}
+        run.write("run.json", {**run.read("run.json"), **again})
     return state
 
 
@@ -141,7 +143,7 @@ def _description(state: _State, status: str) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": state.run.id,
         "status": status,
-        **_process(),
+        **this_owner(),
         "started": _utc(),
         "ended": None,
         "scenario_path": str(loaded.path),
@@ -160,11 +162,6 @@ def _description(state: _State, status: str) -> dict[str, Any]:
 
 def _serving(state: _State) -> Serving:
     return serving(list(state.cells.values()), state.loaded.path.parent.absolute())
-
-
-def _process() -> dict[str, Any]:
-    own = psutil.Process()
-    return {"pid": own.pid, "pid_started": own.create_time(), "boot_id": boot_id()}
 
 
 def _measure(state: _State) -> None:

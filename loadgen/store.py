@@ -21,13 +21,14 @@ files 0600: prompts and replies are nobody else's business. Everything but the r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -39,14 +40,6 @@ SCHEMA = 1
 def store_root(given: Path | None) -> Path:
     """Where results go: what was given, else ``$LOADGEN_HOME``, else ``./loadgen-results``."""
     return given or Path(os.environ.get("LOADGEN_HOME") or "loadgen-results")
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot, so that a pid of before a restart is not taken for one of now; '' if unknown."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 class Run:
@@ -134,8 +127,11 @@ def requests_path(attempt: Path, worker: int) -> Path:
 
 
 def request_files(attempt: Path) -> list[Path]:
-    """The request lines of an attempt, one file a worker, compressed or not."""
-    return sorted([*attempt.glob("requests-*.jsonl"), *attempt.glob("requests-*.jsonl.gz")])
+    """The request lines of an attempt, one file a worker, compressed or not. Where both are there the compressing was
+    cut short before its end, and the plain file counts."""
+    plain = list(attempt.glob("requests-*.jsonl"))
+    packed = [path for path in attempt.glob("requests-*.jsonl.gz") if path.with_suffix("") not in plain]
+    return sorted([*plain, *packed])
 
 
 def create_run(root: Path, name: str) -> Run:
@@ -176,18 +172,44 @@ def make_folder(path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all: temporary file, fsync, rename. Raises StoreError."""
+    """Writes a file, whole or not at all: temporary file, fsync, rename, fsync of the folder. Raises StoreError."""
+    write_stream(path, lambda file: file.write(data))
+
+
+def write_stream(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Writes what ``fill`` puts into a file, whole or not at all; on the disk when it returns. Raises StoreError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        with contextlib.suppress(OSError):  # some network file systems cannot do this for a folder
+            _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Puts files that others wrote on the disk, so that nothing which refers to them can outlast them when the power
+    goes. Raises StoreError."""
+    for path in paths:
+        try:
+            _sync(path)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -211,7 +233,9 @@ def append_line(path: Path, value: Any) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(fd, msgspec.json.encode(value) + b"\n")
+            data = msgspec.json.encode(value) + b"\n"
+            while data:  # a disk that is nearly full takes a part, and only then says so
+                data = data[os.write(fd, data) :]
         finally:
             os.close(fd)
     except OSError as error:

@@ -98,3 +98,27 @@ def test_a_run_that_was_killed_is_described_with_the_servers_that_it_did_not_com
         write_json(run.server_folder(name) / "server.json", {"engine": "its own file"})
     run.server_folder("c-1")  # was never started
     assert run.described()["servers"] == {"a-1": {"engine": "written down"}, "b-1": {"engine": "its own file"}}
+
+
+def test_a_compressing_that_was_cut_short_counts_nothing_twice(tmp_path: Path) -> None:
+    for name in ("requests-h-w0.jsonl", "requests-h-w0.jsonl.gz", "requests-h-w1.jsonl.gz"):
+        (tmp_path / name).touch()
+    assert [path.name for path in request_files(tmp_path)] == ["requests-h-w0.jsonl", "requests-h-w1.jsonl.gz"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def synced(fd: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        sync(fd)
+
+    def renamed(before: str, after: str) -> None:
+        done.append(f"rename {Path(after).name}")
+        rename(before, after)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_json(tmp_path / "summary.json", {"a": 1})
+    assert done == [f"sync .summary.json.{os.getpid()}", "rename summary.json", f"sync {tmp_path.name}"]
