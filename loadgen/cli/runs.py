@@ -36,11 +36,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario from launch to report."""
+    from loadgen.ownership import close_abandoned
     from loadgen.run import Request, execute
     from loadgen.store import find_run, store_root
 
     root = store_root(store)
     loaded = load(scenario, sets, profile, endpoint, model)
+    close_abandoned(root, tell)
     name_leftovers(root)
     request = Request(loaded, root, find_run(root, resume) if resume else None, keep)
     with Screen(quiet) as screen:
@@ -91,11 +93,14 @@ def report(
     """Rebuild the report of a run from its records."""
     from loadgen.assemble import assemble
     from loadgen.errors import UsageError
+    from loadgen.ownership import close_if_abandoned
     from loadgen.reports import json as json_report
     from loadgen.reports import markdown as markdown_report
     from loadgen.store import find_run, store_root
 
-    built = assemble(find_run(store_root(store), which))
+    found = find_run(store_root(store), which)
+    close_if_abandoned(found)
+    built = assemble(found)
     if form == "markdown":
         print(markdown_report.render(built), end="")
     elif form == "json":
