@@ -22,6 +22,7 @@ from loadgen.assemble import assemble
 from loadgen.errors import BusyError, LoadgenError, StoreError
 from loadgen.events import NAME as EVENTS
 from loadgen.events import Night, decoded
+from loadgen.ownership import close_abandoned
 from loadgen.series import Point, points_of
 from loadgen.store import Run, read_json
 
@@ -53,7 +54,9 @@ class _Unusable(Exception):
 
 def look(root: Path, read: Callable[[sqlite3.Connection], T], say: Callable[[str], None]) -> T:
     """What ``read`` makes of the index of a store, which is brought up to date first. One that is corrupt, or of a
-    later loadgen, is made anew, and ``say`` is told. Raises StoreError, and BusyError if another process holds it."""
+    later loadgen, is made anew, and ``say`` is told, as it is of runs whose process is gone. Raises StoreError, and
+    BusyError if another process holds it."""
+    close_abandoned(root, say)
     with _held(root):
         try:
             return _looked(root, read)

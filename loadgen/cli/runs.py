@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,14 +93,15 @@ def report(
 ) -> None:
     """Rebuild the report of a run from its records."""
     from loadgen.assemble import assemble
-    from loadgen.errors import UsageError
+    from loadgen.errors import StoreError, UsageError
     from loadgen.ownership import close_if_abandoned
     from loadgen.reports import json as json_report
     from loadgen.reports import markdown as markdown_report
     from loadgen.store import find_run, store_root
 
     found = find_run(store_root(store), which)
-    close_if_abandoned(found)
+    with contextlib.suppress(StoreError):  # a store that is only to be read has its reports as well
+        close_if_abandoned(found)
     built = assemble(found)
     if form == "markdown":
         print(markdown_report.render(built), end="")
