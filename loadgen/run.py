@@ -29,8 +29,7 @@ from loadgen.noise import remember
 from loadgen.ownership import held, this_owner
 from loadgen.plan import Plan, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
-from loadgen.reports import json as json_report
-from loadgen.reports import markdown as markdown_report
+from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, Loaded, expand, public_dict
 from loadgen.served import Serving, serving
 from loadgen.sites import Sites
@@ -260,8 +259,7 @@ def _report(state: _State) -> RunReport:
         status = "degraded"
     _finish(state, status, state.failures)
     report = assemble(state.run, interrupted=state.interrupt.exit_code)
-    write_bytes(state.run.folder / "report.json", json_report.render(report).encode())
-    write_bytes(state.run.folder / "report.md", markdown_report.render(report).encode())
+    write_reports(report)
     return report
 
 

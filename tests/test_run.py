@@ -84,7 +84,7 @@ def test_the_run_folder_is_the_contracts(tmp_path: Path) -> None:
         path = write_scenario(tmp_path, one_target(server.url))
         done = loadgen(tmp_path, "run", str(path))
     assert {entry.name for entry in done.run.iterdir()} == {
-        "run.json", "plan.json", "scenario.yaml", "cells", "report.json", "report.md",
+        "run.json", "plan.json", "scenario.yaml", "cells", "report.json", "report.md", "report.html",
     }  # fmt: skip
     assert (done.run / "scenario.yaml").read_bytes() == path.read_bytes()
     (attempt,) = done.attempts()

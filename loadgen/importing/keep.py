@@ -26,11 +26,10 @@ from loadgen.importing.measured import Measured, from_records
 from loadgen.plan import Plan, PlannedCell, Step
 from loadgen.record import Record, read_records, to_line
 from loadgen.repeat import Result
-from loadgen.reports import json as json_report
-from loadgen.reports import markdown as markdown_report
+from loadgen.reports.stored import write_reports
 from loadgen.scenario.label import cell_id
 from loadgen.scenario.model import NAME, TARGET
-from loadgen.store import Run, create_run, request_files, requests_path, write_bytes, write_json
+from loadgen.store import Run, create_run, request_files, requests_path, write_json
 from loadgen.summary import Summary
 
 SCHEMA = 1
@@ -61,8 +60,7 @@ def _keep(run: Run, paths: Sequence[Path], found: Sequence[Measured], names: tup
     write_json(run.folder / "plan.json", _plan(steps, found))
     run.write("run.json", _description(run, paths, found, names))
     report = assemble(run)
-    write_bytes(run.folder / "report.json", json_report.render(report).encode())
-    write_bytes(run.folder / "report.md", markdown_report.render(report).encode())
+    write_reports(report)
     return report
 
 
