@@ -22,6 +22,9 @@ from loadgen.verdicts import Past, SeriesVerdict, State
 GOOD = (State.OK, State.LEARNING, State.SUSPECT, State.IMPROVEMENT)
 """Nights that were measured, and were no regression."""
 
+SOUND = (State.OK, State.LEARNING, State.IMPROVEMENT)
+"""Nights that nothing was said against."""
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One night of a series: its point, what was said of it, and the run that began its epoch."""
@@ -115,9 +118,9 @@ def failing(entries: Sequence[Entry]) -> int:
     return nights
 
 
-def last_good(entries: Sequence[Entry]) -> Entry | None:
-    """The last night that was measured and was no regression."""
-    return next((entry for entry in reversed(entries) if entry.state in GOOD), None)
+def last_good(entries: Sequence[Entry], states: Sequence[State] = GOOD) -> Entry | None:
+    """The last night in one of these states: without any, one that was measured and was no regression."""
+    return next((entry for entry in reversed(entries) if entry.state in states), None)
 
 
 def _differ(known: Mapping[str, str], marks: Mapping[str, str]) -> bool:

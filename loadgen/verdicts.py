@@ -250,7 +250,7 @@ def line(verdict: SeriesVerdict, changed: Sequence[str] = ()) -> str:
         return f"{head}: no good repeat"
     parts = [f"{head} {number(verdict.value)}"]
     if verdict.normal is not None and verdict.lowest is not None and verdict.highest is not None:
-        parts[0] += f" vs {number(verdict.normal)} ({(verdict.value / verdict.normal - 1) * 100:+.1f} %)"
+        parts[0] += f" vs {number(verdict.normal)} ({percent(verdict.value / verdict.normal - 1)})"
         parts.append(f"{verdict.n}-night range {number(verdict.lowest)}..{number(verdict.highest)}")
     if verdict.expected is not None:
         parts.append(f"expected {number(verdict.expected[0])}..{number(verdict.expected[1])}")
@@ -265,6 +265,11 @@ def line(verdict: SeriesVerdict, changed: Sequence[str] = ()) -> str:
 def number(value: float) -> str:
     """Four digits, and no powers of ten where a person would write none."""
     return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def percent(change: float) -> str:
+    """``-6.1 %``, with its sign."""
+    return f"{round(change * 100, 1) + 0.0:+.1f} %"
 
 
 def small(p: float) -> str:

@@ -32,7 +32,7 @@ LEVELS = (
     ("sites", "gates", "floor", "normalise", "mixture"),
     ("yardsticks", "fairness"),
     ("assemble",),
-    ("progress", "needless", "calibrate", "matching", "series", "regression"),
+    ("progress", "needless", "calibrate", "matching", "series", "regression", "blame"),
     ("verdicts",),
     ("events",),
     ("baseline", "index"),
