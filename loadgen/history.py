@@ -130,8 +130,8 @@ class History:
         return tuple(good[:WINDOW])
 
     def before(self, key: str) -> Entry | None:
-        """The last sound night of a series before its last night; of one that has but one night, that of the series that
-        had its name before: the scenario changed then."""
+        """The last sound night of a series before its last night; of one that has but one night, that of the series
+        that had its name before: the scenario changed then."""
         found = last_good(self.entries[key][:-1], SOUND)
         if found is not None or len(self.entries[key]) > 1:
             return found
