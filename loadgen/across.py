@@ -89,7 +89,10 @@ def _compared(
     cells = [_two(before, baseline, after, candidate) for before, after in matched]
     declared = _declared(baseline, candidate, asked)
     paired = baseline.run == candidate.run
-    made, doubts = [], list(_doubts(baseline, candidate, cells))
+    made, doubts = (
+        [],
+        [*_doubts(baseline, candidate, cells), *(() if paired else _missing(matched, baseline, candidate))],
+    )
     differing: list[str] = []
     for cell, (before, after) in zip(cells, matched, strict=True):
         sides = (_held(baseline, before), _held(candidate, after))
@@ -180,6 +183,16 @@ def _doubts(baseline: Of, candidate: Of, cells: Sequence[ReportCell]) -> Iterato
                 text = f"The windows of {baseline.name} lasted {a:.3g} s and those of {candidate.name} {b:.3g} s."
                 yield Doubt("window_differs", text)
                 return
+
+
+def _missing(matched: Sequence[tuple[ReportCell, ReportCell]], *sides: Of) -> Iterator[Doubt]:
+    """Repeats that are not there. Of targets of one run their pairs are left out, and the comparison says so itself."""
+    for i, side in enumerate(sides):
+        targets = [_renamed(cells[i], side) for cells in matched]
+        missing = sum(target.results.count(None) for target in targets)
+        if missing:
+            planned = sum(len(target.results) for target in targets)
+            yield Doubt("missing", f"{missing} of {planned} repeats of {side.name} are missing.")
 
 
 def _noise(baseline: Of, candidate: Of, measure: str, noise: NoiseOf) -> Iterator[tuple[str, Noise]]:

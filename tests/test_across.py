@@ -156,6 +156,8 @@ def test_a_missing_repeat_of_one_run_leaves_nothing_of_the_other_out(tmp_path: P
     primary = found.comparisons[0].cells[0].primary
     assert len(primary.baseline_values) == 6
     assert len(primary.candidate_values) == 5
+    (doubt,) = (doubt for doubt in found.comparisons[0].doubts if doubt.code == "missing")
+    assert doubt.text.startswith("1 of 6 repeats of dense (")
 
 
 def test_runs_that_are_not_complete_and_windows_of_other_lengths_are_doubts(tmp_path: Path) -> None:
