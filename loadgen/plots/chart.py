@@ -20,8 +20,9 @@ Point: TypeAlias = tuple[float, float, float | None, float | None, str | None]
 
 
 class Axis(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``nines`` places a share p at -log10(1 - p): 0.9, 0.99, 0.999 lie one apart. ``names`` says what stands at 0, 1,
-    2 ... ``zero`` asks for an axis that begins there; ``low`` and ``high`` are its ends where they are fixed."""
+    """On ``nines`` the values are -log10(1 - p) of a share p: 1, 2, 3 stand for 90 %, 99 %, 99.9 %. ``names`` says what
+    stands at 0, 1, 2 ... ``zero`` asks for an axis that begins there; ``low`` and ``high`` are its ends where they are
+    fixed."""
 
     name: str
     scale: Literal["linear", "log", "log2", "nines", "names"] = "linear"
