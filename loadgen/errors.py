@@ -8,6 +8,7 @@ where, with which value, and what to do about it. The exit code is part of the c
     │   └── ScenarioError       2   a scenario file that cannot be used: file:line:column: path: reason
     ├── TargetError             6   an endpoint that does not answer as it must
     │   └── LaunchError         6   an engine that could not be started, got lost, or could not be stopped
+    ├── PreflightError          6   something that would make a night worthless, found before anything was started
     ├── StoreError              1   the results folder cannot be read or written
     └── BusyError              75   another run holds the lock
 
@@ -42,6 +43,12 @@ class TargetError(LoadgenError):
 
 class LaunchError(TargetError):
     """An engine that could not be started, was lost, or could not be stopped; the message ends with its log's tail."""
+
+
+class PreflightError(LoadgenError):
+    """A night that is not begun: a GPU that is not free, a model that is not there, an endpoint that is down."""
+
+    exit_code = 6
 
 
 class StoreError(LoadgenError):

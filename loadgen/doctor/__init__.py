@@ -59,7 +59,7 @@ def in_time(parts: dict[str, Callable[[], list[Finding]]], limit_s: float) -> li
     return [
         finding
         for name in parts
-        for finding in found.get(name) or [Finding(name=name, state="problem", text=hangs, advice=advice)]
+        for finding in found.get(name, [Finding(name=name, state="problem", text=hangs, advice=advice)])
     ]
 
 

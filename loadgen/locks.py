@@ -1,0 +1,157 @@
+"""Who may measure now: a lock for each nightly's name and each GPU, so that two of them never disturb each other.
+
+In: what is wanted. Out: a time in which this process alone has it. The kernel holds the locks (flock) and releases them
+with the process, however that ends; the file beside a lock only says for people who has it. Locks of names lie in the
+store; those of GPUs lie in one place of the machine, since two stores may want one GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+
+from loadgen.errors import BusyError, LoadgenError, StoreError
+from loadgen.store import make_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOOK_EVERY_S = 0.5
+PLACES = ("/run/lock", "/tmp")
+"""Where locks of GPUs lie: the first of these that can be written, whatever TMPDIR says."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Something that only one process may have: its lock's file, what it is for people (``GPU GPU-5f1c``), and the
+    file's mode."""
+
+    path: Path
+    what: str
+    mode: int = 0o600
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has a lock: a process, and what for. ``since`` is in UTC."""
+
+    pid: int
+    started: float
+    host: str
+    purpose: str
+    since: str
+
+    def sentence(self) -> str:
+        """For the user who waits for it."""
+        return f"{self.purpose} (pid {self.pid} on {self.host}, since {self.since})"
+
+
+def name_lock(store: Path, name: str) -> Wanted:
+    """The lock of a nightly's name in a store. Raises StoreError."""
+    return Wanted(make_folder(store / "locks") / f"{name}.lock", f"the nightly {name}")
+
+
+def machine_locks(names: Sequence[str]) -> list[Wanted]:
+    """The locks of these GPUs, by UUID, or of another thing that this machine has once. Raises StoreError.
+
+    They are this user's; several users of a machine share them by ``$LOADGEN_LOCKS``, a folder that all can write.
+    """
+    if not names:
+        return []
+    shared = os.environ.get("LOADGEN_LOCKS")
+    folder = Path(shared) if shared else _own_folder()
+    if shared and not folder.is_dir():
+        raise StoreError(f"LOADGEN_LOCKS: there is no folder {folder}; make it, for all who share the GPUs.")
+    return [Wanted(folder / f"{name}.lock", name, 0o666 if shared else 0o600) for name in sorted(set(names))]
+
+
+@contextmanager
+def held(wanted: Sequence[Wanted], purpose: str, wait_s: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Has all of these, in their order (the same for everybody, so that no two wait for each other). ``wait_s`` is how
+    long it waits for all of them together; ``say`` is told whom it waits for. Raises BusyError."""
+    until = time.monotonic() + wait_s
+    with ExitStack() as stack:
+        for one in wanted:
+            lock = _lock(one)
+            _acquire(lock, one, until, say)
+            stack.callback(lock.release)
+            stack.callback(_about(one).unlink, missing_ok=True)
+            with contextlib.suppress(LoadgenError):  # a full disk: the lock is held all the same
+                write_json(_about(one), _this(purpose))
+        yield
+
+
+def _lock(one: Wanted) -> BaseFileLock:
+    from filelock import FileLock
+
+    return FileLock(one.path, mode=one.mode)
+
+
+def _acquire(lock: BaseFileLock, one: Wanted, until: float, say: Callable[[str], None]) -> None:
+    from filelock import Timeout
+
+    try:
+        try:
+            lock.acquire(timeout=0)
+            return
+        except Timeout:
+            if time.monotonic() < until:
+                say(f"waiting for {one.what}, which is held by {_holder(one)}")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=LOOK_EVERY_S)
+            return
+    except (OSError, NotImplementedError) as error:
+        raise StoreError(f"cannot lock {one.path}: {error}; another place for it is needed.") from error
+    raise BusyError(f"{one.what} is held by {_holder(one)}; wait for it with --wait 2h, or try later.")
+
+
+def _holder(one: Wanted) -> str:
+    """Who holds a lock, as far as can be told: the file may be of one that was killed, and the next not yet have
+    written its own."""
+    try:
+        known = msgspec.convert(read_json(_about(one)), Holder)
+    except (LoadgenError, msgspec.ValidationError):
+        return "another process"
+    here = known.host == socket.gethostname()
+    return known.sentence() if not here or _lives(known) else "another process"
+
+
+def _lives(holder: Holder) -> bool:
+    try:
+        return abs(psutil.Process(holder.pid).create_time() - holder.started) < 1
+    except psutil.Error:
+        return False
+
+
+def _this(purpose: str) -> Holder:
+    own = psutil.Process()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Holder(pid=own.pid, started=own.create_time(), host=socket.gethostname(), purpose=purpose, since=now)
+
+
+def _about(one: Wanted) -> Path:
+    return one.path.with_suffix(".json")
+
+
+def _own_folder() -> Path:
+    """A folder of this user alone: in a place that everybody can write, a lock could be somebody's trap."""
+    place = next((Path(one) for one in PLACES if os.access(one, os.W_OK | os.X_OK)), None)
+    if place is None:
+        raise StoreError(f"none of {', '.join(PLACES)} can be written; name a folder for locks by LOADGEN_LOCKS.")
+    folder = place / f"loadgen-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise StoreError(f"{folder} is not this user's folder; name another for locks by LOADGEN_LOCKS.")
+    return folder

@@ -1,0 +1,121 @@
+"""Locks: who may measure now, whatever becomes of the process that has them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from loadgen.errors import BusyError, StoreError
+from loadgen.locks import Wanted, held, machine_locks, name_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from loadgen.locks import held, name_lock
+with held([name_lock(Path(sys.argv[1]), sys.argv[2])], "nightly of a test", 0, print):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def another_holds(store: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(store), name], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def take(wanted: list[Wanted], wait_s: float = 0) -> list[str]:
+    said: list[str] = []
+    with held(wanted, "this test", wait_s, said.append):
+        pass
+    return said
+
+
+def test_what_is_held_is_busy_and_the_sentence_says_by_whom(tmp_path: Path) -> None:
+    with another_holds(tmp_path, "n") as holder, pytest.raises(BusyError) as error:
+        take([name_lock(tmp_path, "n")])
+    assert error.value.exit_code == 75
+    assert str(error.value).startswith(f"the nightly n is held by nightly of a test (pid {holder.pid} on ")
+    assert str(error.value).endswith("; wait for it with --wait 2h, or try later.")
+
+
+def test_kill_9_frees_a_lock_and_what_its_holder_wrote_is_not_believed(tmp_path: Path) -> None:
+    with another_holds(tmp_path, "n") as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert take([name_lock(tmp_path, "n")]) == []
+        with held([name_lock(tmp_path, "n")], "me", 0, print):
+            (tmp_path / "locks" / "n.json").write_text(f'{{"pid": {holder.pid}, "started": 1.0, "host": "", ')
+            with pytest.raises(BusyError, match=r"^the nightly n is held by another process;"):
+                take([name_lock(tmp_path, "n")])
+
+
+def test_two_names_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    with another_holds(tmp_path, "n"):
+        assert take([name_lock(tmp_path, "m")]) == []
+
+
+def test_one_that_waits_has_it_when_the_holder_ends(tmp_path: Path) -> None:
+    with another_holds(tmp_path, "n") as holder:
+        threading.Timer(1, holder.kill).start()
+        (said,) = take([name_lock(tmp_path, "n")], 30)
+    assert said.startswith("waiting for the nightly n, which is held by nightly of a test")
+
+
+def test_waiting_has_an_end(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with another_holds(tmp_path, "n"), pytest.raises(BusyError):
+        take([name_lock(tmp_path, "n")], 1)
+    assert time.monotonic() - began > 1
+
+
+def test_locks_of_gpus_are_shared_by_stores_and_taken_in_one_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOADGEN_LOCKS", str(tmp_path))
+    wanted = machine_locks(["GPU-b", "GPU-a", "GPU-b"])
+    assert [one.what for one in wanted] == ["GPU-a", "GPU-b"]
+    with held(wanted[:1], "me", 0, print), pytest.raises(BusyError, match=r"^GPU-a is held by me "):
+        take(machine_locks(["GPU-b", "GPU-a"]))
+    assert take(wanted) == []  # what was taken before the one that is busy was given back
+
+
+def test_a_shared_folder_of_locks_that_is_not_there_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOADGEN_LOCKS", str(tmp_path / "none"))
+    with pytest.raises(StoreError, match="LOADGEN_LOCKS: there is no folder"):
+        machine_locks(["GPU-a"])
+
+
+def test_a_folder_of_locks_that_is_somebody_elses_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOADGEN_LOCKS", raising=False)
+    monkeypatch.setattr("loadgen.locks.PLACES", (str(tmp_path / "none"), str(tmp_path)))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / f"loadgen-{os.getuid()}").symlink_to(tmp_path / "theirs")
+    with pytest.raises(StoreError, match="is not this user's folder"):
+        machine_locks(["GPU-a"])
+    (tmp_path / f"loadgen-{os.getuid()}").unlink()
+    (one,) = machine_locks(["GPU-a"])
+    assert one.path.parent.stat().st_mode & 0o777 == 0o700
+    assert take([one]) == []
+
+
+def test_nothing_wanted_is_nothing_held(tmp_path: Path) -> None:
+    assert machine_locks([]) == []
+    assert take([]) == []
