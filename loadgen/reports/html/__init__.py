@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from loadgen import __version__
 from loadgen.assemble import RunReport
-from loadgen.reports.html.figures import Figure
+from loadgen.reports.html.figures import data_block
 from loadgen.reports.html.page import page
 from loadgen.reports.rows import plain
 
@@ -68,29 +65,6 @@ def policy(scripts: list[str], style: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def data_block(figures: Sequence[Figure]) -> str:
-    """The charts as JSON that can stand in a script element: nothing in it can end the element or begin another."""
-    charts = [{"id": one.id, **msgspec.to_builtins(one.chart)} for one in figures]
-    text = msgspec.json.encode(_lean(charts)).decode()
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
-
-
-def _lean(value: Any) -> Any:
-    """The same with six digits a number, without what a point leaves empty at its end: half the bytes."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {name: _lean(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        kept = list(value)
-        while kept and kept[-1] is None:
-            kept.pop()
-        return [_lean(inner) for inner in kept]
-    return value
 
 
 def _one_line(markup: type, value: Any) -> Any:

@@ -36,7 +36,9 @@
   const logarithmic = (said) => said.scale === "log" || said.scale === "log2";
   // ECharts ends a logarithmic axis at powers of its base: here it ends a little beyond the values, at round numbers.
   const cut = (min, max, ticks) => ({ min, max, axisTick: { customValues: ticks }, axisLabel: { customValues: ticks } });
+  const NINES = [0, Math.log10(2), 1, 2, 3, 4, 5, 6];
   const ends = (said, values) => {
+    if (said.scale === "nines") return cut(0, Math.max(...values) + 0.05, NINES.filter((one) => one <= Math.max(...values)));
     const known = values.filter((value) => typeof value === "number" && value > 0);
     if (known.length === 0) return {};
     const low = Math.min(...known) / 1.08;
@@ -75,9 +77,9 @@
     splitLine: { lineStyle: { color: look.line, opacity: 0.6 } },
     ...more,
   });
-  const logAxis = (said, look, values, more) => {
+  const cutAxis = (said, look, values, more) => {
     const made = axis(said, look, more);
-    if (!logarithmic(said)) return made;
+    if (!logarithmic(said) && said.scale !== "nines") return made;
     const found = ends(said, values);
     return { ...made, ...found, axisLabel: { ...made.axisLabel, ...found.axisLabel } };
   };
@@ -87,10 +89,10 @@
   ];
   const word = (said, value) => (said.scale === "nines" ? nines(value) : number(value));
 
-  const errorBars = (series, colour, panel) => ({
+  const errorBars = (series, colour, panel, at) => ({
     type: "custom",
     name: series.name,
-    id: `${series.name} interval ${panel}`,
+    id: `interval ${at}`,
     xAxisIndex: panel,
     yAxisIndex: panel,
     silent: true,
@@ -117,10 +119,10 @@
     label: { color: look.bad, position: "insideStartTop", formatter: (one) => one.name },
     data: (panel.levels ?? []).map((one) => (one.x === undefined ? { yAxis: one.y, name: one.name } : { xAxis: one.x, name: one.name })),
   });
-  const bands = (panel, look) => ({
+  const bands = (panel, look, named) => ({
     silent: true,
     itemStyle: { color: look.soft, opacity: 0.15 },
-    label: { color: look.soft, position: "insideTop", formatter: (one) => one.name },
+    label: { show: named, color: look.soft, position: "insideTop", formatter: (one) => one.name },
     data: (panel.bands ?? []).map((one) => [{ xAxis: one.low, name: one.name }, { xAxis: one.high }]),
   });
 
@@ -159,9 +161,9 @@
     chart.panels.forEach((panel, place) => {
       panel.series.forEach((one, at) => {
         const drawn = drawnSeries(one, place, look);
-        if (at === 0) Object.assign(drawn, { markLine: levels(panel, look), markArea: bands(panel, look) });
+        if (at === 0) Object.assign(drawn, { markLine: levels(panel, look), markArea: bands(panel, look, place === 0) });
         series.push(drawn);
-        if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place));
+        if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place, series.length));
       });
     });
     const left = width < 480 ? 58 : 72;
@@ -174,10 +176,10 @@
         count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: `${first + place * share}%`, height: `${share - 4}%` },
       ),
       xAxis: chart.panels.map((_, place) =>
-        logAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
+        cutAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
       ),
       yAxis: chart.panels.map((panel, place) =>
-        logAxis(panel.y, look, heights(panel), { gridIndex: place, nameGap: left - 16, splitNumber: count > 1 ? 2 : 5 }),
+        cutAxis(panel.y, look, heights(panel), { gridIndex: place, nameGap: left - 16, splitNumber: count > 1 ? 2 : 5 }),
       ),
       series,
       tooltip: tooltip(look, (one) => {
@@ -210,8 +212,9 @@
 
   const barsOption = (chart, look, width) => ({
     legend: { show: true, top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
-    grid: { left: width < 480 ? 44 : 56, right: 24, top: 34, bottom: 48 },
+    grid: { left: width < 480 ? 44 : 56, right: 24, top: 34, bottom: printing ? 48 : 84 },
     xAxis: axis(chart.x, look, { nameGap: 28 }),
+    dataZoom: printing ? [] : [{ type: "slider", filterMode: "weakFilter", height: 22, bottom: 6, showDataShadow: false, textStyle: { color: look.soft } }],
     yAxis: axis(chart.y, look, { inverse: true, nameGap: 36, splitLine: { show: false } }),
     series: chart.phases.map((phase, at) => {
       const colour = phase.bad ? look.bad : look.colours[[6, 4, 0][at] ?? at];

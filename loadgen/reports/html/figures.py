@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from loadgen.plots.chart import Axis, Bars, Chart, Heat, Lines, Panel, Series, thinned
 from loadgen.reports.html.tables import Table
@@ -19,23 +22,49 @@ MOST_ROWS = 24
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart and its table; ``id`` is that of both in the page."""
+    """A chart and its table; ``id`` is that of both in the page. ``reading`` says how it is read."""
 
     id: str
     chart: Chart
     table: Table
+    reading: str
 
     @property
-    def tall(self) -> bool:
-        """Whether it needs more height than the others."""
-        return isinstance(self.chart, Bars) or (isinstance(self.chart, Lines) and len(self.chart.panels) > 2)
+    def wide(self) -> bool:
+        """Whether it takes the whole width, and more height than the others."""
+        return isinstance(self.chart, Lines) and len(self.chart.panels) > 2
 
 
-def figure(name: str, chart: Chart) -> Figure:
-    """The figure of a chart."""
+def figure(name: str, chart: Chart, reading: str | None = None) -> Figure:
+    """The figure of a chart, with its own words on how it is read unless others are given."""
     if isinstance(chart, Lines):
-        return Figure(name, chart, _of_lines(chart))
-    return Figure(name, chart, _of_heat(chart) if isinstance(chart, Heat) else _of_bars(chart))
+        table = _of_lines(chart)
+    else:
+        table = _of_heat(chart) if isinstance(chart, Heat) else _of_bars(chart)
+    return Figure(name, chart, table, chart.reading if reading is None else reading)
+
+
+def data_block(figures: Sequence[Figure]) -> str:
+    """The charts as JSON that can stand in a script element: nothing in it can end the element or begin another."""
+    charts = [{"id": one.id, **msgspec.to_builtins(one.chart)} for one in figures]
+    text = msgspec.json.encode(_lean(charts)).decode()
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _lean(value: Any) -> Any:
+    """The same with six digits a number, without what a point leaves empty at its end: half the bytes."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _lean(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        kept = list(value)
+        while kept and kept[-1] is None:
+            kept.pop()
+        return [_lean(inner) for inner in kept]
+    return value
 
 
 def _of_lines(chart: Lines) -> Table:

@@ -10,17 +10,9 @@ from loadgen.plots import cells as of_cells
 from loadgen.reports import rows, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
+from loadgen.reports.html.inside import Inside, inside
 from loadgen.reports.html.tables import Chapter, Table
 from loadgen.reports.html.words import Compare
-
-
-@dataclass(frozen=True)
-class Detail:
-    """The figures of one cell."""
-
-    id: str
-    name: str
-    figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -37,8 +29,7 @@ class Page:
     failures: Sequence[str]
     objectives: Sequence[str]
     figures: Sequence[Figure]
-    details: Sequence[Detail]
-    details_left_out: str
+    inside: Inside
     tables: Sequence[Chapter]
     servers: Sequence[str]
     notes: Sequence[str]
@@ -48,13 +39,12 @@ class Page:
     @property
     def every_figure(self) -> list[Figure]:
         """Those of the whole run, then those of each cell."""
-        return [*self.figures, *(figure for detail in self.details for figure in detail.figures)]
+        return [*self.figures, *(figure for detail in self.inside.details for figure in detail.figures)]
 
 
 def page(report: RunReport, charts: bool) -> Page:
     """Without ``charts`` there are no figures, and the records are not read."""
     scenario = report.run["scenario"]
-    inside, left_out = details(report) if charts else ((), "")
     return Page(
         name=str(scenario["name"]),
         description=str(scenario.get("description") or ""),
@@ -66,8 +56,7 @@ def page(report: RunReport, charts: bool) -> Page:
         failures=rows.failure_lines(report),
         objectives=rows.objective_lines(report, rows.UNICODE),
         figures=tuple(_figures(report)) if charts else (),
-        details=inside,
-        details_left_out=left_out,
+        inside=inside(report) if charts else Inside(),
         tables=tuple(tables.chapters(report)),
         servers=rows.server_lines(report),
         notes=[*yardsticks.mixture_lines(report), *rows.notes(report)],
@@ -81,7 +70,3 @@ def _figures(report: RunReport) -> Iterator[Figure]:
     for chart in (of_cells.ratio, of_cells.pareto, of_cells.latency, of_cells.roofline):
         if (made := chart(report)) is not None:
             yield figure(chart.__name__, made)
-
-
-def details(report: RunReport) -> tuple[tuple[Detail, ...], str]:
-    return (), ""

@@ -1,0 +1,115 @@
+"""The inside of cells: charts of their requests, for as many cells as the page has room for.
+
+In: a `RunReport`, whose folder has the request lines. Out: a `Detail` for each cell that is shown, in the run's order.
+Those that matter most come first where there is no room for all: the page stays a file that can be mailed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.errors import StoreError
+from loadgen.plots import groups, requests
+from loadgen.plots.chart import Chart
+from loadgen.plots.choice import by_weight
+from loadgen.plots.trace import Trace, read_trace
+from loadgen.reports.html.figures import Figure, data_block, figure
+from loadgen.scenario import parse_objective
+from loadgen.store import Run
+
+MOST_BYTES = 600_000
+"""Of data for these charts: with ECharts and the tables the page stays under 2 MB."""
+
+MOST_REPEATS = 6
+"""Repeats of a target of which TTFT and percentiles are read."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The figures of one cell."""
+
+    id: str
+    name: str
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The cells that are shown, and what is said of the others."""
+
+    details: Sequence[Detail] = ()
+    lines: Sequence[str] = ()
+
+
+def inside(report: RunReport) -> Inside:
+    """Cells by their weight, until there is no room for one more."""
+    found: dict[int, Detail] = {}
+    damaged: list[str] = []
+    room = MOST_BYTES
+    for position in by_weight(report):
+        detail = _detail(report, position, damaged)
+        if detail is None:
+            continue
+        room -= len(data_block(detail.figures))
+        if room < 0 and found:
+            break
+        found[position] = detail
+    shown = [found[position] for position in sorted(found)]
+    measured = sum(any(target.summaries for target in cell.targets) for cell in report.cells)
+    if shown and len(shown) < measured:
+        damaged.append(f"{len(shown)} of {measured} cells are drawn here, those that matter most.")
+    return Inside(shown, damaged)
+
+
+def _detail(report: RunReport, position: int, damaged: list[str]) -> Detail | None:
+    """None for a cell of which no request was kept."""
+    cell = report.cells[position]
+    traces = [_traces(report, cell, target, damaged) for target in cell.targets]
+    name = f"cell-{position + 1}"
+    figures: list[Figure] = []
+    for kind, chart in _charts(report, [one for one in traces if one]):
+        said = any(one.reading == chart.reading for one in figures)  # once for all targets is enough
+        figures.append(figure(f"{name}-{kind}", chart, "" if said else None))
+    return Detail(name, cell.id, figures) if figures else None
+
+
+def _traces(report: RunReport, cell: ReportCell, target: TargetCell, damaged: list[str]) -> list[Trace]:
+    """Of the valid repeats; where there is none, of those that are there."""
+    results = [one for one in target.results if one is not None]
+    valid = [one for one in results if one.summary.state == "ok"] or results
+    found = []
+    for result in valid[:MOST_REPEATS]:
+        folder = Run(Path(report.path)).repeat(cell.id, target.target, result.rep).folder
+        try:
+            trace = read_trace(folder / f"attempt-{result.attempt}", result)
+        except (OSError, StoreError, msgspec.MsgspecError) as error:
+            damaged.append(f"{cell.id}, {target.target}, repeat {result.rep}: its requests cannot be read ({error}).")
+            continue
+        if len(trace.columns["send"]):
+            found.append(trace)
+    return found
+
+
+def _charts(report: RunReport, traces: Sequence[Sequence[Trace]]) -> Iterator[tuple[str, Chart]]:
+    """Of all repeats what is drawn by repeat, of the first ones the rest. ``traces`` are by target, none is empty."""
+    every, first = [trace for of_target in traces for trace in of_target], [of_target[0] for of_target in traces]
+    colours = groups.laid(report).colours
+    charts: list[tuple[str, Chart | None]] = [
+        ("ttft", requests.ttft(every, colours, _limits(report))),
+        ("percentiles", requests.percentiles(every, colours)),
+        ("timeline", requests.timeline(first, colours)),
+    ]
+    charts += [(f"gaps-{number}", requests.gaps(trace)) for number, trace in enumerate(first, 1)]
+    charts += [(f"gantt-{number}", requests.gantt(trace)) for number, trace in enumerate(first, 1)]
+    yield from ((name, chart) for name, chart in charts if chart is not None)
+
+
+def _limits(report: RunReport) -> dict[str, float]:
+    """Objectives of the TTFT by their text, in s."""
+    objectives = [parse_objective(text) for text in report.run["scenario"].get("objectives", ())]
+    return {one.text: one.value for one in objectives if one.metric == "ttft_s"}
