@@ -48,7 +48,7 @@ def nights(history: History, key: str, width: int) -> str:
     out = [*wrapped(f"{series.name} ({key}): {better} is better, {kind}", width), "", *lines[:2]]
     for i, entry in enumerate(entries):
         if i and entry.epoch == entry.point.run and entries[i - 1].epoch != entry.epoch:
-            out += wrapped(f"-- new epoch: {_why(history, entries, i)}", width)
+            out += wrapped(f"-- new epoch: {epoch_reason(history, entries, i)}", width)
         out.append(lines[i + 2])
     count = failing(entries)
     return "\n".join([*out, *([f"failing for {_counted(count, 'night')}"] if count else []), ""])
@@ -74,7 +74,7 @@ def baseline(history: History, key: str, width: int) -> str:
     if len(past.nights) < LEAST:
         lines.append(f"  learning: {len(past.nights)} of the {LEAST} nights that an alarm needs")
     begin = next(i for i, entry in enumerate(entries) if entry.epoch == entries[-1].epoch)
-    why = _why(history, entries, begin) if begin else "its first night"
+    why = epoch_reason(history, entries, begin) if begin else "its first night"
     lines.append(f"  epoch since {entries[begin].point.at[:10]}, {entries[begin].point.run}: {why}")
     pinned = any(isinstance(event, Pinned) and key in event.series for event in history.events)
     lines.append(f"  slow drift is measured against {'pinned' if pinned else 'the first'} {len(past.reference)} nights")
@@ -155,7 +155,7 @@ def _fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
     return lines
 
 
-def _why(history: History, entries: Sequence[Entry], i: int) -> str:
+def epoch_reason(history: History, entries: Sequence[Entry], i: int) -> str:
     """What began the epoch of night ``i``."""
     key, point = entries[i].point.series.key, entries[i].point
     for event in history.events:
