@@ -167,7 +167,12 @@ def read_history(root: Path, say: Callable[[str], None] = lambda _: None) -> His
 
 def noise_floors(root: Path, report: RunReport, points: Sequence[Point]) -> dict[str, float]:
     """By key: the spread of nights that noise alone makes in the series of these points of a run, where a calibration
-    is known. A night is a mean over repeats, so that the calibrated coefficient of variation counts by its root."""
+    is known.
+
+    A night is a mean over its repeats. What differs within a pair is drawn anew at every repeat and averages out; what
+    repeats differ by beyond that is a mood of the machine, which lasts through the night: sqrt(cv^2 - pair_cv^2 +
+    pair_cv^2 / R).
+    """
     loads, found = remembered(report.run).loads, {}
     for point in points:
         load = loads.get(point.series.cell)
@@ -175,7 +180,8 @@ def noise_floors(root: Path, report: RunReport, points: Sequence[Point]) -> dict
             continue
         noise = noise_of(root, report.run.get("machine") or {}, report.plan.scope, load, point.series.measure)
         if noise is not None:
-            found[point.series.key] = noise.cv / math.sqrt(point.reps)
+            moods = max(noise.cv**2 - noise.pair_cv**2, 0.0)
+            found[point.series.key] = math.sqrt(moods + noise.pair_cv**2 / point.reps)
     return found
 
 
