@@ -20,7 +20,8 @@ MOST_REQUESTS = 300
 """Requests of a gantt."""
 
 _QUANTILES = 200
-_STEPS = 240
+_STEPS = 120
+_FINEST_S = 0.08
 _COLUMNS = 60
 _MOST_NINES = 5.0
 
@@ -146,7 +147,8 @@ def timeline(traces: Sequence[Trace], colours: Colours) -> Lines | None:
     kept = [trace for trace in traces if len(trace.columns["send"])]
     if not kept:
         return None
-    width, length = _steps(max(trace.end_s for trace in kept), _STEPS, max(trace.tokens.width_s for trace in kept))
+    finest = max(_FINEST_S, *(trace.tokens.width_s for trace in kept))
+    width, length = _steps(max(trace.end_s for trace in kept), _STEPS, finest)
     lines = {
         "in flight": [_in_steps(trace, _in_flight(trace, width, length), width, colours) for trace in kept],
         "output tok/s": [

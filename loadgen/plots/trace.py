@@ -96,12 +96,15 @@ class Trace:
         return max(self.window[1], float(np.nanmax(ends)) if len(ends) and not np.isnan(ends).all() else 0.0)
 
 
-def traces(report: RunReport, cell: ReportCell, every: bool = True) -> Iterator[Trace]:
+def traces(report: RunReport, cell: ReportCell, every: bool = True, target_name: str | None = None) -> Iterator[Trace]:
     """The repeats of a cell that are worth a look, one at a time: those that are valid, of a target without one what
     there is. Not ``every``: the first of each target. None where the request lines are gone (a retention, an import).
+    With ``target_name`` those of that target alone.
     """
     run = Run(Path(report.path))
     for target in cell.targets:
+        if target_name not in (None, target.target):
+            continue
         found = [result for result in target.results if result is not None]
         valid = [result for result in found if result.summary.state == "ok"] or found
         for result in valid if every else valid[:1]:
