@@ -26,7 +26,7 @@ def scenario(folder: Path, url: str) -> Path:
 
 
 def calibrated(folder: Path, path: str) -> tuple[Done, dict[str, Any]]:
-    """A calibration that came to a floor. Where this machine was too busy to send in time there is none, and rightly."""
+    """A calibration that came to a floor. Where this machine was too busy to send in time there is none, rightly."""
     for _ in range(4):
         done = loadgen(folder, "calibrate", path, "--repeats", "3", "--quiet", "--json", "--target", "fast")
         assert done.good, done.err + done.out
