@@ -193,10 +193,11 @@ def test_the_first_target_is_compared_with_all_others(tmp_path: Path) -> None:
 
 def test_whole_replies_have_no_time_to_first_token(tmp_path: Path) -> None:
     text = TWO.replace("natural,", "natural, stream: false,")
-    text += "comparison: {metric: p50 ttft}\nobjectives: [p99 e2e < 1 s, p99 tpot < 1 s]\n"
+    text += "comparison: {metric: p50 ttft}\nobjectives: [p99 e2e < 1 s, p99 tpot < 1 s]\nnightly: {primary: [ttft]}\n"
     assert complaints(tmp_path, text) == [
         "x.yaml:7:22: comparison.metric: ttft_s is undefined with workload.stream: false, where replies come whole",
         "x.yaml:8:29: objectives[1]: tpot_s is undefined with workload.stream: false, where replies come whole",
+        "x.yaml:9:21: nightly.primary[0]: ttft_s is undefined with workload.stream: false, where replies come whole",
     ]
 
 

@@ -161,6 +161,8 @@ def _stream(scenario: Scenario) -> Broken:
     ]
     if scenario.comparison is not None:
         used.append((("comparison", "metric"), parse_measure(scenario.comparison.metric).metric))
+    primary = enumerate(scenario.nightly.primary or ())
+    used += [(("nightly", "primary", i), parse_measure(words).metric) for i, words in primary]
     for path, metric in used:
         if metric in STREAM_METRICS:
             yield path, f"{metric} is undefined with workload.stream: false, where replies come whole"
