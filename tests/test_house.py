@@ -40,7 +40,7 @@ LEVELS = (
     ("across",),
     ("plots",),
     ("reports",),
-    ("run", "importing"),
+    ("run", "importing", "site"),
     ("cli",),
     ("__main__",),
 )
