@@ -86,7 +86,8 @@ def _bands(on: Laid, comparison: Comparison) -> Iterator[Band]:
     for found in comparison.crossings:
         if on.of == 1 and found.measure == comparison.primary and found.axis == on.axis:
             for one in found.crossings:
-                yield Band(name=one.direction, low=one.low, high=one.high)
+                name = one.direction if one.decided else f"{one.direction}, undecided"
+                yield Band(name=name, low=one.low, high=one.high)
 
 
 def roofline(report: RunReport) -> Lines | None:
