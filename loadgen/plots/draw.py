@@ -57,7 +57,7 @@ def draw(chart: Chart, form: Literal["png", "svg"], dpi: int = 150) -> bytes:
             _lines(figure, chart)
         else:
             axes = figure.add_subplot()
-            _heat(figure, axes, chart) if isinstance(chart, Heat) else _bars(axes, chart)
+            _heat(figure, axes, chart) if isinstance(chart, Heat) else _bars(figure, axes, chart)
         held = io.BytesIO()
         figure.savefig(held, format=form, dpi=dpi, metadata={"Date": None} if form == "svg" else None)
     return held.getvalue()
@@ -74,12 +74,14 @@ def _lines(figure: Figure, chart: Lines) -> None:
         for one in panel.series:
             _series(axes, one)
         _marks(axes, panel)
-        _axis(axes, "y", panel.y, [y for one in panel.series for y in _heights(one)])
+        levels = [level.y for level in panel.levels if level.y is not None]
+        _axis(axes, "y", panel.y, [*levels, *(y for one in panel.series for y in _heights(one))])
         axes.set_title(_text(panel.name))
-    last = rows[-1][0]
-    _axis(last, "x", chart.x, [point[0] for panel in chart.panels for one in panel.series for point in one.points])
+    xs = [level.x for panel in chart.panels for level in panel.levels if level.x is not None]
+    xs += [point[0] for panel in chart.panels for one in panel.series for point in one.points]
+    _axis(rows[-1][0], "x", chart.x, xs)
     if chart.legend:
-        _legend(rows[0][0])
+        _legend(figure)
 
 
 def _series(axes: Axes, one: Series) -> None:
@@ -116,21 +118,15 @@ def _marks(axes: Axes, panel: Panel) -> None:
         axes.axvspan(band.low, band.high, color=SOFT, alpha=0.15, linewidth=0, label=_text(band.name))
 
 
-def _legend(axes: Axes) -> None:
-    """Every name once, above the panel where it hides nothing."""
-    handles, names = axes.get_legend_handles_labels()
-    once = dict(zip(names, handles, strict=True))
+def _legend(figure: Figure) -> None:
+    """Every name of the figure once, below it."""
+    once: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        once |= dict(zip(names, handles, strict=True))
     if len(once) > 1:
-        columns = 1 if max(map(len, once)) > 40 else min(4, len(once))
-        axes.legend(
-            once.values(),
-            once,
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=columns,
-            frameon=False,
-            fontsize="small",
-        )
+        columns = max(1, min(len(once), 5, 110 // (max(map(len, once)) + 6)))
+        figure.legend(once.values(), once, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
 
 
 def _axis(axes: Axes, side: Literal["x", "y"], said: Axis, values: Sequence[float]) -> None:
@@ -157,26 +153,32 @@ def _axis(axes: Axes, side: Literal["x", "y"], said: Axis, values: Sequence[floa
         return
     axis.set_major_formatter(FuncFormatter(_nines if said.scale == "nines" else _number))
     if said.zero:
-        limits(0, None)
+        limits(0, max(values, default=1.0) * 1.08 or 1.0)
     if said.low is not None or said.high is not None:
         limits(said.low, said.high)
 
 
 def log_ticks(low: float, high: float, most: int = 9) -> list[float]:
-    """Round values around [low, high]: 1, 2, 5 and, where these are fewer than three, closer ones; powers of ten alone
-    where they are many."""
-    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(i / 10 for i in range(10, 100))):
-        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-        every = [float(f"{step * 10.0**power:.6g}") for power in powers for step in steps]
-        inside = [tick for tick in every if low * 0.93 <= tick <= high * 1.07]
-        if len(inside) >= 3:
-            return inside[:: math.ceil(len(inside) / most)]
-    return [low, high]
+    """Round values in [low, high] for a logarithmic axis: evenly spaced inside a decade, 1, 2, 5 or powers of ten over
+    several."""
+    from matplotlib.ticker import MaxNLocator
+
+    if high < low * 10:
+        even = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        return [float(f"{tick:.6g}") for tick in even if tick > 0]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [float(f"{step * 10.0**power:.6g}") for power in powers for step in steps]
+        inside = [tick for tick in ticks if low * 0.93 <= tick <= high * 1.07]
+        if len(inside) <= most:
+            return inside
+    return inside[:: math.ceil(len(inside) / most)]
 
 
 def _heat(figure: Figure, axes: Axes, chart: Heat) -> None:
     import numpy as np
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     columns, rows = len(chart.x.names or ()), len(chart.y.names or ())
     counts = np.full((rows, columns), np.nan)
@@ -190,13 +192,11 @@ def _heat(figure: Figure, axes: Axes, chart: Heat) -> None:
     _axis(axes, "x", chart.x, range(columns))
     _axis(axes, "y", chart.y, range(rows))
     bar = figure.colorbar(drawn, ax=axes, label=chart.count)
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(_number))
 
 
-def _bars(axes: Axes, chart: Bars) -> None:
+def _bars(figure: Figure, axes: Axes, chart: Bars) -> None:
     for number, phase in enumerate(chart.phases):
         colour = BAD if phase.bad else PHASES.get(phase.name, COLOURS[number % len(COLOURS)])
         rows, starts, ends = zip(*phase.spans, strict=True) if phase.spans else ((), (), ())
@@ -206,7 +206,7 @@ def _bars(axes: Axes, chart: Bars) -> None:
     axes.grid(visible=False, axis="y")
     _axis(axes, "x", chart.x, [span[2] for phase in chart.phases for span in phase.spans])
     axes.set_ylabel(_text(chart.y.name))
-    _legend(axes)
+    _legend(figure)
 
 
 def _text(text: str, longest: int = _LONGEST) -> str:
