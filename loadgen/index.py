@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from loadgen.assemble import assemble
-from loadgen.errors import BusyError, LoadgenError, StoreError
+from loadgen.errors import BusyError, StoreError
 from loadgen.events import NAME as EVENTS
 from loadgen.events import Night, decoded
 from loadgen.ownership import close_abandoned
@@ -185,13 +185,15 @@ def _forget(index: sqlite3.Connection, run: str) -> None:
 
 def _add(index: sqlite3.Connection, path: Path, stamp: int, night: int | None) -> None:
     """A run's line, and its points if it is a night. One that cannot be read has a line that says so."""
+    words, points = ("", "unreadable", "", ""), list[Point]()
     try:
         described = read_json(path)
-        points = points_of(assemble(Run(path.parent))) if night is not None else []
-    except (LoadgenError, msgspec.MsgspecError):
-        described, points = {"status": "unreadable"}, []
-    words = [str((described.get("scenario") or {}).get("name", ""))]
-    words += [str(described.get(name) or "") for name in ("status", "started", "ended")]
+        found = points_of(assemble(Run(path.parent))) if night is not None else []
+        scenario, status = described["scenario"]["name"], described["status"]
+        words = (str(scenario), str(status), str(described.get("started") or ""), str(described.get("ended") or ""))
+        points = found
+    except Exception:  # noqa: BLE001 - a run that is broken in whatever way must not cost the history of the others
+        pass
     folder = "/".join(path.parts[-4:-1])
     index.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path.parent.name, folder, *words, stamp, night))
     index.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, points))

@@ -376,10 +376,20 @@ def test_a_store_that_is_not_there_or_cannot_be_written_is_a_sentence(tmp_path: 
         read_history(tmp_path)
 
 
-def test_a_night_that_cannot_be_read_is_left_out_and_the_others_stay(store: tuple[Path, Scenario]) -> None:
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("plan.json", "[]"),
+        ("run.json", "{}"),
+        ("run.json", '{"scenario": 1}'),
+        ("cells/all/a/rep-001/attempt-1/summary.json", "{"),
+    ],
+)
+def test_a_night_that_cannot_be_read_is_left_out_and_the_others_stay(
+    store: tuple[Path, Scenario], file: str, text: str
+) -> None:
     run = nights(*store, [100])[0]
-    (next(run.folder.glob("cells/*/*/*/attempt-1/summary.json"))).write_text("{half")
-    (run.folder / "plan.json").write_text("[]")
+    (run.folder / file).write_text(text)
     reindex(store[0])
     history = read_history(store[0])
     assert len(history.entries[throughput(history)]) == 14
