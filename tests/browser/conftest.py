@@ -49,15 +49,21 @@ class Browser:
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
-    def chart(self, name: str) -> dict[str, Any]:
-        """The option that a chart was drawn with, as ECharts holds it."""
-        found: dict[str, Any] = self.run(
-            "const place = document.querySelector(`[data-chart='${arguments[0]}']`);"
-            "const chart = echarts.getInstanceByDom(place);"
+    def choose(self, cell: str) -> None:
+        """Chooses a cell in the list of those whose inside can be seen."""
+        self.run(
+            "const list = document.getElementById('which'); list.value = arguments[0];"
+            "list.dispatchEvent(new Event('change'))",
+            cell,
+        )
+
+    def chart(self, name: str) -> Any:
+        """The option that a chart was drawn with, as ECharts holds it; None for one that is not drawn."""
+        return self.run(
+            "const chart = echarts.getInstanceByDom(document.querySelector(`[data-chart='${arguments[0]}']`));"
             "return chart ? JSON.parse(JSON.stringify(chart.getOption())) : null",
             name,
         )
-        return found
 
 
 @pytest.fixture(scope="session")

@@ -48,3 +48,87 @@ def test_the_page_does_not_scroll_sideways(browser: Browser, page: Path, width: 
     browser.open(page, width=width)
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.run("return document.getElementById('cells').getBoundingClientRect().width") > 0.8 * width - 400
+
+
+def test_in_the_dark_the_page_and_its_charts_are_dark_and_readable(browser: Browser, page: Path) -> None:
+    contrast = """
+      const light = (text) => {
+        const part = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+        const [r, g, b] = text.match(/[\\d.]+/g).map(Number);
+        return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+      };
+      const paper = light(getComputedStyle(document.body).backgroundColor);
+      const inks = [...document.querySelectorAll('p, li, td, th, summary, .soft, dt, .state')];
+      const against = inks.map((one) => light(getComputedStyle(one).color));
+      return [paper, Math.min(...against.map((ink) => (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05)))];
+    """
+    papers = {}
+    for scheme in ("light", "dark"):
+        browser.open(page, scheme=scheme)
+        papers[scheme], least = browser.run(contrast)
+        assert least >= 4.5, "WCAG 2, level AA"
+    assert papers["light"] > 0.9 > 0.1 > papers["dark"]
+    assert browser.chart("ratio")["legend"][0]["textStyle"]["color"] == "#e6e9ec"
+
+
+def test_it_prints_in_light_colours_on_paper_without_what_paper_cannot_do(browser: Browser, page: Path) -> None:
+    browser.open(page, scheme="dark")
+    browser.run("""
+      const drawn = () => [...document.querySelectorAll('[data-chart] svg')];
+      const widths = () => drawn().map((one) => Number(one.getAttribute('width')));
+      const ratio = () => echarts.getInstanceByDom(document.querySelector('[data-chart=ratio]')).getOption();
+      window.addEventListener('beforeprint', () => {
+        window.printed = { widest: Math.max(...widths()), ink: ratio().legend[0].textStyle.color };
+      });
+    """)
+    pdf = browser.command("Page.printToPDF", printBackground=True)["data"]
+    assert len(pdf) > 50_000
+    assert browser.run("return window.printed") == {"widest": 680, "ink": "#1c2024"}
+    browser.command("Emulation.setEmulatedMedia", media="print", features=[])
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("return document.getElementById('which').offsetParent") is None
+    browser.command("Emulation.setEmulatedMedia", media="")
+
+
+def test_without_javascript_every_value_is_there_to_read(browser: Browser, page: Path) -> None:
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page)
+        root = browser.command("DOM.getDocument", depth=1)["root"]["nodeId"]
+
+        def found(selector: str) -> int:
+            return len(browser.command("DOM.querySelectorAll", nodeId=root, selector=selector)["nodeIds"])
+
+        assert found("figure") == found("figure table caption") == 3 + 3 * 7
+        assert found("[data-chart] *") == 0
+        assert found("section.inside[hidden]") == 0
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_a_cell_is_chosen_with_the_keyboard(browser: Browser, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(page)
+    assert browser.chart("cell-2-ttft") is None
+    browser.run("document.getElementById('which').focus()")
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    shown = browser.run(
+        "return [...document.querySelectorAll('section.inside')].filter((one) => !one.hidden).map((one) => one.id)"
+    )
+    assert shown == ["cell-2"]
+    assert browser.chart("cell-2-ttft")["series"]
+
+
+def test_a_screen_reader_is_told_what_everything_is(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    nodes = browser.command("Accessibility.getFullAXTree")["nodes"]
+    named = {role: [node["name"]["value"] for node in nodes if node.get("role", {}).get("value") == role] for role in
+             ("image", "combobox", "table", "main", "heading")}  # fmt: skip
+    assert len(named["image"]) == browser.run("return document.querySelectorAll('[data-chart] > *:first-child').length")
+    assert all("its values are in the table below" in name for name in named["image"])
+    assert named["combobox"] == ["Cell:"]
+    assert all(named["table"])
+    assert len(named["main"]) == 1
+    assert "Verdict" in named["heading"]
+    assert browser.run("return document.querySelectorAll('th:not([scope])').length") == 0

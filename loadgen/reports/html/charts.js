@@ -63,8 +63,8 @@
     name: said.name,
     nameLocation: "middle",
     nameTextStyle: { color: look.soft },
-    scale: !said.zero,
-    min: said.low ?? undefined,
+    scale: true,
+    min: said.low ?? (said.zero ? 0 : undefined),
     max: said.high ?? undefined,
     minorTick: { show: false },
     data: said.names ?? undefined,
@@ -83,13 +83,15 @@
     const found = ends(said, values);
     return { ...made, ...found, axisLabel: { ...made.axisLabel, ...found.axisLabel } };
   };
+  // The end of a bar that reaches below zero has no place on a logarithmic axis: it is drawn to the axis' own end.
+  const lowest = (panel) => (logarithmic(panel.y) ? (ends(panel.y, heights(panel)).min ?? -Infinity) : -Infinity);
   const heights = (panel) => [
     ...panel.series.flatMap((one) => one.points.flatMap((point) => [point[1], point[2], point[3]])),
     ...(panel.levels ?? []).map((one) => one.y),
   ];
   const word = (said, value) => (said.scale === "nines" ? nines(value) : number(value));
 
-  const errorBars = (series, colour, panel, at) => ({
+  const errorBars = (series, colour, panel, at, least) => ({
     type: "custom",
     name: series.name,
     id: `interval ${at}`,
@@ -98,7 +100,7 @@
     silent: true,
     clip: true,
     itemStyle: { color: colour },
-    data: series.points.filter(hasBar).map((p) => [p[0], p[2], p[3]]),
+    data: series.points.filter(hasBar).map((point) => [point[0], Math.max(point[2], least), point[3]]),
     encode: { x: 0, y: [1, 2] },
     renderItem: (_, api) => {
       const [x, low] = api.coord([api.value(0), api.value(1)]);
@@ -144,7 +146,7 @@
       lineStyle: { color: colour, width: 1.75, type: series.dashed ? "dashed" : "solid" },
       label: {
         show: series.points.some((point) => point[4]),
-        position: "top",
+        position: "right",
         color: look.ink,
         formatter: (one) => String(one.data[4] ?? ""),
       },
@@ -163,7 +165,7 @@
         const drawn = drawnSeries(one, place, look);
         if (at === 0) Object.assign(drawn, { markLine: levels(panel, look), markArea: bands(panel, look, place === 0) });
         series.push(drawn);
-        if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place, series.length));
+        if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place, series.length, lowest(panel)));
       });
     });
     const left = width < 480 ? 58 : 72;

@@ -46,11 +46,10 @@ class Inside:
     lines: Sequence[str] = ()
 
 
-def inside(report: RunReport) -> Inside:
-    """Cells by their weight, until there is no room for one more."""
+def inside(report: RunReport, room: int = MOST_BYTES) -> Inside:
+    """Cells by their weight, until there is no room (bytes of data) for one more; the first one always has it."""
     found: dict[int, Detail] = {}
     damaged: list[str] = []
-    room = MOST_BYTES
     for position in by_weight(report):
         detail = _detail(report, position, damaged)
         if detail is None:
