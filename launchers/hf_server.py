@@ -243,6 +243,7 @@ def describe(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
         "max_batch_size": 1 if args.batching == "none" else args.max_batch_size,
         "max_model_len": loaded.length,
         "threads": torch.get_num_threads(),
+        "step_delay_ms": args.step_delay_ms or None,
         "python": sys.version.split()[0],
     }
 

@@ -196,6 +196,7 @@ def test_what_runs_stands_in_version_metrics_and_log(server: Running) -> None:
     assert about["batching"] == "continuous"
     assert (about["dtype"], about["device"], about["weights"]) == ("float32", "cpu", "random")
     assert "transformers" in about["version"]
+    assert about["step_delay_ms"] == 3
     assert server.metric("hf:kv_capacity_tokens") == ROWS * 512
     assert server.metric("process_resident_memory_bytes") > 1e8
     page = server.client.get("/metrics").text
