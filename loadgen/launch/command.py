@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.launch.environment import inherited, is_secret
+from loadgen.launch.environment import inherited
 from loadgen.launch.recipe import Call, Fact, Ready
+from loadgen.redact import is_secret
 
 
 class OptionError(UsageError):

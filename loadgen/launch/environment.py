@@ -1,14 +1,13 @@
-"""What a server gets to see of our environment, and what must never be written down.
+"""What a server gets to see of our environment.
 
-In: our own variables and a `Command`. Out: the server's variables, and the values that are struck out of its log. An
-engine inherits by an allow-list, so that two runs differ by what their scenarios say and not by what happened to be
-exported; the rest of a scenario's needs goes into ``env`` of its target.
+In: our own variables. Out: those that a server inherits. That goes by an allow-list, so that two runs differ by what
+their scenarios say and not by what happened to be exported; the rest of a scenario's needs goes into ``env`` of its
+target.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 ALLOWED = (
@@ -32,9 +31,6 @@ ALLOWED = (
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-SHORTEST_SECRET = 6
-"""Shorter values are not struck out: ``true`` and ``1`` would take half of the log with them."""
-
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """The allowed part of ``environ``. A proxy is passed on for the hub's sake, and never used for loopback; a key that
@@ -46,31 +42,3 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
             hosts = [host for host in kept.get(name, "").split(",") if host and host not in LOOPBACK]
             kept[name] = ",".join((*hosts, *LOOPBACK))
     return kept
-
-
-def is_secret(name: str) -> bool:
-    """True for a variable whose name says that its value is one: ``HF_TOKEN``, ``MY_API_KEY``, ``DB_PASSWORD``."""
-    return (
-        re.search(r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", name.upper()) is not None
-    )
-
-
-def secret_values(environ: Mapping[str, str], more: Iterable[str] = ()) -> tuple[str, ...]:
-    """The values to strike out: of variables named like secrets, of passwords in proxy addresses, and ``more``.
-
-    The longest come first, so that a secret which contains another goes as a whole.
-    """
-    found = set(more)
-    for name, value in environ.items():
-        if is_secret(name):
-            found.add(value)
-        elif name.lower().endswith("_proxy") and "@" in value:
-            found.update(re.findall(r"//[^/@:]*:([^/@]+)@", value))
-    return tuple(sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True))
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with every secret replaced by ``[secret]``."""
-    for secret in secrets:
-        text = text.replace(secret, "[secret]")
-    return text

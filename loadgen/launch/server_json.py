@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.launch.command import Command
-from loadgen.launch.environment import is_secret, redact
 from loadgen.launch.processes import boot_id, this_process
+from loadgen.redact import is_secret, redact
 
 SCHEMA = "loadgen-server/v1"
 FILE = "server.json"

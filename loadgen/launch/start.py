@@ -23,10 +23,11 @@ from pathlib import Path
 from loadgen.errors import LaunchError, UsageError
 from loadgen.launch import memory, server_json
 from loadgen.launch.command import Command
-from loadgen.launch.environment import inherited, secret_values
+from loadgen.launch.environment import inherited
 from loadgen.launch.ports import free_port
 from loadgen.launch.processes import COOKIE
 from loadgen.launch.server import PortLost, Server, Spawned
+from loadgen.redact import secret_values, struck_out
 
 PORT_TRIES = 3
 
@@ -45,10 +46,12 @@ def start_ready(
     ``keep`` makes it one that may outlive this process (`Server.keep`); it still has to be stopped or kept. Whatever
     goes wrong, the server is stopped before the error goes on. Raises what `Server.wait_ready` raises.
     """
+    hidden = secret_values(os.environ if environ is None else environ, secrets)
     for attempt in range(1, PORT_TRIES + 1):
         server = start(make(free_port()), folder, secrets=secrets, environ=environ, keep=keep)
         try:
-            server.wait_ready(cancelled=cancelled)
+            with struck_out(hidden):  # an engine that refuses a request may quote its headers
+                server.wait_ready(cancelled=cancelled)
             return server
         except LaunchError as error:
             left = server.stop().problems()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.launch.environment import inherited, is_secret, redact, secret_values
+from loadgen.launch.environment import inherited
 from loadgen.launch.log import LogCopy, clean, tail
 
 
@@ -43,25 +43,6 @@ def test_a_proxy_is_passed_on_for_the_hub_but_not_used_for_loopback() -> None:
     assert env["NO_PROXY"] == "corp,127.0.0.1,localhost,::1"
     assert env["no_proxy"] == "127.0.0.1,localhost,::1"
     assert "NO_PROXY" not in inherited({"PATH": "/bin"})
-
-
-@pytest.mark.parametrize("name", ["HF_TOKEN", "OPENAI_API_KEY", "my_password", "TOKEN", "DB_SECRET", "APIKEY"])
-def test_a_variable_is_secret_by_the_end_of_its_name(name: str) -> None:
-    assert is_secret(name)
-
-
-@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "KEYBOARD", "MONKEY", "SECRETS_DIR"])
-def test_a_variable_that_only_sounds_secret_is_not(name: str) -> None:
-    assert not is_secret(name)
-
-
-def test_secrets_are_found_in_variables_and_in_proxy_addresses_the_longest_first() -> None:
-    found = secret_values(
-        {"A_TOKEN": "abcdef", "HTTPS_PROXY": "http://me:pass-word@host:1", "B_KEY": "1", "PLAIN": "plain-text"},
-        ["abcdefgh"],
-    )
-    assert found == ("pass-word", "abcdefgh", "abcdef")
-    assert redact("abcdefgh abcdef x", found) == "[secret] [secret] x"
 
 
 def test_terminal_escapes_and_control_characters_are_taken_out() -> None:
