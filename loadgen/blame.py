@@ -39,14 +39,17 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]
 
 
 def sheet(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -> dict[str, str]:
-    """All that a run wrote of a target in a cell: its facts, the versions of what measures, the words of the scenario.
-    ``described`` is run.json."""
+    """All that a run wrote of a target in a cell: its facts, the versions of what measures, the clocks and the power
+    that the GPUs of its machine are held to, the words of the scenario. ``described`` is run.json."""
     scenario = scenario_of(described, plan, cell)
     own = {"target": (scenario.get("targets") or {}).get(target)}
     words = own | {name: scenario.get(name) for name in ("workload", "load", "seed", "repeats", "comparison")}
     found = facts_of(described, plan, cell, target)
     found |= {f"versions.{name}": str(value) for name, value in (described.get("versions") or {}).items()}
     found.pop("versions.loadgen", None)  # a fact already
+    for i, gpu in enumerate((described.get("machine") or {}).get("gpus") or ()):
+        limits = {name: value for name, value in gpu.items() if name not in ("name", "driver")}  # facts as well
+        found |= dict(_flat(f"gpu{i}", limits))
     return found | dict(_flat("scenario", words))
 
 

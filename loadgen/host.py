@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def machine() -> Machine:
 
 
 def nvml_gpus() -> list[dict[str, Any]]:
-    """Name, UUID, memory (GB, 10**9 bytes) and driver of each GPU; empty where there is nothing to ask."""
+    """Name, UUID, memory (GB, 10**9 bytes), driver and limits of each GPU; empty where there is nothing to ask."""
     try:
         import pynvml
     except ImportError:
@@ -54,11 +55,29 @@ def nvml_gpus() -> list[dict[str, Any]]:
                 "uuid": _text(pynvml.nvmlDeviceGetUUID(handle)),
                 "memory_gb": pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9,
                 "driver": driver,
+                **_limits(pynvml, handle),
             }
             for handle in handles
         ]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _limits(nvml: Any, handle: Any) -> dict[str, float]:
+    """What a GPU is held to, as far as it says: the clock of its SMs (MHz), the highest one and the one that is set for
+    applications, and its power (W). A night that is slower after one of them changed needs no other explanation."""
+    asked: dict[str, Callable[[], float]] = {
+        "sm_clock_most_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "sm_clock_set_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),
+        "power_limit_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+    }
+    found = {}
+    for name, ask in asked.items():
+        try:
+            found[name] = ask()
+        except nvml.NVMLError:
+            continue
+    return found
 
 
 def fingerprint() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from loadgen.blame import changes
 from loadgen.errors import StoreError, UsageError
 from loadgen.events import Accepted, Night, Pinned, Raised, Recovered, append, read_events
 from loadgen.history import History, noise_floors, read_history
+from loadgen.host import nvml_gpus
 from loadgen.index import NAME, contents, look, reindex
 from loadgen.noise import Floor, FloorCell, load_key, machine_key, write_floor
 from loadgen.scenario import Scenario, expand
@@ -411,6 +413,49 @@ def test_blame_names_what_changed_and_not_what_did_not() -> None:
     after |= {"scenario.target.image": "x:2", "image": "x:2", "gpu_driver": "580"}
     found = [str(change) for change in changes(before, after)]
     assert found == ["engine_version 0.9 -> 0.10", "image x:1 -> x:2", "gpu_driver (not known) -> 580"]
+
+
+def test_a_gpu_that_is_held_to_less_is_named(tmp_path: Path) -> None:
+    root, scenario = tmp_path / "store", launched(tmp_path)
+    root.mkdir()
+    for watts in (700.0, 500.0):
+        limits = {"power_limit_w": watts, "sm_clock_most_mhz": 1980}
+        night(root, scenario, 100, described=described(machine={**MACHINE, "gpus": [{**GPU, **limits}]}))
+    history = read_history(root)
+    assert [str(change) for change in history.changes(throughput(history))] == ["gpu0.power_limit_w 700.0 -> 500.0"]
+
+
+def test_the_limits_of_a_gpu_are_asked_for_and_one_that_is_not_told_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NotSupported(Exception):
+        pass
+
+    def refuse(handle: int, kind: int) -> int:
+        raise NotSupported
+
+    nvml = SimpleNamespace(
+        NVMLError=NotSupported,
+        NVML_CLOCK_SM=1,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlSystemGetDriverVersion=lambda: b"570",
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=150 * 10**9),
+        nvmlDeviceGetUUID=lambda handle: "GPU-a",
+        nvmlDeviceGetName=lambda handle: "NVIDIA H200",
+        nvmlDeviceGetMaxClockInfo=lambda handle, kind: 1980,
+        nvmlDeviceGetApplicationsClock=refuse,
+        nvmlDeviceGetEnforcedPowerLimit=lambda handle: 700_000,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    (found,) = nvml_gpus()
+    assert found["driver"] == "570"
+    assert {name: found[name] for name in found if name.endswith(("mhz", "_w"))} == {
+        "sm_clock_most_mhz": 1980,
+        "power_limit_w": 700.0,
+    }
 
 
 def test_a_series_that_began_tonight_is_held_against_the_one_that_had_its_name(tmp_path: Path) -> None:
