@@ -3,7 +3,7 @@
 // A chart is that of loadgen/plots/chart.py with an id. A point is [x, y, low, high, label]: low and high are its error bar, missing
 // or null where it has none.
 // Points are joined by straight lines or not at all. Texts come from outside: every label goes through a function, and
-// tooltips are drawn on the canvas, so that no text is ever read as HTML or as a template.
+// tooltips are drawn, so that no text is ever read as HTML or as a template.
 "use strict";
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
@@ -250,13 +250,15 @@
   });
 
   const OPTIONS = { lines: linesOption, heat: heatOption, bars: barsOption };
+  // What is printed is drawn before the paper's own layout: these are the heights of the print rules in page.css.
+  const paperSize = (place) => ({ width: 680, height: place.closest(".wide") ? 400 : 270 });
   const draw = (place) => {
     const chart = byId.get(place.dataset.chart);
     if (!chart || place.offsetParent === null) return;
     echarts.getInstanceByDom(place)?.dispose();
-    const size = printing ? { width: Math.min(place.clientWidth || 680, 680) } : {};
+    const size = printing ? paperSize(place) : {};
     const look = theme();
-    echarts.init(place, null, { renderer: chart.kind === "heat" ? "canvas" : "svg", ...size }).setOption({
+    echarts.init(place, null, { renderer: "svg", ...size }).setOption({
       animation: false,
       backgroundColor: "transparent",
       textStyle: { fontFamily: "system-ui, sans-serif" },
