@@ -48,7 +48,9 @@ class _Place:
         path = self.folder.joinpath(*names)
         try:
             if not path.is_dir():
-                path.mkdir(parents=True, mode=0o755 if self.served else 0o700)
+                path.mkdir(parents=True, mode=0o700)
+                if self.served:
+                    path.chmod(0o755)  # whatever the umask of a service is
         except OSError as error:
             raise StoreError(f"cannot make the folder {path}: {error.strerror}; choose another with -o.") from error
         return path
@@ -65,7 +67,7 @@ def write_site(root: Path, out: Path | None = None, say: Callable[[str], None] =
     could not be shown. Raises StoreError, UsageError where there is no such store."""
     history = read_history(root, say)
     place = _Place(out or root / NAME, served=out is not None)
-    series_folder, runs_folder = place.make("series"), place.make("runs")
+    _, series_folder, runs_folder = place.make(), place.make("series"), place.make("runs")
     stored = {path.parent.name: path.parent for path in root.glob("runs/*/*/run.json")}
     latest = sorted(stored, reverse=True)[:LATEST]
     wanted = [run for run in dict.fromkeys((*shown_runs(history), *latest)) if run in stored]

@@ -178,7 +178,8 @@ def _standing(entries: Sequence[Entry]) -> str:
 
 
 def _told(history: History, night: Night, live: Sequence[str]) -> Told:
-    keys = [key for key in live if history.series[key].scenario == night.scenario]
+    keys = [one.series.key for one in night.verdicts if one.series.key in live]  # the order of the scenario's cells
+    keys.sort(key=lambda key: _ORDER.index(history.entries[key][-1].state))
     primary = [key for key in keys if history.entries[key][-1].point.primary]
     count = sum(one.scenario == night.scenario for one in history.nights)
     return Told(

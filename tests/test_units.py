@@ -1,0 +1,94 @@
+"""The shipped cron line and systemd units: absolute paths, a bare environment, and what systemd itself says of them."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+CRON = SCRIPTS / "nightly.cron"
+SERVICE = SCRIPTS / "loadgen-nightly.service"
+TIMER = SCRIPTS / "loadgen-nightly.timer"
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    parsed = configparser.ConfigParser(interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read(path)
+    return parsed
+
+
+def cron_line() -> str:
+    lines = [line for line in CRON.read_text().splitlines() if line and not line.startswith("#")]
+    (line,) = [line for line in lines if "=" not in line.split(" ")[0]]
+    return line
+
+
+def loadgen_words(command: str) -> list[str]:
+    """From the program to the end of its arguments."""
+    words = command.split()
+    return words[next(i for i, word in enumerate(words) if word.endswith("/loadgen")) :]
+
+
+def test_the_line_has_five_fields_a_user_and_a_command_that_a_shell_can_read() -> None:
+    *fields, user, command = cron_line().split(" ", 6)
+    assert fields == ["30", "2", "*", "*", "*"]
+    assert user == "loadgen"
+    assert "%" not in command  # cron makes a newline of it
+    assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
+    assert CRON.read_text().endswith("\n")  # cron passes over a last line without one
+
+
+def test_both_do_the_same_by_absolute_paths_and_with_a_bare_path() -> None:
+    by_cron = loadgen_words(cron_line().partition(" >>")[0])
+    by_systemd = loadgen_words(unit(SERVICE)["Service"]["ExecStart"])
+    assert by_cron == by_systemd
+    assert [word for word in by_cron if "/" in word and not word.startswith("/")] == []
+    assert "PATH=/usr/bin:/bin" in CRON.read_text().splitlines()
+    assert unit(SERVICE)["Service"]["Environment"] == "PATH=/usr/bin:/bin"
+
+
+def test_the_command_is_one_that_loadgen_takes() -> None:
+    words = loadgen_words(unit(SERVICE)["Service"]["ExecStart"])
+    done = subprocess.run(
+        [sys.executable, "-m", "loadgen", *words[1:], "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    given = {word for word in words if word.startswith("--")}
+    assert {word for word in given if word not in done.stdout} == set()
+
+
+def test_the_service_ends_all_of_a_night_that_hangs_and_the_timer_makes_up_for_one_that_was_missed() -> None:
+    service, timer = unit(SERVICE)["Service"], unit(TIMER)["Timer"]
+    assert service["Type"] == "oneshot"
+    assert service["KillMode"] == "control-group"
+    assert service["TimeoutStartSec"] == "8h"
+    assert timer["OnCalendar"].endswith("02:30:00")
+    assert timer["Persistent"] == "true"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_systemd_finds_nothing_to_complain_of(tmp_path: Path) -> None:
+    """With places that exist; it wants the program to be there."""
+    program = Path(sys.executable).with_name("loadgen")
+    text = SERVICE.read_text().replace("/opt/loadgen/.venv/bin/loadgen", str(program))
+    (tmp_path / SERVICE.name).write_text(text)
+    shutil.copy(TIMER, tmp_path)
+    paths = [str(tmp_path / name) for name in (SERVICE.name, TIMER.name)]
+    done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_systemd_would_complain_of_a_unit_that_is_wrong(tmp_path: Path) -> None:
+    """So that the test above can fail."""
+    (tmp_path / SERVICE.name).write_text(SERVICE.read_text().replace("/opt/loadgen", "/no/such"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / SERVICE.name)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
