@@ -6,6 +6,7 @@ counted in a grid that coarsens as the repeat gets longer, so that an hour takes
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import msgspec
 
 from loadgen.arrays import NDArray, np
 from loadgen.assemble import ReportCell, RunReport
+from loadgen.errors import StoreError
 from loadgen.record import Record, read_records
 from loadgen.repeat import Result
 from loadgen.store import Run, request_files
@@ -114,8 +116,11 @@ def traces(report: RunReport, cell: ReportCell, every: bool = True, target_name:
 
 
 def read_trace(attempt: Path, result: Result) -> Trace:
-    """The trace of a repeat from its attempt's folder. Raises StoreError, or msgspec.DecodeError for damaged lines."""
-    return trace(read_records(request_files(attempt)), result, read_server(attempt / "server.jsonl"))
+    """The trace of a repeat from its attempt's folder. Raises StoreError for files that cannot be read."""
+    try:
+        return trace(read_records(request_files(attempt)), result, read_server(attempt / "ticks.jsonl"))
+    except (OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
+        raise StoreError(f"{attempt}: its request lines cannot be read: {error}.") from error
 
 
 def trace(
@@ -195,17 +200,25 @@ class _Chunks:
         self._sends, self._stamps, self._tokens = [], [], []
 
 
+class _Second(msgspec.Struct):
+    """What is read of a line of ticks.jsonl."""
+
+    worker: int
+    t: float
+    server: dict[str, float] = msgspec.field(default_factory=dict)
+
+
 def read_server(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """What a server said of itself over a repeat, by word; nothing where it was not kept. A damaged line ends it."""
+    """What a server said of itself over a repeat, by word, from the ticks of the first worker; nothing where it was not
+    kept. A damaged line ends it."""
     found: dict[str, list[tuple[float, float]]] = {}
     if not path.exists():
         return found
     for line in path.read_bytes().splitlines():
         try:
-            said = msgspec.json.decode(line, type=dict[str, float | None])
+            second = msgspec.json.decode(line, type=_Second)
         except msgspec.DecodeError:
             break
-        for word, value in said.items():
-            if word != "t" and value is not None:
-                found.setdefault(word, []).append((said.get("t") or 0.0, value))
+        for word, value in second.server.items() if second.worker == 0 else ():
+            found.setdefault(word, []).append((second.t, value))
     return found
