@@ -201,8 +201,8 @@ def _read(root: Path, index: sqlite3.Connection) -> History:
         for run, cell, target, text in index.execute("SELECT run, cell, target, facts FROM facts")
     }
     points: dict[str, list[Point]] = {}
-    rows = index.execute("SELECT points.* FROM points JOIN runs USING (run) ORDER BY runs.night")
-    for key, run, scenario, cell, target, measure, at, state, y, reps, primary in rows:
+    rows = index.execute("SELECT points.* FROM points JOIN runs USING (run) ORDER BY runs.night, points.place")
+    for key, run, scenario, cell, target, measure, at, state, y, reps, primary, _ in rows:
         series = Series(key=key, scenario=scenario, cell=cell, target=target, measure=measure)
         point = Point(
             series=series, run=run, at=at, state=state, y=y, reps=reps, primary=bool(primary),

@@ -37,7 +37,7 @@ MIGRATIONS = (
                        stamp INTEGER, night INTEGER) WITHOUT ROWID;
     CREATE TABLE facts (run TEXT, cell TEXT, target TEXT, facts TEXT, PRIMARY KEY (run, cell, target)) WITHOUT ROWID;
     CREATE TABLE points (key TEXT, run TEXT, scenario TEXT, cell TEXT, target TEXT, measure TEXT, at TEXT, state TEXT,
-                         y REAL, reps INTEGER, is_primary INTEGER, PRIMARY KEY (key, run)) WITHOUT ROWID;
+                         y REAL, reps INTEGER, is_primary INTEGER, place INTEGER, PRIMARY KEY (key, run)) WITHOUT ROWID;
     CREATE INDEX points_by_run ON points (run);
     CREATE TABLE events (at INTEGER PRIMARY KEY, run TEXT, line BLOB);
     CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
@@ -196,13 +196,14 @@ def _add(index: sqlite3.Connection, path: Path, stamp: int, night: int | None) -
         pass
     folder = "/".join(path.parts[-4:-1])
     index.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path.parent.name, folder, *words, stamp, night))
-    index.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, points))
+    of_points = [_row(place, point) for place, point in enumerate(points)]
+    index.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", of_points)
     facts = {(point.run, point.series.cell, point.series.target): point.facts for point in points}
-    rows = [(*place, msgspec.json.encode(one, order="sorted").decode()) for place, one in facts.items()]
-    index.executemany("INSERT INTO facts VALUES (?, ?, ?, ?)", rows)
+    of_facts = [(*place, msgspec.json.encode(one, order="sorted").decode()) for place, one in facts.items()]
+    index.executemany("INSERT INTO facts VALUES (?, ?, ?, ?)", of_facts)
 
 
-def _row(point: Point) -> tuple[str | float | None, ...]:
+def _row(place: int, point: Point) -> tuple[str | float | None, ...]:
     one = point.series
     named = (one.key, point.run, one.scenario, one.cell, one.target, one.measure)
-    return (*named, point.at, point.state, point.y, point.reps, int(point.primary))
+    return (*named, point.at, point.state, point.y, point.reps, int(point.primary), place)

@@ -10,7 +10,7 @@ from loadgen.baseline import Entry, failing, last_good, past_of
 from loadgen.blame import Change, changes
 from loadgen.events import Accepted, Pinned
 from loadgen.history import History
-from loadgen.regression import LEAST
+from loadgen.regression import LEAST, RECENT
 from loadgen.reports.rows import plain
 from loadgen.reports.text import aligned, wrapped
 from loadgen.series import EPOCH, Series
@@ -70,18 +70,22 @@ def baseline(history: History, key: str, width: int) -> str:
     series, entries = history.series[key], history.entries[key]
     past = past_of(entries, history.events)
     band = _band(history, key)
-    lines = [f"  {band.n} nights: {_around(band)}" if band.normal is not None else "  no good night in this epoch yet"]
+    lines = [f"{band.n} nights: {_around(band)}" if band.normal is not None else "no good night in this epoch yet"]
     if len(past.nights) < LEAST:
-        lines.append(f"  learning: {len(past.nights)} of the {LEAST} nights that an alarm needs")
+        lines.append(f"learning: {len(past.nights)} of the {LEAST} nights that an alarm needs")
     begin = next(i for i, entry in enumerate(entries) if entry.epoch == entries[-1].epoch)
     why = epoch_reason(history, entries, begin) if begin else "its first night"
-    lines.append(f"  epoch since {entries[begin].point.at[:10]}, {entries[begin].point.run}: {why}")
+    lines.append(f"epoch since {entries[begin].point.at[:10]}, {entries[begin].point.run}: {why}")
     pinned = any(isinstance(event, Pinned) and key in event.series for event in history.events)
-    lines.append(f"  slow drift is measured against {'pinned' if pinned else 'the first'} {len(past.reference)} nights")
+    which = f"the {len(past.reference)} pinned" if pinned else f"the first {len(past.reference)}"
+    lines.append(f"slow drift is measured against {which} nights")
     for one in drift({key: series}, {key: past}):
-        lines.append(f"  the last nights against those: {percent(one.worse)} worse, p={small(one.p)}")
+        change = percent(one.recent / one.reference - 1)
+        lines.append(
+            f"the last {RECENT}: {number(one.recent)} against {number(one.reference)} ({change}), p={small(one.p)}"
+        )
     if past.alert is not None:
-        lines.append(f"  alert open since {past.alert}: failing for {_counted(failing(entries), 'night')}")
+        lines.append(f"alert open since {past.alert}: failing for {_counted(failing(entries), 'night')}")
     return "\n".join([*wrapped(f"{series.name} ({key})", width), *(p for x in lines for p in wrapped(x, width, "  "))])
 
 
