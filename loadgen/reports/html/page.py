@@ -37,6 +37,25 @@ class Page:
     definitions: Sequence[tuple[str, str]]
 
     @property
+    def sections(self) -> list[tuple[str, str]]:
+        """What can be jumped to: the id and name of each section that is there."""
+        kept = [
+            ("verdicts", "Verdict", self.comparisons),
+            ("cells", "Cells", self.cells.rows),
+            ("doubts", f"Doubts ({len(self.doubts)})", self.doubts),
+            ("failed", f"Failed ({len(self.failures)})", self.failures),
+            ("objectives", "Objectives", self.objectives),
+            ("charts", "Charts", self.figures),
+            ("inside", "Inside a cell", self.inside.details),
+            *((chapter.id, chapter.heading, (chapter,)) for chapter in self.tables),
+            ("servers", "Servers", self.servers),
+            ("notes", "Notes", self.notes),
+            ("run", "The run", self.facts),
+            ("definitions", "Definitions", self.definitions),
+        ]
+        return [(id_, name) for id_, name, there in kept if there]
+
+    @property
     def every_figure(self) -> list[Figure]:
         """Those of the whole run, then those of each cell."""
         return [*self.figures, *(figure for detail in self.inside.details for figure in detail.figures)]

@@ -13,6 +13,7 @@ from loadgen.assemble import RunReport
 from loadgen.comparison import Compared, ComparedCell, Comparison
 from loadgen.metrics import METRICS
 from loadgen.reports import rows
+from loadgen.sentence import BATCH, INTERACTIVITY
 from loadgen.statistics import Verdict
 
 FIRST = 8
@@ -31,12 +32,14 @@ class Verdicted:
 
 @dataclass(frozen=True)
 class Compare:
-    """A comparison on the first screen: crossings, the cells that say most, and the others."""
+    """A comparison on the first screen: where the two cross along the axis of the matrix, the cells that say most, the
+    others, and how the two compare at an equal batch and at equal speed a user."""
 
     heading: str
     crossings: Sequence[str]
     first: Sequence[Verdicted]
     rest: Sequence[Verdicted]
+    equal: Sequence[str]
 
 
 def compare(comparison: Comparison) -> Compare:
@@ -44,11 +47,13 @@ def compare(comparison: Comparison) -> Compare:
     told = [cell for cell in comparison.cells if cell.primary.sentence]
     shown = {id(cell) for cell in sorted(told, key=_weight)[:FIRST]}
     one = comparison.cells[0] if comparison.cells else None
+    crossed = [found for found in comparison.crossings if found.measure == comparison.primary]
     return Compare(
         heading=f"{one.candidate} against {one.baseline}: {one.primary.label}" if one else comparison.primary,
-        crossings=[one.sentence for one in comparison.crossings if one.measure == comparison.primary],
+        crossings=[found.sentence for found in crossed if found.axis not in (BATCH, INTERACTIVITY)],
         first=[_verdicted(cell) for cell in told if id(cell) in shown],
         rest=[_verdicted(cell) for cell in told if id(cell) not in shown],
+        equal=[found.sentence for found in crossed if found.axis in (BATCH, INTERACTIVITY)],
     )
 
 
