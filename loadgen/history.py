@@ -17,7 +17,7 @@ import msgspec
 from loadgen.assemble import RunReport
 from loadgen.baseline import SOUND, Entry, entries_of, kept_runs, last_good, past_of
 from loadgen.blame import Change, changes, sheet
-from loadgen.errors import UsageError
+from loadgen.errors import LoadgenError, UsageError
 from loadgen.events import Event, Night, decoded
 from loadgen.index import look
 from loadgen.noise import noise_of, remembered
@@ -73,9 +73,26 @@ class History:
     # -- what people ask ------------------------------------------------------------------------------------------
 
     def live(self) -> list[str]:
-        """The keys of series that the last night of their scenario has; others ended when the scenario changed."""
-        last = {night.scenario: night.run for night in self.nights}
-        return [key for key, own in self.entries.items() if own[-1].point.run == last.get(self.series[key].scenario)]
+        """The keys of series that the last night of their scenario has, or left out for want of time; others ended when
+        the scenario changed."""
+        measured = {
+            entry.point.run for own in self.entries.values() for entry in own
+        }  # a folder may be gone, or broken
+        last = {night.scenario: night.run for night in self.nights if night.run in measured}
+        spared = {(name, cell) for name, run in last.items() for cell in self._left_out(run)}
+        return [
+            key
+            for key, one in self.series.items()
+            if self.entries[key][-1].point.run == last.get(one.scenario) or (one.scenario, one.cell) in spared
+        ]
+
+    def _left_out(self, run: str) -> Sequence[str]:
+        """The cells that a night had no time for."""
+        try:
+            told = Run(self.root / self._folders[run]).read("run.json").get("night") or {}
+        except LoadgenError:
+            return ()
+        return [str(cell) for cell in told.get("left_out") or ()]
 
     def find(self, words: str) -> list[str]:
         """The keys of the series that a user means: a key or its beginning, or words that all stand in its name. Those

@@ -264,6 +264,23 @@ def test_a_calibrated_noise_floor_keeps_the_machines_moods_and_averages_the_rest
     assert noise_floors(root, report, found) == {found[0].series.key: pytest.approx(floor)}
 
 
+def test_a_series_lives_while_its_cell_is_measured_or_left_out_and_ends_with_the_scenario(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    both, one = (launched(tmp_path / name, more=f"repeats: 1\nmatrix: {{concurrency: {sizes}}}\n", load="ramp_s: 0")
+                 for name, sizes in (("both", [4, 8]), ("one", [4])))  # fmt: skip
+    night(root, both, 100)
+    assert len(read_history(root).live()) == 4
+    night(root, one, 100, described={"night": {"left_out": ["concurrency=8"]}})
+    assert len(read_history(root).live()) == 4
+    run = night(root, one, 100)[0]
+    left = read_history(root)
+    assert {left.series[key].cell for key in left.live()} == {"concurrency=4"}
+    assert left.find("concurrency=8")  # what ended can still be looked at
+    shutil.rmtree(run.folder)
+    assert len(read_history(root).live()) == 4
+
+
 # Events and the index -------------------------------------------------------------------------------------------------
 
 
