@@ -12,6 +12,7 @@ of HTML. The Content-Security-Policy lets nothing run or load but what its hashe
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 from functools import partial
 from pathlib import Path
@@ -20,16 +21,30 @@ from typing import Any
 from loadgen import __version__
 from loadgen.assemble import RunReport
 from loadgen.reports.html.figures import data_block
-from loadgen.reports.html.page import page
+from loadgen.reports.html.inside import inside
+from loadgen.reports.html.page import Page, page
 from loadgen.reports.rows import plain
 
 SCRIPTS = ("echarts.min.js", "charts.js")
 """In the order in which they run."""
 
 
+MOST_BYTES = 1_950_000
+"""Of the page: what is over 2 MB is hard to mail."""
+
+
 def render(report: RunReport, charts: bool = True) -> str:
     """The page. Without ``charts`` there is no script and no record is read: tables alone, under 100 KB for a run of a
     few dozen cells."""
+    shown = page(report, charts)
+    text = _rendered(shown, charts)
+    if not charts:
+        return text
+    found = inside(report, MOST_BYTES - len(text.encode()))
+    return _rendered(dataclasses.replace(shown, inside=found), charts)
+
+
+def _rendered(shown: Page, charts: bool) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -42,8 +57,7 @@ def render(report: RunReport, charts: bool = True) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = page(report, charts)
-    # In a file of these hashes the bytes of each script are those of the repository: they are hashed as they stand.
+    # The hashes of the policy are those of the bytes between the tags: nothing may be added to them there.
     scripts = [(folder / name).read_text() for name in SCRIPTS] if charts else []
     style = (folder / "page.css").read_text()
     return environment.get_template("page.html.j2").render(

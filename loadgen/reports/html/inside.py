@@ -22,9 +22,6 @@ from loadgen.reports.html.figures import Figure, data_block, figure
 from loadgen.scenario import parse_objective
 from loadgen.store import Run
 
-MOST_BYTES = 600_000
-"""Of data for these charts: with ECharts and the tables the page stays under 2 MB."""
-
 MOST_REPEATS = 6
 """Repeats of a target of which TTFT and percentiles are read."""
 
@@ -46,15 +43,15 @@ class Inside:
     lines: Sequence[str] = ()
 
 
-def inside(report: RunReport, room: int = MOST_BYTES) -> Inside:
-    """Cells by their weight, until there is no room (bytes of data) for one more; the first one always has it."""
+def inside(report: RunReport, room: int) -> Inside:
+    """Cells by their weight, until there is no room (bytes of the page) for one more; the first one always has it."""
     found: dict[int, Detail] = {}
     damaged: list[str] = []
     for position in by_weight(report):
         detail = _detail(report, position, damaged)
         if detail is None:
             continue
-        room -= len(data_block(detail.figures))
+        room -= sum(_bytes(one) for one in detail.figures)
         if room < 0 and found:
             break
         found[position] = detail
@@ -63,6 +60,11 @@ def inside(report: RunReport, room: int = MOST_BYTES) -> Inside:
     if shown and len(shown) < measured:
         damaged.append(f"{len(shown)} of {measured} cells are drawn here, those that matter most.")
     return Inside(shown, damaged)
+
+
+def _bytes(shown: Figure) -> int:
+    """What a figure takes in the page, near enough: its data, and its table with the tags."""
+    return len(data_block([shown])) + sum(len(text) + 12 for row in shown.table.rows for text in row) + 1500
 
 
 def _detail(report: RunReport, position: int, damaged: list[str]) -> Detail | None:

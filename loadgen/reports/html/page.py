@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from loadgen.assemble import RunReport
 from loadgen.plots import cells as of_cells
+from loadgen.plots.choice import cells_that_matter
 from loadgen.reports import rows, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
-from loadgen.reports.html.inside import Inside, inside
+from loadgen.reports.html.inside import Inside
 from loadgen.reports.html.tables import Chapter, Table
 from loadgen.reports.html.words import Compare
 
@@ -25,6 +26,7 @@ class Page:
     comparisons: Sequence[Compare]
     predicted: Sequence[str]
     cells: Table
+    other_cells: Table | None
     doubts: Sequence[str]
     failures: Sequence[str]
     objectives: Sequence[str]
@@ -62,21 +64,27 @@ class Page:
 
 
 def page(report: RunReport, charts: bool) -> Page:
-    """Without ``charts`` there are no figures, and the records are not read."""
+    """All but the inside of cells. Without ``charts`` there are no figures. Of more than 50 cells those that matter are
+    shown, and the others stand in one table."""
     scenario = report.run["scenario"]
+    chosen = cells_that_matter(report)
+    kept = {cell.id for cell in chosen}
+    others = [cell for cell in report.cells if cell.id not in kept]
+    shown = tables.of_cells(report, chosen) if others else report
     return Page(
         name=str(scenario["name"]),
         description=str(scenario.get("description") or ""),
         subtitle=words.subtitle(report),
         comparisons=[words.compare(one) for one in report.comparisons],
         predicted=yardsticks.predicted_lines(report),
-        cells=tables.cells(report),
+        cells=tables.cells(shown),
+        other_cells=tables.cells(tables.of_cells(report, others)) if others else None,
         doubts=rows.warning_lines(report),
         failures=rows.failure_lines(report),
         objectives=rows.objective_lines(report, rows.UNICODE),
         figures=tuple(_figures(report)) if charts else (),
-        inside=inside(report) if charts else Inside(),
-        tables=tuple(tables.chapters(report)),
+        inside=Inside(),
+        tables=tuple(tables.chapters(shown)),
         servers=rows.server_lines(report),
         notes=[*yardsticks.mixture_lines(report), *rows.notes(report)],
         facts=words.facts(report),

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loadgen.assemble import RunReport
+import msgspec
+
+from loadgen.assemble import ReportCell, RunReport
 from loadgen.comparison import Compared, ComparedCell, Comparison
 from loadgen.metrics import measure
 from loadgen.repeat import Result
@@ -17,7 +19,7 @@ from loadgen.reports.rows import DASH, number
 from loadgen.sentence import INTERACTIVITY
 from loadgen.statistics import Ratio
 
-MOST_ROWS = 240
+MOST_ROWS = 1000
 """Rows of the longest table on the page. The Markdown report has them all."""
 
 
@@ -55,6 +57,25 @@ def cells(report: RunReport) -> Table:
     """The table of results."""
     caption = "Mean over the valid repeats of each repeat's own value; a dash: none has enough samples"
     return table(caption, rows.rows(report), _left(report))
+
+
+def of_cells(report: RunReport, chosen: Sequence[ReportCell]) -> RunReport:
+    """A report of these cells alone."""
+    ids = {cell.id for cell in chosen}
+    return msgspec.structs.replace(
+        report,
+        cells=tuple(chosen),
+        comparisons=tuple(
+            msgspec.structs.replace(one, cells=tuple(cell for cell in one.cells if cell.cell in ids))
+            for one in report.comparisons
+        ),
+        floors=msgspec.structs.replace(
+            report.floors, cells=tuple(one for one in report.floors.cells if one.cell in ids)
+        ),
+        normalised=msgspec.structs.replace(
+            report.normalised, cells=tuple(one for one in report.normalised.cells if one.cell in ids)
+        ),
+    )
 
 
 def chapters(report: RunReport) -> Iterator[Chapter]:
