@@ -1,44 +1,91 @@
 """How a run is shown while it goes on: what to say at this moment, as text. The command line prints it.
 
-In: the run's events (`run.Watcher`). Out: for a terminal the lines of a live block, for a pipe one line every ten
-seconds. It counts what workers say every second; the numbers of the report come from the records.
+In: the run's events (`run.Watcher`). Out: for a terminal the lines of a live block, no wider than it, for a pipe one
+line every ten seconds. It counts what workers say every second; the numbers of the report come from the records.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from loadgen.drive.tally import Tick
 from loadgen.plan import Plan, Step, estimate
-from loadgen.repeat import Result
+from loadgen.repeat import Result, Second
 from loadgen.scenario import Loaded
 from loadgen.store import Run
 
 _LINE_EVERY_S = 10.0
+_SHOWN_EVERY_S = 0.4
+_RECENT = 16
+"""Ticks that speeds are taken over, of all workers together."""
+
+
+@dataclass
+class _Repeat:
+    """What workers have said of the repeat that goes on. ``at`` is in s from its start."""
+
+    at: float = 0.0
+    in_flight: dict[int, int] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
+    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    ttft_ms: deque[float] = field(default_factory=lambda: deque(maxlen=400))
+    late_us: int = 0
+    cpu: dict[int, float] = field(default_factory=dict)
+    server: Mapping[str, float] = field(default_factory=dict)
+
+    def add(self, tick: Tick) -> None:
+        """A second of one worker has passed."""
+        self.at = max(self.at, tick.t)
+        self.in_flight[tick.worker] = tick.in_flight
+        self.ended.update(tick.ended)
+        self.recent.append((tick.sent, tick.tokens))
+        self.ttft_ms.extend(tick.ttft_ms)
+        self.late_us = max(self.late_us, tick.late_us_max)
+        self.cpu[tick.worker] = tick.cpu
+        self.server = tick.server if isinstance(tick, Second) else {}
+
+    def speeds(self) -> tuple[float, float]:
+        """Requests sent and tokens, a second, over the last ticks. A worker's tick is one second."""
+        seconds = max(len(self.recent) / max(len(self.in_flight), 1), 1)
+        return sum(sent for sent, _ in self.recent) / seconds, sum(tokens for _, tokens in self.recent) / seconds
 
 
 class Progress:
-    """A `run.Watcher`. ``write(line)`` gets lines that stay, ``show(lines)`` the live block (None: there is none)."""
+    """A `run.Watcher`. ``write(line)`` gets lines that stay, ``show(lines)`` the live block (None: there is none). Its
+    lines are at most ``width()`` characters long where words allow."""
 
-    def __init__(self, write: Callable[[str], None], show: Callable[[list[str]], None] | None) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        show: Callable[[list[str]], None] | None,
+        width: Callable[[], int] = lambda: 100,
+    ) -> None:
         self._write = write
         self._show = show
+        self._width = width
         self._began = time.monotonic()
         self._step: Step | None = None
         self._number = 0
         self._plan: Plan | None = None
+        self._load: dict[str, dict[str, Any]] = {}
+        self._seconds: dict[str, float] = {}
         self._spared: set[int] = set()
         self._steps = 0
         self._estimate = 0.0
         self._last_line = 0.0
-        self._late_us = 0
-        self._reset()
+        self._last_shown = 0.0
+        self._repeat = _Repeat()
 
     def planned(self, plan: Plan, run: Run, loaded: Loaded) -> None:
         """Says what will be done, on which profile and why, and where it goes."""
         self._plan = plan
+        load = loaded.scenario.load.model_dump()
+        self._load = {cell.id: {**load, **(cell.words.get("load") or {})} for cell in plan.cells}
+        self._seconds = {cell.id: cell.seconds for cell in plan.cells}
         self.spared(())
         if loaded.profile:
             self._write(loaded.profile_reason)
@@ -51,7 +98,7 @@ class Progress:
     def began(self, step: Step, number: int) -> None:
         """The next repeat starts."""
         self._step, self._number = step, number
-        self._reset()
+        self._repeat, self._last_shown = _Repeat(), 0.0
         self._update()
 
     def spared(self, steps: Collection[int]) -> None:
@@ -63,12 +110,7 @@ class Progress:
 
     def ticked(self, tick: Tick) -> None:
         """A second of one worker has passed."""
-        self._in_flight[tick.worker] = tick.in_flight
-        self._ended.update(tick.ended)
-        self._tokens.append((tick.t, tick.tokens))
-        self._ttft.extend(tick.ttft_ms)
-        self._late_us = max(self._late_us, tick.late_us_max)
-        self._cpu[tick.worker] = tick.cpu
+        self._repeat.add(tick)
         self._update()
 
     def ended(self, result: Result | None) -> None:
@@ -81,19 +123,18 @@ class Progress:
             f"{self._where()}: {one.ok} ok, {one.failed} failed{speed} ({one.state})", at_once=self._quiet_long()
         )
 
-    def _reset(self) -> None:
-        self._in_flight: dict[int, int] = {}
-        self._ended: Counter[str] = Counter()
-        self._tokens: deque[tuple[float, int]] = deque(maxlen=16)
-        self._ttft: deque[float] = deque(maxlen=400)
-        self._late_us = 0
-        self._cpu: dict[int, float] = {}
-
     def _update(self) -> None:
         if self._show is not None:
-            self._show(self._block())
+            if time.monotonic() - self._last_shown >= _SHOWN_EVERY_S:
+                self._last_shown = time.monotonic()
+                self._show(self._lines())
         elif self._quiet_long():
-            self._line("; ".join(line.strip() for line in self._block()), at_once=True)
+            self._line("; ".join("  ".join(group) for group in self._block() if group), at_once=True)
+
+    def _lines(self) -> list[str]:
+        width = self._width()
+        groups = [flowed(group, width, "  " if i else "", "  ") for i, group in enumerate(self._block())]
+        return [line for group in groups for line in group]
 
     def _quiet_long(self) -> bool:
         return time.monotonic() - self._last_line >= _LINE_EVERY_S
@@ -109,29 +150,66 @@ class Progress:
         most = "at most " if self._plan is not None and self._plan.until is not None else ""
         return f"[{number}/{most}{self._steps}] {step.cell} {step.target} repeat {step.rep}" if step else ""
 
-    def _block(self) -> list[str]:
+    def _block(self) -> list[list[str]]:
+        """What belongs together, together: where we are, what is asked, what comes of it, what the server says."""
+        return [self._times(), list(self._counts()), list(self._numbers()), list(said(self._repeat.server))]
+
+    def _times(self) -> list[str]:
         elapsed = time.monotonic() - self._began
         left = max(self._estimate - elapsed, 0.0)
-        errors = {status: count for status, count in self._ended.items() if status != "ok"}
-        failed = ", ".join(f"{count} {status}" for status, count in errors.items()) or "0 failed"
         about = "at most" if self._plan is not None and self._plan.until is not None else "about"
-        lines = [
-            f"{self._where()}  {duration(elapsed)} gone, {about} {duration(left)} left",
-            f"  in flight {sum(self._in_flight.values())}  done {self._ended['ok']}  {failed}",
-        ]
-        if self._ttft:
-            ordered = sorted(self._ttft)
-            p50, p95 = ordered[len(ordered) // 2], ordered[min(int(len(ordered) * 0.95), len(ordered) - 1)]
-            lines.append(
-                f"  output {self._speed():.0f} tok/s  TTFT p50 {p50:.1f} ms p95 {p95:.1f} ms  "
-                f"latest send {self._late_us / 1e3:.2f} ms late  client CPU {sum(self._cpu.values()) * 100:.0f} %"
-            )
-        return lines
+        return [self._where(), f"{duration(elapsed)} gone, {about} {duration(left)} left"]
 
-    def _speed(self) -> float:
-        """Tokens a second over the last ticks. A worker's tick is one second."""
-        seconds = max(len(self._tokens) / max(len(self._in_flight), 1), 1)
-        return sum(tokens for _, tokens in self._tokens) / seconds
+    def _counts(self) -> Iterator[str]:
+        one, load = self._repeat, {}
+        if self._step is not None:
+            load = self._load.get(self._step.cell, {})
+            yield f"{duration(one.at)} of about {duration(self._seconds.get(self._step.cell, 0.0))}"
+        held = load.get("concurrency") or load.get("max_in_flight")
+        yield f"in flight {sum(one.in_flight.values())}" + (f" of {held}" if held else "")
+        if load.get("rate_rps"):
+            yield f"sent {one.speeds()[0]:.1f} of {load['rate_rps']:g} req/s"
+        yield f"done {one.ended['ok']}"
+        errors = {status: count for status, count in one.ended.items() if status != "ok"}
+        yield ", ".join(f"{count} {status}" for status, count in errors.items()) or "0 failed"
+
+    def _numbers(self) -> Iterator[str]:
+        one = self._repeat
+        if not one.recent:
+            return
+        yield f"output {one.speeds()[1]:.0f} tok/s"
+        if one.ttft_ms:
+            ordered = sorted(one.ttft_ms)
+            p50, p95 = ordered[len(ordered) // 2], ordered[min(int(len(ordered) * 0.95), len(ordered) - 1)]
+            yield f"TTFT p50 {p50:.1f} ms p95 {p95:.1f} ms"
+        yield f"latest send {one.late_us / 1e3:.2f} ms late"
+        yield f"client CPU {sum(one.cpu.values()) * 100:.0f} %"
+
+
+def said(server: Mapping[str, float]) -> Iterator[str]:
+    """What a server and its GPUs say of themselves, as far as they do (the words of `repeat.Second`)."""
+    if "running" in server:
+        waiting = f", {server['waiting']:.0f} waiting" if "waiting" in server else ""
+        yield f"server: {server['running']:.0f} running{waiting}"
+    if "kv_use" in server:
+        yield f"KV cache {server['kv_use'] * 100:.0f} %"
+    if "gpu_watts" in server:
+        yield f"GPU {server['gpu_watts']:.0f} W"
+    if "gpu_bytes" in server and "gpu_bytes_total" in server:
+        yield f"GPU memory {server['gpu_bytes'] / 1e9:.1f} of {server['gpu_bytes_total'] / 1e9:.0f} GB"
+
+
+def flowed(parts: Sequence[str], width: int, indent: str = "", gap: str = ", ") -> list[str]:
+    """Parts in lines of at most ``width`` characters, none of them broken; later lines stand two further in."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(gap) + len(part) <= width - len(gap.rstrip()):
+            lines[-1] += gap + part
+        else:
+            if lines:
+                lines[-1] += gap.rstrip()
+            lines.append((indent + "  " if lines else indent) + part)
+    return lines
 
 
 def extent(plan: Plan) -> str:

@@ -38,6 +38,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     ``model_path`` is the model's local folder, None if there is none; ``metrics`` the URL of the engine's Prometheus
     page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target.
+    ``gpus`` are its GPUs by index or UUID (empty: all of this machine), None where it was not launched here.
     """
 
     url: str
@@ -51,6 +52,14 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     doubts: tuple[Doubt, ...] = ()
     folder: str = "."
+    gpus: tuple[int | str, ...] | None = None
+
+
+class Second(Tick, kw_only=True):
+    """A second of one worker, with what the server and its GPUs said of themselves by then: ``running``, ``waiting``,
+    ``kv_use`` (0 to 1), ``gpu_watts``, ``gpu_bytes``, ``gpu_bytes_total``; what nobody says is not there."""
+
+    server: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,10 +115,13 @@ def run_repeat(
     jobs = make_jobs(cell, site, step, place, shape)
     warmup = WarmUp(shape, len(jobs))
 
+    scraper = Scraper(site.metrics, site.names, site.proxy, site.gpus)
+
     def tick(one: Tick) -> None:
-        append_line(folder / "ticks.jsonl", one)
-        warmup.add(one)
-        on_tick(one)
+        second = Second(**msgspec.structs.asdict(one), server=scraper.now)
+        append_line(folder / "ticks.jsonl", second)
+        warmup.add(second)
+        on_tick(second)
 
     stopped: list[int] = []
 
@@ -119,7 +131,7 @@ def run_repeat(
             stopped.append(time.monotonic_ns())
         return wanted
 
-    with Scraper(site.metrics, site.names, site.proxy) as scraper:
+    with scraper:
         outcome = fleet.run(jobs, tick, looked, warmup.over)
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)

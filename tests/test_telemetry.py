@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from fakes import FakeServer
 
 from loadgen.drive.job import Shape
 from loadgen.drive.tally import Tick
+from loadgen.telemetry.gpus import Gpus
 from loadgen.telemetry.prometheus import parse, seen
 from loadgen.telemetry.scrape import Scraper
 from loadgen.warmup import WarmUp
@@ -114,3 +118,53 @@ def test_ticks_of_several_workers_add_up(workers: int) -> None:
         for worker in range(workers):
             warmup.add(Tick(worker=worker, t=second + worker / 100, tokens=50, ended={"ok": 5}))
     assert warmup.over() is not None
+
+
+def test_the_scraper_says_what_the_server_says_of_this_moment() -> None:
+    with FakeServer(ttft_ms=1, gap_ms=1) as server:
+        names = {"running": "vllm:num_requests_running", "waiting": "nothing"}
+        with Scraper(f"{server.url}/metrics", names) as scraper:
+            pass  # leaving it waits for the thread, which looks once more at the end
+        assert scraper.now == {"running": 0.0}
+
+
+def test_a_server_of_which_nothing_is_known_costs_no_thread_and_says_nothing() -> None:
+    with Scraper(None, {}) as scraper:
+        assert not any(thread.name == "scraper" for thread in threading.enumerate())
+    assert scraper.now == {}
+
+
+def test_a_machine_without_gpus_says_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with Gpus() as gpus:
+        assert gpus.now() == {}
+
+
+class NoReading(Exception):
+    """What the made NVML raises."""
+
+
+def power(handle: str) -> int:
+    if handle == "slice":
+        raise NoReading
+    return 300_000
+
+
+NVML = SimpleNamespace(
+    NVMLError=NoReading,
+    nvmlInit=lambda: None,
+    nvmlShutdown=lambda: None,
+    nvmlDeviceGetCount=lambda: 2,
+    nvmlDeviceGetHandleByIndex=lambda index: f"gpu {index}",
+    nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+    nvmlDeviceGetPowerUsage=power,
+    nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=10**9, total=141 * 10**9),
+)
+
+
+def test_gpus_are_summed_and_a_slice_without_a_power_reading_leaves_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", NVML)
+    with Gpus() as every, Gpus([0]) as first, Gpus(["slice"]) as part:
+        assert every.now() == {"gpu_watts": 600.0, "gpu_bytes": 2e9, "gpu_bytes_total": 282e9}
+        assert first.now()["gpu_watts"] == 300.0
+        assert part.now() == {"gpu_bytes": 1e9, "gpu_bytes_total": 141e9}

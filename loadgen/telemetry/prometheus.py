@@ -78,6 +78,11 @@ def seen(names: Mapping[str, str], pages: list[dict[str, float]]) -> Seen:
     )
 
 
+def gauges(names: Mapping[str, str], page: Mapping[str, float]) -> dict[str, float]:
+    """What a page says of this moment, in our words."""
+    return {word: page[names[word]] for word in GAUGES if names.get(word) in page}
+
+
 def _samples(pages: list[dict[str, float]], name: str | None) -> list[float]:
     return [page[name] for page in pages if name in page] if name else []
 
