@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store
-from loadgen.cli.screen import Screen, speaks_unicode, tell, width
+from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
     from loadgen.assemble import RunReport
@@ -87,38 +87,48 @@ def plan(
 
 @commands.command(epilog="Example: loadgen report last --format markdown")
 def report(
-    which: Annotated[str, typer.Argument(metavar="RUN", help="A run's name, a part of it, its folder, or `last`.")],
+    which: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`."),
+    ],
     store: Store = None,
-    form: Annotated[str, typer.Option("--format", help="text, markdown or json.")] = "text",
+    form: Annotated[str, typer.Option("--format", help="text, markdown, csv, json, junit or html.")] = "text",
+    show: Annotated[bool, typer.Option("--open", help="Write the page anew, and show it in the browser.")] = False,
 ) -> None:
-    """Rebuild the report of a run from its records."""
+    """Rebuild the report of a run from its records.
+
+    Several runs are shown side by side. Every format but text is UTF-8, whatever the locale.
+    """
     from loadgen.assemble import assemble
-    from loadgen.errors import StoreError, UsageError
+    from loadgen.errors import StoreError
     from loadgen.ownership import close_if_abandoned
-    from loadgen.reports import json as json_report
-    from loadgen.reports import markdown as markdown_report
+    from loadgen.reports.formats import check, render
     from loadgen.store import find_run, store_root
 
-    found = find_run(store_root(store), which)
-    with contextlib.suppress(StoreError):  # a store that is only to be read has its reports as well
-        close_if_abandoned(found)
-    built = assemble(found)
-    if form == "markdown":
-        print(markdown_report.render(built), end="")
-    elif form == "json":
-        print(json_report.render(built), end="")
+    check(form, len(which))
+    found = [find_run(store_root(store), one) for one in which]
+    for one in found:
+        with contextlib.suppress(StoreError):  # a store that is only to be read has its reports as well
+            close_if_abandoned(one)
+    built = [assemble(one) for one in found]
+    if show:
+        for each in built:
+            _open(each)
     elif form == "text":
-        _print_report(built, as_json=False)
+        print(render(form, built, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
     else:
-        raise UsageError(f"--format {form}: there are text, markdown and json.")
+        put(render(form, built))
 
 
-@commands.command(epilog="Example: loadgen schema > schemas/scenario-v1.json")
-def schema() -> None:
+@commands.command(epilog="Example: loadgen schema > scenario-v1.json")
+def schema(
+    of_report: Annotated[bool, typer.Option("--report", help="That of `loadgen report --format json`.")] = False,
+) -> None:
     """Print the JSON schema of scenario files, for editors."""
+    from loadgen.reports import json as json_report
     from loadgen.scenario import json_schema
 
-    print(json_schema(), end="")
+    print(json_report.schema() if of_report else json_schema(), end="")
 
 
 def load(path: Path, sets: list[str] | None, profile: str | None, endpoint: str | None, model: str | None) -> Loaded:
@@ -139,11 +149,25 @@ def name_leftovers(root: Path) -> None:
         tell("loadgen: `loadgen doctor --stop` ends what is left, and proves it.")
 
 
+def _open(built: RunReport) -> None:
+    """Writes the page of a run and shows it; where there is no browser, says where it lies."""
+    import webbrowser
+
+    from loadgen.reports import html
+    from loadgen.store import write_bytes
+
+    page = (Path(built.path) / "report.html").absolute()
+    write_bytes(page, html.render(built).encode())
+    if not webbrowser.open(page.as_uri()):
+        tell("loadgen: there is no browser here to show it.")
+    print(page)
+
+
 def _print_report(built: RunReport, as_json: bool) -> None:
     from loadgen.reports import json as json_report
     from loadgen.reports import text as text_report
 
     if as_json:
-        print(json_report.render(built), end="")
+        put(json_report.render(built))
         return
     print(text_report.render(built, width(sys.stdout), unicode=speaks_unicode(sys.stdout)), end="")

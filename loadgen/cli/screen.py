@@ -11,13 +11,21 @@ if TYPE_CHECKING:
 
 
 def width(stream: Any) -> int:
-    """Columns of a terminal; a pipe has room for every column."""
-    if os.environ.get("COLUMNS", "").isdigit():
-        return int(os.environ["COLUMNS"])
+    """Columns of a terminal; a pipe has room for every column. ``$COLUMNS`` says otherwise, as under watch(1)."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
     try:
-        return os.get_terminal_size(stream.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns or 80  # a terminal that nobody gave a size says 0
     except (OSError, ValueError):
         return 160
+
+
+def put(text: str) -> None:
+    """A result to standard output in UTF-8, whatever the locale says: for formats that programs read."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
 
 
 def printable(text: str) -> str:
@@ -40,7 +48,7 @@ class Screen:
             self.progress: Progress = Progress(_say_nothing, _say_nothing)
         elif sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
             self._live = self._make_live()
-            self.progress = Progress(self._above, self._show)
+            self.progress = Progress(self._above, self._show, lambda: width(sys.stderr) - 1)
         else:
             self.progress = Progress(lambda line: print(printable(line), file=sys.stderr, flush=True), None)
 
@@ -67,12 +75,22 @@ class Screen:
     def _show(self, lines: list[str]) -> None:
         from rich.text import Text
 
-        self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
+        clear = "\n".join(printable(line) for line in lines)
+        self._live.update(Text(clear, no_wrap=True, overflow="crop"), refresh=True)
 
 
 def speaks_unicode(stream: Any) -> bool:
-    """True if more than ASCII can be written to a stream."""
-    return (stream.encoding or "ascii").lower().startswith("utf")
+    """True if more than ASCII can be written to a stream, and shown by whoever reads it."""
+    if not (stream.encoding or "ascii").lower().startswith("utf"):
+        return False
+    told = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8") == "1"
+    return bool(told) or not _plain_locale()
+
+
+def _plain_locale() -> bool:
+    """True for the locale C. Python writes UTF-8 there all the same; a terminal of that locale may not show it."""
+    said = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return next((name for name in said if name), "C") in ("C", "POSIX")
 
 
 def tell(text: str) -> None:

@@ -1,16 +1,19 @@
 """The report for a terminal or a pipe: plain text of a given width. In: a `RunReport`. Out: text, no escapes.
 
-Columns that do not fit give way, the least needed first, and are named. Control characters in what came from outside
-(names, error texts) never get through.
+Headings that do not fit stand on two lines; columns that still do not fit give way, the least needed first, and are
+named. Where not even the others fit, each row is a paragraph. Control characters in what came from outside (names,
+error texts) never get through.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from loadgen.assemble import RunReport
+from loadgen.progress import flowed
 from loadgen.reports import rows, yardsticks
 
 C = TypeVar("C", rows.Column, yardsticks.Column)
@@ -28,16 +31,23 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += section("Warnings", rows.warning_lines(report), width)
     about = [*filter(None, [rows.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]
     parts += section("Notes", about, width)
-    parts.append(f"report: {report.path}/report.md")
+    parts.append(f"report: {report.path}/report.html")
     text = "\n".join(parts) + "\n"
-    return text if unicode else text.encode("ascii", "replace").decode()
+    return text if unicode else ascii_only(text)
+
+
+def ascii_only(text: str) -> str:
+    """The same for a terminal that knows nothing else; a question mark for what has no like."""
+    for char, like in (("±", "+/-"), ("×", "x"), ("≤", "<="), ("≥", ">=")):
+        text = text.replace(char, like)
+    return text.encode("ascii", "replace").decode()
 
 
 def table(report: RunReport, width: int) -> list[str]:
     """The table of results, as wide as it may be."""
     left = len(rows.axis_names(report) or [""]) + 1
     lines, dropped = fitted(lambda columns: rows.rows(report, columns), rows.COLUMNS, left, width)
-    return lines + _left_out([_full_name(column) for column in dropped], width)
+    return lines + left_out(dropped, width)
 
 
 def _floors(report: RunReport, width: int) -> list[str]:
@@ -46,7 +56,7 @@ def _floors(report: RunReport, width: int) -> list[str]:
     if not columns:
         return []
     lines, dropped = fitted(lambda kept: yardsticks.floor_rows(report, kept), columns, left, width)
-    lines += _left_out([column.head for column in dropped], width)
+    lines += left_out(dropped, width)
     notes = [part for line in yardsticks.floor_lines(report) for part in wrapped(line, width)]
     return [*wrapped(yardsticks.floor_heading(report), width), "", *lines, *notes, ""]
 
@@ -57,48 +67,83 @@ def _normalised(report: RunReport, width: int) -> list[str]:
     if not columns:
         return []
     lines, dropped = fitted(lambda kept: yardsticks.normalised_rows(report, kept), columns, left, width)
-    return ["Normalised: output tok/s by what it took", "", *lines, *_left_out([c.head for c in dropped], width), ""]
+    heading = wrapped("Normalised: output tok/s by what it took", width)
+    return [*heading, "", *lines, *left_out(dropped, width), ""]
 
 
 def fitted(
     build: Callable[[Sequence[C]], list[list[str]]], columns: Sequence[C], left: int, width: int
-) -> tuple[list[str], list[C]]:
-    """The lines of a table with as many of its columns as fit, and those that gave way."""
-    kept = list(columns)
-    dropped: list[C] = []
+) -> tuple[list[str], list[str]]:
+    """The lines of a table with as many of its columns as fit, and the full headings of those that gave way."""
+    kept, dropped = list(columns), list[C]()
     while True:
-        lines = aligned(build(kept), left)
+        rows_of = build(kept)
+        for lines in (aligned(rows_of, left), aligned(_stacked(rows_of, left), left)):
+            if max(map(len, lines)) <= width:
+                names = dict(zip(map(id, columns), _full_names([column.head for column in columns]), strict=True))
+                return lines, [names[id(column)] for column in dropped]
         most = max(kept, key=lambda column: column.yields)
-        if max(map(len, lines)) <= width or most.yields == 0:
-            return lines, dropped
+        if most.yields == 0:
+            return _paragraphs(build(columns), left, width), []
         kept.remove(most)
         dropped.append(most)
 
 
-def _left_out(heads: Sequence[str], width: int) -> list[str]:
-    return wrapped(f"left out at this width: {', '.join(heads)} (Markdown has all)", width) if heads else []
+def left_out(heads: Sequence[str], width: int) -> list[str]:
+    """Which columns are not shown, and where they are."""
+    return wrapped(f"left out at this width: {', '.join(heads)} (report.md has all)", width) if heads else []
 
 
-def _full_name(column: rows.Column) -> str:
-    """A heading that can stand alone: a bare percentile belongs to the column before it."""
-    if not column.head.startswith("p"):
-        return column.head
-    before = rows.COLUMNS[: rows.COLUMNS.index(column)]
-    family = next(c.head.split()[0] for c in reversed(before) if not c.head.startswith("p"))
-    return f"{family} {column.head}"
+def _stacked(table: list[list[str]], left: int) -> list[list[str]]:
+    """The same with headings of several words on two lines, broken where that makes them narrowest."""
+    head, *body = table
+    return [[*head[:left], *map(_in_two, head[left:])], *body]
+
+
+def _in_two(head: str) -> str:
+    words = head.split(" ")
+    ways = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    return "\n".join(min(ways, key=lambda two: max(map(len, two)))) if ways else head
+
+
+def _paragraphs(table: list[list[str]], left: int, width: int) -> list[str]:
+    """A paragraph for each row, for windows that hold no table: what it is of, then what is known of it."""
+    head, *body = table
+    lines, names = [], _full_names(head)
+    for row in body:
+        words = [rows.plain(f"{name} {value}") for name, value in zip(names, row, strict=True)]
+        lines += flowed(words[:left], width)
+        known = [word for word, value in zip(words, row, strict=True) if value != rows.DASH]
+        lines += flowed([word for word in words[left:] if word in known], width, "  ")
+    return lines
+
+
+def _full_names(heads: Sequence[str]) -> list[str]:
+    """Headings that can stand alone: a bare percentile belongs to the column before it."""
+    names, family = [], ""
+    for head in heads:
+        bare = re.fullmatch(r"p[\d.]+", head) is not None
+        family = family if bare else head.split(" ")[0]
+        names.append(f"{family} {head}" if bare else head)
+    return names
 
 
 def aligned(table: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Rows as lines: the first ``left`` columns to the left, the others to the right; a rule under the header."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    """Rows as lines: the first ``left`` columns to the left, the others to the right; a rule under the header, whose
+    texts may have two lines."""
+    head, *body = table
+    over = [text.rpartition("\n")[0] for text in head]
+    under = [text.rpartition("\n")[2] for text in head]
+    drawn = [*([over] if any(over) else []), under, *body]
+    widths = [max(len(row[i]) for row in drawn) for i in range(len(head))]
     lines = []
-    for row in table:
+    for row in drawn:
         cells = [
             text.ljust(size) if i < left else text.rjust(size)
             for i, (text, size) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(len(line) for line in lines))
+    lines.insert(len(drawn) - len(body), "-" * max(len(line) for line in lines))
     return lines
 
 

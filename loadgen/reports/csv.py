@@ -1,0 +1,87 @@
+"""Reports as CSV, for spreadsheets and notebooks: a row a repeat, every number in its base unit and with all digits.
+
+In: `RunReport`s. Out: text with a header. A repeat that is missing has a row without numbers, and one that is not to be
+trusted has its state and the reason beside them: leave out what is not ``ok`` before you average.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.metrics import METRICS, PERCENTILES, Measure
+from loadgen.repeat import Result
+from loadgen.reports.rows import plain
+
+_FIRST = ("run", "scenario", "cell")
+_NAMES = (
+    "target",
+    "repeat",
+    "attempt",
+    "state",
+    "why",
+    "interrupted",
+    "started",
+    "window_s",
+    "requests",
+    "ok",
+    "failed",
+)
+_LAST = ("batch_seen", "cached_share", "late_p99_s", "energy_j")
+_FORMULAS = ("=", "+", "-", "@")
+
+
+def render(reports: Sequence[RunReport]) -> str:
+    """All of them in one table. The axes of the matrix follow the cell, each in a column of its own."""
+    axes = list(dict.fromkeys(axis for report in reports for cell in report.cells for axis in cell.axes))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    measures = list(_measures())
+    writer.writerow([*_FIRST, *map(_text, axes), *_NAMES, *(str(one).replace(" ", "_") for one in measures), *_LAST])
+    for report in reports:
+        for cell in (*report.cells, *report.routing_cells):
+            for target in cell.targets:
+                writer.writerows(_rows(report, cell, target, axes, measures))
+    return out.getvalue()
+
+
+def _measures() -> Iterator[Measure]:
+    """Every metric: those of requests by mean and percentiles, those of the window as they are."""
+    for metric in METRICS.values():
+        if metric.per == "window":
+            yield Measure(metric.name)
+        else:
+            yield from (Measure(metric.name, statistic) for statistic in ("mean", *PERCENTILES))
+
+
+def _rows(
+    report: RunReport, cell: ReportCell, target: TargetCell, axes: Sequence[str], measures: Sequence[Measure]
+) -> Iterator[list[object]]:
+    scenario = str(report.run["scenario"]["name"])
+    values = [cell.axes.get(axis) for axis in axes]
+    for number, result in enumerate(target.results, 1):
+        start = (report.run.get("run"), scenario, cell.id, *values, target.target)
+        yield [
+            _text(value) if isinstance(value, str) else value for value in (*start, *_repeat(number, result, measures))
+        ]
+
+
+def _repeat(number: int, result: Result | None, measures: Sequence[Measure]) -> Iterator[object]:
+    """What follows the target's name. ``number`` stands for a repeat that left nothing."""
+    if result is None:
+        yield from (number, None, "skipped")
+        return
+    one = result.summary
+    why = " ".join(doubt.text for doubt in one.invalid)
+    yield from (result.rep, result.attempt, one.state, why, int(result.interrupted), result.started)
+    yield from (one.window.length_s, one.requests, one.ok, one.failed)
+    yield from (one.get(measure) for measure in measures)
+    yield from (result.seen.batch_seen, result.cached_share, one.audit.late_p99_s, result.energy_j)
+
+
+def _text(text: str) -> str:
+    """Text of others on one line, and never a formula of a spreadsheet."""
+    line = plain(" ".join(text.split()))
+    return f"'{line}" if line.startswith(_FORMULAS) else line

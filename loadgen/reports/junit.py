@@ -1,0 +1,110 @@
+"""Reports as JUnit XML, which every CI system shows: what was measured, objectives and verdicts as test cases.
+
+In: `RunReport`s. Out: one ``testsuite`` a run. A cell that was measured and may be trusted passes; one that is invalid
+fails, one that failed or never ran is an error. An objective that is missed fails, and one that nobody can judge is
+skipped, as is a comparison that decides nothing. **A verdict fails where the candidate is worse than the baseline**, or
+may not be compared with it. Every failure carries the sentence that the report has for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+from xml.etree import ElementTree
+
+from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.comparison import ComparedCell
+from loadgen.reports.rows import failure_lines, number, plain, warning_lines
+from loadgen.statistics import Verdict
+
+Outcome = Literal["passed", "failure", "error", "skipped"]
+
+_OUTCOMES: tuple[tuple[Outcome, tuple[Verdict | None, ...]], ...] = (
+    ("failure", (Verdict.SLOWER, Verdict.NOT_COMPARABLE, Verdict.INVALID)),
+    ("skipped", (Verdict.INCONCLUSIVE, None)),
+)
+
+
+class Case(NamedTuple):
+    """A test case: where it belongs, what it is called, how it went, and the sentence. ``kind`` is for programs."""
+
+    group: str
+    name: str
+    outcome: Outcome
+    kind: str = ""
+    text: str = ""
+    seconds: float = 0.0
+
+
+def render(reports: Sequence[RunReport]) -> str:
+    """The whole document."""
+    suites = ElementTree.Element("testsuites", name="loadgen")
+    for report in reports:
+        suites.append(_suite(report))
+    ElementTree.indent(suites)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
+
+
+def cases(report: RunReport) -> Iterator[Case]:
+    """Everything that a run can pass or fail."""
+    for cell in (*report.cells, *report.routing_cells):
+        for target in cell.targets:
+            yield _measured(cell, target)
+            for one in target.judgements:
+                value = "" if one.value is None else f" {number(one.value)}"
+                outcome: Outcome = "skipped" if one.met is None else "passed" if one.met else "failure"
+                text = f"{one.text}: {cell.id}, {target.target}:{value} ({one.why})"
+                yield Case(f"{cell.id}.{target.target}", one.text, outcome, "objective", text)
+    for comparison in report.comparisons:
+        yield from map(_compared, comparison.cells)
+    for line in failure_lines(report):
+        yield Case("run", line, "error", "failed", line)
+
+
+def _measured(cell: ReportCell, target: TargetCell) -> Case:
+    reasons = [doubt.text for summary in target.summaries for doubt in summary.invalid]
+    seconds = sum(summary.window.length_s for summary in target.summaries)
+    outcome: Outcome = "passed" if target.state == "ok" else "failure" if target.state == "invalid" else "error"
+    text = " ".join(dict.fromkeys(reasons)) or f"{cell.id}, {target.target} was {target.state}"
+    return Case(f"{cell.id}.{target.target}", "measured", outcome, target.state, text, seconds)
+
+
+def _compared(cell: ComparedCell) -> Case:
+    one = cell.primary
+    outcome: Outcome = next((name for name, verdicts in _OUTCOMES if one.verdict in verdicts), "passed")
+    name = f"{cell.candidate} against {cell.baseline}: {one.label}"
+    text = one.sentence or one.why or f"{one.verdict or 'no verdict'}"
+    return Case(cell.cell, name, outcome, str(one.verdict or "no verdict"), text)
+
+
+def _suite(report: RunReport) -> ElementTree.Element:
+    found = list(cases(report))
+    counts = {word: str(sum(case.outcome == word for case in found)) for word in ("failure", "error", "skipped")}
+    suite = ElementTree.Element(
+        "testsuite",
+        name=plain(str(report.run["scenario"]["name"])),
+        tests=str(len(found)),
+        failures=counts["failure"],
+        errors=counts["error"],
+        skipped=counts["skipped"],
+        time=f"{sum(case.seconds for case in found):.3f}",
+        timestamp=str(report.run.get("started") or ""),
+    )
+    suite.extend(map(_case, found))
+    if warnings := warning_lines(report):
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(map(plain, warnings))
+    return suite
+
+
+def _case(case: Case) -> ElementTree.Element:
+    element = ElementTree.Element(
+        "testcase", classname=plain(case.group), name=plain(case.name), time=f"{case.seconds:.3f}"
+    )
+    text = plain(" ".join(case.text.split()))
+    if case.outcome == "skipped":
+        ElementTree.SubElement(element, "skipped", message=text)
+    elif case.outcome != "passed":
+        ElementTree.SubElement(element, case.outcome, message=text, type=case.kind).text = text
+    elif case.kind not in ("ok", "objective"):
+        ElementTree.SubElement(element, "system-out").text = text
+    return element
