@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loadgen.arrays import np
+from loadgen.arrays import NDArray, np
 from loadgen.plots.chart import MOST_POINTS, Axis, Band, Bars, Heat, Level, Lines, Panel, Phase, Point, Series
 from loadgen.plots.groups import point_of
 from loadgen.plots.trace import GAP_EDGES_MS, Floats, Trace
@@ -24,6 +24,7 @@ _STEPS = 120
 _FINEST_S = 0.08
 _COLUMNS = 60
 _MOST_NINES = 5.0
+_GOLDEN = (5**0.5 - 1) / 2
 
 Colours = Mapping[str, int]
 """By target: the number of its colour."""
@@ -216,16 +217,14 @@ def _late(trace: Trace, width: float, length: int) -> Floats:
 
 
 def gantt(trace: Trace) -> Bars | None:
-    """Requests as bars: what each waited for. Of more than 300 an even sample in the order of sending."""
+    """Requests as bars: what each waited for. Of more than 300 a sample, one of each stretch."""
     count = len(trace.columns["send"])
     if count == 0:
         return None
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_REQUESTS)).round().astype(np.int64))
+    chosen = _sampled(count)
     rows = {name: column[chosen].tolist() for name, column in trace.columns.items()}
     phases = _phases(rows, trace.end_s)
-    sampled = (
-        f" {len(chosen)} of {count} requests are drawn, evenly by the order of sending." if len(chosen) < count else ""
-    )
+    sampled = f" {len(chosen)} of {count} requests are drawn, one of each stretch." if len(chosen) < count else ""
     return Bars(
         title=f"Requests: {trace.target}, {trace.cell}, repeat {trace.rep}",
         reading=(
@@ -237,6 +236,15 @@ def gantt(trace: Trace) -> Bars | None:
         y=Axis(name="request"),
         phases=phases,
     )
+
+
+def _sampled(count: int) -> NDArray[np.int64]:
+    """Places of at most `MOST_REQUESTS` of so many: one of each stretch, at a place that moves by the golden ratio. At
+    equal distances every n-th request of a batch would be all that one sees."""
+    if count <= MOST_REQUESTS:
+        return np.arange(count)
+    stretch = np.arange(MOST_REQUESTS)
+    return np.floor((stretch + stretch * _GOLDEN % 1) * count / MOST_REQUESTS).astype(np.int64)
 
 
 def _phases(rows: Mapping[str, list[float]], over: float) -> tuple[Phase, ...]:
