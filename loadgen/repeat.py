@@ -22,8 +22,9 @@ from loadgen.fleet.local import Fleet, Outcome, Stop
 from loadgen.judge import limits
 from loadgen.plan import Step, shape_of, workers_of
 from loadgen.record import read_records
+from loadgen.redact import BEGINNING, redact
 from loadgen.scenario import Cell, parse_objective
-from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json
+from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json, write_stream
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Summary, Window
 from loadgen.telemetry.prometheus import Seen
@@ -34,11 +35,11 @@ SCHEMA = 1
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a target is now, and how it is asked. ``headers`` may hold a key and is never written anywhere.
+    """Where a target is now, and how it is asked. ``headers`` may hold a key and is never written anywhere, nor is what
+    stands in ``hidden``.
 
     ``model_path`` is the model's local folder, None if there is none; ``metrics`` the URL of the engine's Prometheus
     page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target.
-    ``gpus`` are its GPUs by index or UUID (empty: all of this machine), None where it was not launched here.
     """
 
     url: str
@@ -52,7 +53,6 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     doubts: tuple[Doubt, ...] = ()
     folder: str = "."
-    gpus: tuple[int | str, ...] | None = None
 
 
 class Second(Tick, kw_only=True):
@@ -115,7 +115,7 @@ def run_repeat(
     jobs = make_jobs(cell, site, step, place, shape)
     warmup = WarmUp(shape, len(jobs))
 
-    scraper = Scraper(site.metrics, site.names, site.proxy, site.gpus)
+    scraper = Scraper(site.metrics, site.names, site.proxy)
 
     def tick(one: Tick) -> None:
         second = Second(**msgspec.structs.asdict(one), server=scraper.now)
@@ -133,6 +133,7 @@ def run_repeat(
 
     with scraper:
         outcome = fleet.run(jobs, tick, looked, warmup.over)
+    strike_out_of(request_files(folder), site.hidden)
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)))
@@ -175,6 +176,18 @@ def fail(attempt: Path, code: str, text: str) -> None:
     reasons = (Doubt(code, text), *result.summary.invalid)
     summary = msgspec.structs.replace(result.summary, state="failed", invalid=reasons)
     write_json(path, msgspec.structs.replace(result, summary=summary))
+
+
+def strike_out_of(paths: Sequence[Path], secrets: Sequence[str]) -> None:
+    """Request lines without secrets, which a server may have quoted in its errors. A file that has none, as nearly all
+    have, is left as it is. Raises StoreError."""
+    plain = [msgspec.json.encode(secret)[1:-1].decode() for secret in secrets]  # as it stands inside a JSON string
+    for path in paths:
+        with path.open("rb") as lines:
+            if any(secret.encode()[:BEGINNING] in line for line in lines for secret in plain):
+                lines.seek(0)
+                clean = (redact(line.decode(), plain).encode() for line in lines)
+                write_stream(path, lambda file, clean=clean: file.writelines(clean))
 
 
 def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape) -> list[Job]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 from fakes import FakeServer
 
 from loadgen.drive.job import Shape
 from loadgen.drive.tally import Tick
-from loadgen.telemetry.gpus import Gpus
 from loadgen.telemetry.prometheus import parse, seen
 from loadgen.telemetry.scrape import Scraper
 from loadgen.warmup import WarmUp
@@ -132,39 +129,3 @@ def test_a_server_of_which_nothing_is_known_costs_no_thread_and_says_nothing() -
     with Scraper(None, {}) as scraper:
         assert not any(thread.name == "scraper" for thread in threading.enumerate())
     assert scraper.now == {}
-
-
-def test_a_machine_without_gpus_says_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    with Gpus() as gpus:
-        assert gpus.now() == {}
-
-
-class NoReading(Exception):
-    """What the made NVML raises."""
-
-
-def power(handle: str) -> int:
-    if handle == "slice":
-        raise NoReading
-    return 300_000
-
-
-NVML = SimpleNamespace(
-    NVMLError=NoReading,
-    nvmlInit=lambda: None,
-    nvmlShutdown=lambda: None,
-    nvmlDeviceGetCount=lambda: 2,
-    nvmlDeviceGetHandleByIndex=lambda index: f"gpu {index}",
-    nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
-    nvmlDeviceGetPowerUsage=power,
-    nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=10**9, total=141 * 10**9),
-)
-
-
-def test_gpus_are_summed_and_a_slice_without_a_power_reading_leaves_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", NVML)
-    with Gpus() as every, Gpus([0]) as first, Gpus(["slice"]) as part:
-        assert every.now() == {"gpu_watts": 600.0, "gpu_bytes": 2e9, "gpu_bytes_total": 282e9}
-        assert first.now()["gpu_watts"] == 300.0
-        assert part.now() == {"gpu_bytes": 1e9, "gpu_bytes_total": 141e9}

@@ -1,15 +1,12 @@
-"""Reads an engine's Prometheus page, and its GPUs, once a second in a thread of the parent process, away from the
-measuring path."""
+"""Reads an engine's Prometheus page once a second in a thread of the parent process, away from the measuring path."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from loadgen.telemetry.gpus import Gpus
 from loadgen.telemetry.prometheus import Seen, gauges, parse, seen
 
 if TYPE_CHECKING:
@@ -21,28 +18,20 @@ _EVERY_S = 1.0
 class Scraper:
     """Pages of one server over one repeat. Start it before the repeat; ask for `between` when it is over.
 
-    A page that cannot be had is left out: telemetry never fails a run. ``url`` None reads none; ``gpus`` are those of
-    the server, by index or UUID (empty: all of this machine), None where it runs elsewhere.
+    A page that cannot be had is left out: telemetry never fails a run. ``url`` None reads nothing.
     """
 
-    def __init__(
-        self,
-        url: str | None,
-        names: Mapping[str, str],
-        proxy: str | None = None,
-        gpus: Sequence[int | str] | None = None,
-    ) -> None:
+    def __init__(self, url: str | None, names: Mapping[str, str], proxy: str | None = None) -> None:
         self._url = url if names else None
         self._names = names
         self._proxy = proxy
-        self._gpus = gpus
         self._pages: list[tuple[int, dict[str, float]]] = []
         self._now: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, name="scraper", daemon=True)
 
     def __enter__(self) -> Scraper:
-        if self._url is not None or self._gpus is not None:
+        if self._url is not None:
             self._thread.start()
         return self
 
@@ -60,39 +49,29 @@ class Scraper:
 
     @property
     def now(self) -> dict[str, float]:
-        """What was last said of this moment, by our words and those of `telemetry.gpus`; {} where nobody says any."""
+        """What the server last said of this moment (the gauges of `prometheus`); {} where it says nothing."""
         return self._now
 
     def _read(self) -> None:
-        """A look at once, one a second, and one at the end; none more if the first shows nothing."""
-        with self._client() as client, nullcontext() if self._gpus is None else Gpus(self._gpus) as gpus:
-            self._look(client, gpus)
-            while (self._pages or self._now) and not self._over.wait(_EVERY_S):
-                self._look(client, gpus)
+        """A page at once, one a second, and one at the end; none more if the first cannot be had."""
+        import httpx
+
+        with httpx.Client(timeout=5, trust_env=False, proxy=self._proxy) as client:
+            self._page(client)
+            while self._pages and not self._over.wait(_EVERY_S):
+                self._page(client)
             if self._pages:
-                self._look(client, gpus)
+                self._page(client)
 
-    def _client(self) -> AbstractContextManager[httpx.Client | None]:
-        if self._url is None:
-            return nullcontext()
+    def _page(self, client: httpx.Client) -> None:
         import httpx
 
-        return httpx.Client(timeout=5, trust_env=False, proxy=self._proxy)
-
-    def _look(self, client: httpx.Client | None, gpus: Gpus | None) -> None:
-        page = {} if client is None else self._page(client)
-        self._now = {**gauges(self._names, page), **({} if gpus is None else gpus.now())}
-
-    def _page(self, client: httpx.Client) -> dict[str, float]:
-        """What the page says, kept with its moment; {} if it cannot be had."""
-        import httpx
-
+        self._now = {}
         try:
             reply = client.get(self._url or "")
         except httpx.HTTPError:
-            return {}
-        if reply.status_code != 200:
-            return {}
-        page = parse(reply.text)
-        self._pages.append((time.monotonic_ns(), page))
-        return page
+            return
+        if reply.status_code == 200:
+            page = parse(reply.text)
+            self._now = gauges(self._names, page)
+            self._pages.append((time.monotonic_ns(), page))
