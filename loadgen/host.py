@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen import __version__
+from loadgen.nvml import Unavailable, handles, opened, text
 from loadgen.scenario import Machine
 
 _PACKAGES = (
@@ -39,28 +40,20 @@ def machine() -> Machine:
 def nvml_gpus() -> list[dict[str, Any]]:
     """Name, UUID, memory (GB, 10**9 bytes), driver and limits of each GPU; empty where there is nothing to ask."""
     try:
-        import pynvml
-    except ImportError:
+        with opened() as nvml:
+            driver = text(nvml.nvmlSystemGetDriverVersion())
+            return [
+                {
+                    "name": text(nvml.nvmlDeviceGetName(handle)),
+                    "uuid": text(nvml.nvmlDeviceGetUUID(handle)),
+                    "memory_gb": nvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9,
+                    "driver": driver,
+                    **_limits(nvml, handle),
+                }
+                for _, handle in handles(nvml)
+            ]
+    except Unavailable:
         return []
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [
-            {
-                "name": _text(pynvml.nvmlDeviceGetName(handle)),
-                "uuid": _text(pynvml.nvmlDeviceGetUUID(handle)),
-                "memory_gb": pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9,
-                "driver": driver,
-                **_limits(pynvml, handle),
-            }
-            for handle in handles
-        ]
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _limits(nvml: Any, handle: Any) -> dict[str, float]:
@@ -110,7 +103,3 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "loadgen"
 
 LEVELS = (
-    ("errors", "arrays"),
+    ("errors", "arrays", "nvml"),
     ("record", "precision", "redact"),
     ("arrival", "metrics", "model_shape"),
     ("statistics", "curve", "summary", "model_config", "roofline"),

@@ -13,6 +13,7 @@ import psutil
 
 from loadgen.ask import ask
 from loadgen.doctor.finding import Finding, State, size
+from loadgen.nvml import Unavailable, handles, opened, text
 
 SMI_S = 8.0
 UNSEEN_BYTES = 10**9
@@ -79,33 +80,23 @@ def judged(gpu: Gpu) -> Finding:
 def by_nvml() -> tuple[list[Gpu] | None, str]:
     """The GPUs, and why there is no list of them where that is None."""
     try:
-        import pynvml
-    except ImportError:
-        return None, "NVML's Python package is not installed"
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return None, f"NVML: {error}"
-    try:
-        return list(_nvml_gpus(pynvml)), ""
-    except pynvml.NVMLError as error:
-        return None, f"NVML: {error}"
-    finally:
-        pynvml.nvmlShutdown()
+        with opened() as nvml:
+            return list(_nvml_gpus(nvml)), ""
+    except Unavailable as error:
+        return None, str(error)
 
 
 def _nvml_gpus(nvml: Any) -> Iterator[Gpu]:
     version = int(nvml.nvmlSystemGetCudaDriverVersion())
-    for index in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    for index, handle in handles(nvml):
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         yield Gpu(
             index=index,
-            uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
-            name=_text(nvml.nvmlDeviceGetName(handle)),
+            uuid=text(nvml.nvmlDeviceGetUUID(handle)),
+            name=text(nvml.nvmlDeviceGetName(handle)),
             memory_total=int(memory.total),
             memory_used=int(memory.used),
-            driver=_text(nvml.nvmlSystemGetDriverVersion()),
+            driver=text(nvml.nvmlSystemGetDriverVersion()),
             cuda=f"{version // 1000}.{version % 1000 // 10}",
             processes=tuple(
                 described(int(found.pid), None if found.usedGpuMemory is None else int(found.usedGpuMemory))
@@ -173,7 +164,3 @@ def _unread(why: str) -> Finding:
         return Finding(name="GPUs", state="ok", text=f"none ({why}); engines run on the CPU here")
     text = f"there are some (/dev/nvidia0), but {why}, and there is no nvidia-smi"
     return Finding(name="GPUs", state="warning", text=text, advice="pip install 'loadgen[gpu]'.")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

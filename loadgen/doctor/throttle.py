@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
 
 from loadgen.ask import ask
 from loadgen.doctor.gpus import SMI_S
+from loadgen.nvml import Unavailable, handles, opened, reasons_of, text
 
 QUERY = "uuid,clocks_throttle_reasons.active"
-
-REASONS: Mapping[int, str] = MappingProxyType(
-    {
-        0x08: "the hardware slows it down",
-        0x20: "it is too hot (by its driver)",
-        0x40: "it is too hot (by its hardware)",
-        0x80: "the power supply brakes it",
-    }
-)
-"""Bits of NVML's mask that mean harm. Idle, clocks set by an operator, and the power cap under load are everyday."""
 
 
 def throttled() -> dict[str, tuple[str, ...]]:
@@ -33,11 +21,6 @@ def throttled() -> dict[str, tuple[str, ...]]:
     return {uuid: reasons_of(mask) for uuid, mask in (found or {}).items()}
 
 
-def reasons_of(mask: int) -> tuple[str, ...]:
-    """The harmful bits of a mask in words."""
-    return tuple(text for bit, text in REASONS.items() if mask & bit)
-
-
 def smi_masks(table: str) -> dict[str, int]:
     """Masks by UUID in nvidia-smi's table: ``GPU-5f1c, 0x0000000000000001``."""
     return {uuid: int(mask, 16) for uuid, mask in re.findall(r"^\s*(\S+)\s*,\s*(0x[0-9a-fA-F]+)\s*$", table, re.M)}
@@ -46,22 +29,10 @@ def smi_masks(table: str) -> dict[str, int]:
 def by_nvml() -> dict[str, int] | None:
     """Masks by UUID as NVML has them, None where it cannot be asked."""
     try:
-        import pynvml
-    except ImportError:
+        with opened() as nvml:
+            return {
+                text(nvml.nvmlDeviceGetUUID(one)): int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(one))
+                for _, one in handles(nvml)
+            }
+    except Unavailable:
         return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return {_uuid(pynvml, one): int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(one)) for one in handles}
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _uuid(nvml: Any, handle: Any) -> str:
-    value = nvml.nvmlDeviceGetUUID(handle)
-    return value.decode() if isinstance(value, bytes) else str(value)

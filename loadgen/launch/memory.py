@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from loadgen.nvml import Unavailable, handles, opened
 
 SLACK_BYTES = 500 * 10**6
 """A GPU counts as given back within this much of what it held before: drivers keep a little for later."""
@@ -28,15 +29,11 @@ class MemoryProof:
 
 def used(devices: tuple[int | str, ...] = ()) -> dict[int, int] | None:
     """Bytes in use on each GPU, by NVML's index; ``devices`` are indices or UUIDs, empty for all. None without NVML."""
-    nvml = _nvml()
-    if nvml is None:
-        return None
     try:
-        return {index: int(nvml.nvmlDeviceGetMemoryInfo(handle).used) for index, handle in _handles(nvml, devices)}
-    except nvml.NVMLError:
+        with opened() as nvml:
+            return {index: int(nvml.nvmlDeviceGetMemoryInfo(handle).used) for index, handle in handles(nvml, devices)}
+    except Unavailable:
         return None
-    finally:
-        nvml.nvmlShutdown()
 
 
 def memory_proof(before: Mapping[int, int] | None, *, timeout_s: float = 60.0) -> MemoryProof | None:
@@ -58,42 +55,14 @@ def memory_proof(before: Mapping[int, int] | None, *, timeout_s: float = 60.0) -
         time.sleep(0.25)
 
 
-def _nvml() -> Any:
-    """The started NVML module, or None where the package or the driver is missing."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml
-
-
-def _handles(nvml: Any, devices: tuple[int | str, ...]) -> list[tuple[int, Any]]:
-    found = []
-    for device in devices or range(nvml.nvmlDeviceGetCount()):
-        if isinstance(device, str):
-            handle = nvml.nvmlDeviceGetHandleByUUID(device)
-            found.append((int(nvml.nvmlDeviceGetIndex(handle)), handle))
-        else:
-            found.append((device, nvml.nvmlDeviceGetHandleByIndex(device)))
-    return found
-
-
 def _holders(devices: tuple[int | str, ...]) -> tuple[int, ...]:
-    nvml = _nvml()
-    if nvml is None:
-        return ()
     try:
-        found = {
-            int(process.pid)
-            for _, handle in _handles(nvml, devices)
-            for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        }
-        return tuple(sorted(found))
-    except nvml.NVMLError:
+        with opened() as nvml:
+            found = {
+                int(process.pid)
+                for _, handle in handles(nvml, devices)
+                for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            }
+    except Unavailable:
         return ()
-    finally:
-        nvml.nvmlShutdown()
+    return tuple(sorted(found))

@@ -172,7 +172,7 @@ class Tree:
             members |= {row.pid for row in rows.values() if leader in (row.session, row.group)}
         if thorough:
             members |= {pid for pid in rows if self._has_cookie(pid)}
-        _add_descendants(members, rows)
+        add_descendants(members, rows)
         for pid in members - {os.getpid(), 1}:
             if pid not in self.known or not self.known[pid].is_(rows.get(pid)):
                 found = identify(pid)
@@ -214,7 +214,8 @@ class Tree:
             return False
 
 
-def _add_descendants(members: set[int], rows: dict[int, Row]) -> None:
+def add_descendants(members: set[int], rows: dict[int, Row]) -> None:
+    """Add to ``members`` all that they have started, and what those have."""
     children: dict[int, list[int]] = {}
     for row in rows.values():
         children.setdefault(row.parent, []).append(row.pid)
