@@ -53,6 +53,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     doubts: tuple[Doubt, ...] = ()
     folder: str = "."
+    hidden: tuple[str, ...] = ()
 
 
 class Second(Tick, kw_only=True):
