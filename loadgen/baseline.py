@@ -27,11 +27,13 @@ SOUND = (State.OK, State.LEARNING, State.IMPROVEMENT)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One night of a series: its point, what was said of it, and the run that began its epoch."""
+    """One night of a series: its point, what was said of it, and the run that began its epoch; ``accepted`` is True if
+    that was somebody's word."""
 
     point: Point
     verdict: SeriesVerdict | None
     epoch: str
+    accepted: bool = False
 
     @property
     def state(self) -> State:
@@ -42,9 +44,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> bool:
-        """True if the night may stand in a baseline of its epoch: every repeat is good, and it was no regression."""
-        regressed = self.state is State.REGRESSION and self.verdict is not None and self.verdict.epoch == self.epoch
-        return self.point.state == "ok" and not regressed
+        """True if the night may stand in a baseline of its epoch: every repeat is good, and it was no regression, or
+        one that was accepted since."""
+        since = self.accepted and self.verdict is not None and self.verdict.epoch != self.epoch
+        return self.point.state == "ok" and (self.state is not State.REGRESSION or since)
 
 
 def entries_of(points: Sequence[Point], said: Mapping[str, SeriesVerdict], events: Sequence[Event]) -> list[Entry]:
@@ -58,7 +61,7 @@ def entries_of(points: Sequence[Point], said: Mapping[str, SeriesVerdict], event
         if not epoch or point.run in begins or _differ(known, marks):
             epoch, known = point.run, {}
         known |= marks
-        found.append(Entry(point=point, verdict=said.get(point.run), epoch=epoch))
+        found.append(Entry(point=point, verdict=said.get(point.run), epoch=epoch, accepted=epoch in begins))
     return found
 
 
@@ -150,10 +153,11 @@ def _accepted(key: str, events: Sequence[Event]) -> Iterator[str]:
 def _alert(entries: Sequence[Entry], events: Sequence[Event], epoch: str) -> str | None:
     """The run that raised the alert which is open in an epoch."""
     key = entries[0].point.series.key if entries else None
+    epochs = {entry.point.run: entry.epoch for entry in entries}
     alert = None
     for event in events:
         if isinstance(event, Raised) and event.series == key:
-            alert = event.run if event.epoch == epoch else None
+            alert = event.run if epochs.get(event.run, event.epoch) == epoch else None
         elif (isinstance(event, Recovered) and event.series == key) or (
             isinstance(event, Accepted) and key in event.series
         ):

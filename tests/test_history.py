@@ -180,6 +180,16 @@ def test_a_regression_is_alerted_once_stays_out_of_the_baseline_and_ends_by_reco
     assert past(store[0]).nights == pytest.approx([math.log(value) for value in (*VECTOR[1:], 100)])
 
 
+def test_a_night_that_somebody_deletes_takes_no_alert_with_it(store: tuple[Path, Scenario]) -> None:
+    run = night(*store, 94, 94)[0]
+    history = read_history(store[0])
+    first = history.entries[throughput(history)][0].point.run
+    shutil.rmtree(next(store[0].glob(f"runs/*/{first}")))
+    known = past(store[0])
+    assert known.alert == run.id
+    assert known.nights == pytest.approx([math.log(value) for value in VECTOR[1:]])
+
+
 def test_what_is_accepted_is_the_new_normal_from_the_night_of_the_alert_on(store: tuple[Path, Scenario]) -> None:
     first = night(*store, 94, 94)[0]
     night(*store, 95)
