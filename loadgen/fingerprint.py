@@ -23,7 +23,7 @@ from loadgen.errors import StoreError
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.plan import Step
 from loadgen.record import Record, read_records
-from loadgen.repeat import Site, make_jobs
+from loadgen.repeat import Site, make_jobs, strike_out_of
 from loadgen.scenario import Cell, public_dict
 from loadgen.store import Run, make_folder, read_json, request_files, requests_path, write_json
 
@@ -114,6 +114,7 @@ class Prober:
                 return stopped[-1] if stopped else None
 
             self._fleet.run([_job(cell, site, step, (self._run.id, folder), found.ask_tok)], _no_tick, looked)
+            strike_out_of(request_files(folder), site.hidden)
             if stopped:
                 return
             found = msgspec.structs.replace(found, probes=tuple(_probes(folder)))

@@ -20,12 +20,22 @@ from loadgen import launch
 from loadgen.errors import LaunchError
 from loadgen.plan import Plan, launch_key
 from loadgen.probe import probe
+from loadgen.redact import struck_out
 from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.store import Run, read_json
 from loadgen.summary import Doubt
-from loadgen.targets import doubts_of, headers_of, local_model, models_folder, options_of, secrets_of, spec_of
+from loadgen.targets import (
+    doubts_of,
+    headers_of,
+    hidden_of,
+    local_model,
+    models_folder,
+    options_of,
+    secrets_of,
+    spec_of,
+)
 
 
 class Watcher(Protocol):
@@ -100,6 +110,7 @@ class Sites:
             metrics=command.base_url + command.metrics if command.metrics else None,
             names=dict(command.seen),
             doubts=(*doubts_of(target_name, target, model), *self._remains),
+            hidden=hidden_of([target]),
         )
 
     def start_of(self, instance: str | None) -> str | None:
@@ -168,6 +179,8 @@ class Sites:
         )
         began = time.monotonic()
         self._watcher.say(f"starting {spec.engine} for {name}: {spec.model}")
+        for sentence in launch.trusted(spec):
+            self._watcher.say(sentence)
         server = launch.start_ready(
             lambda port: make(port=port), place, cancelled=self._cancelled, secrets=secrets_of(target), keep=self._keep
         )
@@ -252,8 +265,10 @@ class Sites:
             tokenizer=self._tokenizer(target, model),
             metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,
             names={str(word): name for word, name in recipe.seen.items()} if recipe else {},
+            hidden=hidden_of([target]),
         )
         if name not in self._probed:
-            probe(name, site, cell.scenario.load.connect_timeout_s)
+            with struck_out(site.hidden):  # who refuses a key may quote it
+                probe(name, site, cell.scenario.load.connect_timeout_s)
             self._probed.add(name)
         return site

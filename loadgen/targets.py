@@ -6,6 +6,7 @@ In: a `Target` and the scenario's folder. Out: what launch.py and the driver nee
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from loadgen.drive.http import parse_endpoint
 from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
 from loadgen.model_config import read_shape
+from loadgen.redact import of_url, secret_values
 from loadgen.scenario import Cell, Loaded, Target
 from loadgen.scenario.model import MadeModel
+from loadgen.scenario.secrets import may_be_secret
 from loadgen.summary import Doubt
 
 
@@ -142,9 +145,17 @@ def options_of(
 
 
 def secrets_of(target: Target) -> list[str]:
-    """Values that must not be written anywhere."""
+    """Values of a target that must not be written anywhere: its key, headers and variables of the server that are
+    named like secrets, the password of its proxy."""
+    named = {**target.headers, **target.env}
+    given = [str(value).removeprefix("Bearer ") for name, value in named.items() if may_be_secret(name)]
     key = os.environ.get(target.api_key_env or "")
-    return [key] if key else []
+    return [value for value in (key, *given, *of_url(target.proxy or "")) if value]
+
+
+def hidden_of(targets: Iterable[Target]) -> tuple[str, ...]:
+    """Every value that nothing which comes of these targets may show: theirs, and those of our own environment."""
+    return secret_values(os.environ, [value for target in targets for value in secrets_of(target)])
 
 
 def headers_of(target: Target) -> dict[str, str]:

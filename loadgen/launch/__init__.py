@@ -19,7 +19,7 @@ from loadgen.launch.ports import free_port
 from loadgen.launch.processes import ProcessId, boot_id, this_process
 from loadgen.launch.proof import StopProof
 from loadgen.launch.recipe import Recipe
-from loadgen.launch.render import render, wire_of
+from loadgen.launch.render import render, trusted, wire_of
 from loadgen.launch.server import LaunchCancelled, PortLost, Server
 from loadgen.launch.start import start, start_ready
 
@@ -52,5 +52,6 @@ __all__ = [
     "start",
     "start_ready",
     "this_process",
+    "trusted",
     "wire_of",
 ]

@@ -23,6 +23,8 @@ from loadgen.launch.recipe import SPLICES, Call, Docker, Effect, Option, Recipe,
 
 _Found = TypeVar("_Found")
 
+_OFF = ("", "0", "false", "False", "None")
+
 
 @dataclass(frozen=True)
 class _Form:
@@ -51,6 +53,7 @@ def render(
     effect = _sum(_effects(recipe, spec, form, names, notes), _start(recipe, form, wire), names)
     effect.env.update((name, text_of(value)) for name, value in spec.env.items())
     secret_env = _secret_env(recipe, spec)
+    notes += trusted(spec)
     return Command(
         target=spec.name,
         engine=recipe.name,
@@ -69,6 +72,7 @@ def render(
         ready=recipe.ready.model_copy(update={"name": filled(recipe.ready.name, names)}),
         metrics=recipe.metrics,
         seen={str(word): metric for word, metric in recipe.seen.items()},
+        reset_peak=recipe.reset_peak,
         facts=recipe.facts,
         version=() if form.docker else all_filled(recipe.version, names),
         stop=tuple(all_filled(command, names) for command in recipe.stop.commands),
@@ -262,6 +266,15 @@ def _mounts(names: Mapping[str, str], effect: Effect) -> list[str]:
     if effect.file:
         paths.append(names["folder"])
     return [word for path in paths for word in ("-v", f"{path}:{path}:ro")]
+
+
+def trusted(spec: LaunchSpec) -> Iterator[str]:
+    """A sentence for a target whose model brings code: what its makers wrote runs with the rights of whoever starts
+    it. By default no engine is told to."""
+    words = [*spec.args, *(name for name, value in {**spec.env, **spec.options}.items() if text_of(value) not in _OFF)]
+    plain = [word.lower().replace("-", "_") for word in words]
+    if any("trust_remote_code" in word and "no_trust" not in word for word in plain):
+        yield f"trust_remote_code is on for {spec.name}: code that comes with {spec.model} runs on this machine."
 
 
 def _secret_env(recipe: Recipe, spec: LaunchSpec) -> dict[str, str]:

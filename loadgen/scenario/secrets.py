@@ -18,6 +18,7 @@ _SECRET_VARIABLE = re.compile(
     r"(.*_)?(key|token|password|passwd|passphrase|authorization|cookie|credentials?)|.*secret.*"
 )
 _SECRET_FLAG = re.compile(r"--?(.+-)?(api-?key|password|secret)|--?((hf|access|auth|api|bearer)-)?token")
+_PASSWORD = re.compile(r"://(?P<user>[^/\s@:]*):(?P<password>(?:\$\{env:[^}]*\}|[^/\s@])+)@")
 _ONLY_REFERENCE = re.compile(r"\s*(Bearer\s+)?\$\{env:[^}:]*(:-)?\}\s*")
 
 
@@ -35,10 +36,8 @@ def literal_secrets(tree: Node) -> Iterator[Problem]:
     """Every secret that is written out in a tree whose references to the environment are not yet replaced."""
     for path, node in tree.walk():
         if path and not isinstance(node.value, dict | list):
-            if isinstance(path[-1], int):
-                yield from _flag(path, node)
-            else:
-                yield from _keyed(path, node)
+            yield from _flag(path, node) if isinstance(path[-1], int) else _keyed(path, node)
+            yield from _address(path, node)
 
 
 def _keyed(path: Path, node: Node) -> Iterator[Problem]:
@@ -67,6 +66,17 @@ def _flag(path: Path, node: Node) -> Iterator[Problem]:
                 f"{flag} would show a secret in the list of processes; give it by the target's env: NAME: ${{env:NAME}}"
             )
             yield Problem(node.where, path, reason)
+
+
+def _address(path: Path, node: Node) -> Iterator[Problem]:
+    """A password in a URL, such as a proxy's. An endpoint may have none at all, which its own rule says."""
+    found = _PASSWORD.search(node.value) if isinstance(node.value, str) and path[-1] != "endpoint" else None
+    if found is not None and not _ONLY_REFERENCE.fullmatch(found["password"]):
+        reason = (
+            "holds a password written out; put it into the environment and write "
+            f"http://{found['user']}:${{env:NAME}}@HOST"
+        )
+        yield Problem(node.where, path, reason)
 
 
 def _plain_name(name: str) -> str:
