@@ -46,21 +46,28 @@ def draw(chart: Chart, form: Literal["png", "svg"], dpi: int = 150) -> bytes:
     """The picture, 10 inches wide. Raises UsageError where matplotlib is not installed."""
     try:
         import matplotlib
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("a picture needs matplotlib; install it with: pip install 'loadgen[png]'") from error
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in another script: boxes, and the rest is good
-        figure = Figure(figsize=(10, _height(chart)), layout="constrained")
-        figure.suptitle(_text(chart.title), x=0.01, ha="left", fontweight="bold")
-        if isinstance(chart, Lines):
-            _lines(figure, chart)
-        else:
-            axes = figure.add_subplot()
-            _heat(figure, axes, chart) if isinstance(chart, Heat) else _bars(figure, axes, chart)
         held = io.BytesIO()
-        figure.savefig(held, format=form, dpi=dpi, metadata={"Date": None} if form == "svg" else None)
+        figure_of(chart).savefig(held, format=form, dpi=dpi, metadata={"Date": None} if form == "svg" else None)
     return held.getvalue()
+
+
+def figure_of(chart: Chart) -> Figure:
+    """The chart as matplotlib's figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, _height(chart)), layout="constrained")
+    figure.suptitle(_text(chart.title), x=0.01, ha="left", fontweight="bold")
+    if isinstance(chart, Lines):
+        _lines(figure, chart)
+    elif isinstance(chart, Heat):
+        _heat(figure, figure.add_subplot(), chart)
+    else:
+        _bars(figure, figure.add_subplot(), chart)
+    return figure
 
 
 def _height(chart: Chart) -> float:
@@ -145,15 +152,15 @@ def _axis(axes: Axes, side: Literal["x", "y"], said: Axis, values: Sequence[floa
         )
         axis.set_major_locator(FixedLocator(ticks))
     elif said.scale == "nines":
-        axis.set_major_locator(FixedLocator([i for i in range(8) if i <= max(values, default=0) + 0.5]))
+        axis.set_major_locator(FixedLocator([float(i) for i in range(8) if i <= max(values, default=0) + 0.5]))
     elif said.scale == "names":
         names = [_text(name, 18) for name in said.names or ()]
         every = max(1, math.ceil(len(names) / 12))
         axis.set_ticks(list(range(0, len(names), every)), names[::every])
         return
     axis.set_major_formatter(FuncFormatter(_nines if said.scale == "nines" else _number))
-    if said.zero:
-        limits(0, max(values, default=1.0) * 1.08 or 1.0)
+    if said.zero and said.scale == "linear":
+        limits(0, max(1e-9, *values, 0.0) * 1.08)
     if said.low is not None or said.high is not None:
         limits(said.low, said.high)
 
@@ -165,7 +172,7 @@ def log_ticks(low: float, high: float, most: int = 9) -> list[float]:
 
     if high < low * 10:
         even = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        return [float(f"{tick:.6g}") for tick in even if tick > 0]
+        return sorted({float(f"{tick:.6g}") for tick in even if tick > 0})
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1,)):
         ticks = [float(f"{step * 10.0**power:.6g}") for power in powers for step in steps]
@@ -191,7 +198,7 @@ def _heat(figure: Figure, axes: Axes, chart: Heat) -> None:
     )
     _axis(axes, "x", chart.x, range(columns))
     _axis(axes, "y", chart.y, range(rows))
-    bar = figure.colorbar(drawn, ax=axes, label=chart.count)
+    bar = figure.colorbar(drawn, ax=axes, label=_text(chart.count))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(_number))
 
