@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -26,6 +27,14 @@ from loadgen.verdicts import Drift, SeriesVerdict, State, line, number
 VERSION = 1
 
 GRAVEST_FIRST = (EXIT_SIGINT, EXIT_SIGTERM, EXIT_FAILED, EXIT_INVALID, EXIT_REGRESSION, EXIT_OBJECTIVE_MISSED)
+
+_ENDS: Mapping[int, str] = MappingProxyType(
+    {
+        EXIT_OBJECTIVE_MISSED: "an objective was missed",
+        EXIT_INVALID: "not all of it is to be trusted",
+        EXIT_FAILED: "something failed",
+    }
+)
 
 GOOD, REGRESSION, INVALID = "good", "regression", "invalid"
 """How a series stands for those who are told of changes."""
@@ -81,7 +90,8 @@ def head(night: NightReport) -> str:
     primary = Counter(one.state.value for one in night.verdicts if one.primary)
     counts = ", ".join(f"{primary[state.value]} {state.value}" for state in State if primary[state.value])
     total = sum(primary.values())
-    return f"{total} primary series: {counts}" if total else "no primary series"
+    said = f"{total} primary series: {counts}" if total else "no primary series"
+    return "; ".join(filter(None, [said, _ENDS.get(night.exit_code)]))
 
 
 def lines(night: NightReport) -> list[str]:

@@ -28,6 +28,7 @@ from loadgen.night import NightReport, exit_code_of
 from loadgen.ownership import close_abandoned
 from loadgen.past_runs import confirming, paces, planned_cells, unfinished
 from loadgen.preflight import examine, gpus_here, places_of
+from loadgen.reports import rows
 from loadgen.retention import KEEP_S, collect
 from loadgen.run import Request, Watcher, execute
 from loadgen.scenario import Cell, Loaded, expand
@@ -185,8 +186,15 @@ def _judged(state: _State, night: NightReport, report: RunReport) -> NightReport
     changed = {one.series.key: tuple(history.changed(one)) for one in points if one.series.key in unwell}
     return msgspec.structs.replace(
         night, verdicts=tuple(verdicts), changed=changed, unconfirmed=tuple(state.unconfirmed),
-        failures=tuple(state.failures), exit_code=code,
+        failures=(*_wrong(report), *state.failures), exit_code=code,
     )  # fmt: skip
+
+
+def _wrong(report: RunReport) -> list[str]:
+    """What makes the run less than good, in sentences: failures, invalid cells, objectives that were missed."""
+    missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
+    invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
+    return [*(f"FAILED: {line}" for line in rows.failure_lines(report)), *invalid, *missed]
 
 
 def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict]) -> RunReport | None:

@@ -83,7 +83,7 @@ def _publish(night: NightReport, measured: RunReport, junit: Path | None) -> Non
     problems = [write_summary(report.render_markdown(night, markdown.render(measured)))]
     if junit is not None:
         try:
-            write_bytes(junit, tests.render([measured], report.cases(night)).encode())
+            write_bytes(junit, tests.render([measured], list(report.cases(night))).encode())
         except StoreError as error:
             problems.append(str(error))
     for problem in filter(None, problems):

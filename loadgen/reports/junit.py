@@ -36,11 +36,13 @@ class Case(NamedTuple):
     seconds: float = 0.0
 
 
-def render(reports: Sequence[RunReport]) -> str:
-    """The whole document."""
+def render(reports: Sequence[RunReport], more: Sequence[Case] = ()) -> str:
+    """The whole document. ``more`` are cases that hold for no single run: series against earlier nights."""
     suites = ElementTree.Element("testsuites", name="loadgen")
     for report in reports:
         suites.append(_suite(report))
+    if more:
+        suites.append(_counted("nights", more))
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
@@ -78,21 +80,25 @@ def _compared(cell: ComparedCell) -> Case:
 
 
 def _suite(report: RunReport) -> ElementTree.Element:
-    found = list(cases(report))
+    suite = _counted(str(report.run["scenario"]["name"]), list(cases(report)))
+    suite.set("timestamp", str(report.run.get("started") or ""))
+    if warnings := warning_lines(report):
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(map(plain, warnings))
+    return suite
+
+
+def _counted(name: str, found: Sequence[Case]) -> ElementTree.Element:
     counts = {word: str(sum(case.outcome == word for case in found)) for word in ("failure", "error", "skipped")}
     suite = ElementTree.Element(
         "testsuite",
-        name=plain(str(report.run["scenario"]["name"])),
+        name=plain(name),
         tests=str(len(found)),
         failures=counts["failure"],
         errors=counts["error"],
         skipped=counts["skipped"],
         time=f"{sum(case.seconds for case in found):.3f}",
-        timestamp=str(report.run.get("started") or ""),
     )
     suite.extend(map(_case, found))
-    if warnings := warning_lines(report):
-        ElementTree.SubElement(suite, "system-out").text = "\n".join(map(plain, warnings))
     return suite
 
 
