@@ -156,7 +156,7 @@
     };
   };
 
-  const linesOption = (chart, look, width) => {
+  const linesOption = (chart, look, width, height) => {
     const count = chart.panels.length;
     const top = chart.legend ? 40 : 12;
     const series = [];
@@ -170,12 +170,12 @@
     });
     const left = width < 480 ? 58 : 72;
     const places = chart.panels.flatMap((panel) => panel.series.flatMap((one) => one.points.map((point) => point[0])));
-    const first = chart.legend ? 10 : 3;
-    const share = (100 - first - 11) / count;
+    const first = chart.legend ? 36 : 12; // px; what is left above the x axis is shared by the panels
+    const share = (height - first - 52) / count;
     return {
       legend: { show: chart.legend, type: "scroll", top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
       grid: chart.panels.map((_, place) =>
-        count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: `${first + place * share}%`, height: `${share - 4}%` },
+        count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: first + place * share, height: share - 14 },
       ),
       xAxis: chart.panels.map((_, place) =>
         cutAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
@@ -251,18 +251,20 @@
 
   const OPTIONS = { lines: linesOption, heat: heatOption, bars: barsOption };
   // What is printed is drawn before the paper's own layout: these are the heights of the print rules in page.css.
-  const paperSize = (place) => ({ width: 680, height: place.closest(".wide") ? 400 : 270 });
+  const paperSize = (chart) => ({ width: 680, height: panels(chart) > 2 ? panels(chart) * 100 + 90 : 270 });
+  const panels = (chart) => chart.panels?.length ?? 1;
   const draw = (place) => {
     const chart = byId.get(place.dataset.chart);
     if (!chart || place.offsetParent === null) return;
     echarts.getInstanceByDom(place)?.dispose();
-    const size = printing ? paperSize(place) : {};
+    place.style.height = panels(chart) > 2 ? `${panels(chart) * (printing ? 100 : 140) + 90}px` : "";
+    const size = printing ? paperSize(chart) : {};
     const look = theme();
     echarts.init(place, null, { renderer: "svg", ...size }).setOption({
       animation: false,
       backgroundColor: "transparent",
       textStyle: { fontFamily: "system-ui, sans-serif" },
-      ...OPTIONS[chart.kind](chart, look, size.width ?? place.clientWidth),
+      ...OPTIONS[chart.kind](chart, look, size.width ?? place.clientWidth, size.height ?? place.clientHeight),
     });
   };
   const places = () => [...document.querySelectorAll("[data-chart]")];
