@@ -65,7 +65,8 @@ class Command:
     ``model`` is a path or a hub's id. ``env`` is added to the inherited variables; ``secret_env`` too, by reference
     (the engine's name -> ours). ``files`` are written into the server's folder, its working directory. ``request`` is
     added to every request, ``exact`` to those that ask for exactly N tokens (``"{n}"`` stands for N). ``metrics`` is a
-    path or None, ``seen`` names what stands there; ``version`` is a command that prints the engine's version, or empty.
+    path or None, ``seen`` names what stands there, ``reset_peak`` is a path or None; ``version`` is a command that
+    prints the engine's version, or empty.
     ``cpus`` is empty where the server is not pinned, or its container is.
     """
 
@@ -86,6 +87,7 @@ class Command:
     ready: Ready
     metrics: str | None
     seen: Mapping[str, str]
+    reset_peak: str | None
     facts: Mapping[str, Fact]
     version: tuple[str, ...]
     stop: tuple[tuple[str, ...], ...]

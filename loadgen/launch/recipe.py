@@ -52,8 +52,9 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 SeenWord = Literal[
-    "running", "waiting", "kv_use", "batch", "prompt_tokens", "generation_tokens", "cached_tokens", "queue_s", "ttft_s"
-]
+    "running", "waiting", "kv_use", "batch", "prompt_tokens", "generation_tokens", "cached_tokens", "preemptions",
+    "queue_s", "ttft_s", "memory_peak", "memory_reserved",
+]  # fmt: skip
 """What telemetry reads from a metrics page; ``batch``, ``queue_s`` and ``ttft_s`` are histograms there."""
 
 
@@ -235,6 +236,8 @@ class Recipe(Part):
     """Path of the Prometheus page; None where the engine has none."""
     seen: dict[SeenWord, str] = {}
     """Our word for what an engine says of itself while it runs -> its metric (with or without ``_total``)."""
+    reset_peak: str | None = None
+    """Path that a POST to begins the peaks of ``seen`` anew; without it they are since the start, and not used."""
     backend: str = "openai_chat"
     """The protocol that is spoken unless the target names another; ``request`` and ``exact`` are its fields."""
     request: dict[str, Any] = {}

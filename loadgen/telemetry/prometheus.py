@@ -3,19 +3,24 @@
 In: the text of a page, and the recipe's map from our words to the engine's metric names. Out: numbers. Samples of one
 name are summed over their labels. Our words: ``running`` and ``waiting`` (requests now), ``kv_use`` (0 to 1),
 ``batch`` (a histogram of the size of each step's batch), ``prompt_tokens``, ``generation_tokens``, ``cached_tokens``
-(counters), ``queue_s`` and ``ttft_s`` (histograms). An engine that lacks a word just does not map it.
+and ``preemptions`` (counters), ``queue_s`` and ``ttft_s`` (histograms), ``memory_peak`` and ``memory_reserved`` (bytes
+that torch's allocator gave and held at most, over GPUs). An engine that lacks a word just does not map it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 HISTOGRAMS = ("batch", "queue_s", "ttft_s")
-COUNTERS = ("prompt_tokens", "generation_tokens", "cached_tokens")
+COUNTERS = ("prompt_tokens", "generation_tokens", "cached_tokens", "preemptions")
 GAUGES = ("running", "waiting", "kv_use")
+PEAKS = ("memory_peak", "memory_reserved")
+
+_LABEL = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,25 +38,38 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: float | None = None
     generation_tokens: float | None = None
     cached_tokens: float | None = None
+    preemptions: float | None = None
     queue_s: float | None = None
     ttft_s: float | None = None
 
 
-def parse(page: str) -> dict[str, float]:
-    """Name -> value of every sample, summed over labels. Lines that are no samples are passed over."""
-    values: dict[str, float] = {}
+def samples(page: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of every sample. Lines that are none are passed over, and so is a NaN: it says nothing."""
     for line in page.splitlines():
         if not line or line.startswith("#"):
             continue
         name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
-        text = rest.rpartition("}")[2] if "{" in line else rest
+        labels, _, text = rest.rpartition("}") if "{" in line else ("", "", rest)
         try:
             value = float(text.split()[0])
         except (ValueError, IndexError):
             continue
-        if value == value:  # a NaN says nothing
-            values[name.strip()] = values.get(name.strip(), 0.0) + value
+        if value == value:
+            yield name.strip(), dict(_LABEL.findall(labels)), value
+
+
+def parse(page: str, keep: Collection[str] | None = None) -> dict[str, float]:
+    """Name -> value of every sample, summed over labels; only those of ``keep`` where it is given."""
+    values: dict[str, float] = {}
+    for name, _, value in samples(page):
+        if keep is None or name in keep:
+            values[name] = values.get(name, 0.0) + value
     return values
+
+
+def kept(names: Mapping[str, str]) -> frozenset[str]:
+    """The names of all samples that `seen` and `peaks` look at."""
+    return frozenset(f"{name}{ending}" for name in names.values() for ending in ("", "_total", "_sum", "_count"))
 
 
 def seen(names: Mapping[str, str], pages: list[dict[str, float]]) -> Seen:
@@ -81,6 +99,12 @@ def seen(names: Mapping[str, str], pages: list[dict[str, float]]) -> Seen:
 def gauges(names: Mapping[str, str], page: Mapping[str, float]) -> dict[str, float]:
     """What a page says of this moment, in our words."""
     return {word: page[names[word]] for word in GAUGES if names.get(word) in page}
+
+
+def peaks(names: Mapping[str, str], pages: list[dict[str, float]]) -> dict[str, float]:
+    """The most that was seen of what only grows, by our words."""
+    found = {word: max(_samples(pages, names.get(word)), default=None) for word in PEAKS}
+    return {word: value for word, value in found.items() if value is not None}
 
 
 def _samples(pages: list[dict[str, float]], name: str | None) -> list[float]:

@@ -11,7 +11,7 @@ from loadgen import backends
 from loadgen.errors import UsageError
 from loadgen.launch import launchers_folder, load_recipe, recipes
 from loadgen.launch.recipe import Recipe, SeenWord
-from loadgen.telemetry.prometheus import COUNTERS, GAUGES, HISTOGRAMS
+from loadgen.telemetry.prometheus import COUNTERS, GAUGES, HISTOGRAMS, PEAKS
 
 
 def written(folder: Path, text: str) -> Recipe:
@@ -110,7 +110,7 @@ def test_a_container_has_dockers_own_words_and_the_recipe_may_change_them(tmp_pa
 
 
 def test_what_recipes_may_name_is_what_telemetry_reads(tmp_path: Path) -> None:
-    words = (*GAUGES, *COUNTERS, *HISTOGRAMS)
+    words = (*GAUGES, *COUNTERS, *HISTOGRAMS, *PEAKS)
     assert set(get_args(SeenWord)) == set(words)
     for name in ("hf", "vllm"):
         assert {"running", "waiting", "generation_tokens"} <= set(load_recipe(name, Path()).seen)
