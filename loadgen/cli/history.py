@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from loadgen.history import History
 
 commands = typer.Typer()
-baselines = typer.Typer(help="What nights are held against.", no_args_is_help=True)
+baselines = typer.Typer(
+    help="Show, accept or pin what nights are held against.",
+    no_args_is_help=True,
+    epilog="Example: loadgen baseline show moe output_tok_s",
+)
 commands.add_typer(baselines, name="baseline")
 
 SeriesWords = Annotated[
@@ -76,7 +80,7 @@ def show(
         print()
 
 
-@baselines.command(epilog='Example: loadgen baseline accept moe output_tok_s --note "longer prompts are worth it"')
+@baselines.command(epilog='Example: loadgen baseline accept moe output_tok_s --note "new prompts"')
 def accept(
     words: SeriesWords,
     since: Annotated[
@@ -86,7 +90,10 @@ def accept(
     note: Note = "",
     store: Store = None,
 ) -> None:
-    """Take what a series measures now as the new normal: its alert ends, and an epoch begins."""
+    """Take what a series measures now as the new normal.
+
+    Its alert ends, and an epoch begins with that night: nights before it are no measure of later ones.
+    """
     from loadgen.events import Accepted, append
 
     known = _history(store)
@@ -99,7 +106,7 @@ def accept(
             print(printable(f"{known.series[key].name}: normal is what was measured from {run} on."))
 
 
-@baselines.command(epilog="Example: loadgen baseline pin moe output_tok_s --from 20261101T041656Z")
+@baselines.command(epilog="Example: loadgen baseline pin moe output_tok_s --from 20261101T041656")
 def pin(
     words: SeriesWords,
     since: Annotated[
@@ -108,7 +115,10 @@ def pin(
     note: Note = "",
     store: Store = None,
 ) -> None:
-    """Measure slow drift against these 14 nights from now on, and keep them."""
+    """Measure slow drift against these nights from now on.
+
+    They are the first 14 good ones from --from on, and their request lines are never deleted.
+    """
     from loadgen.events import Pinned, append
 
     known = _history(store)
@@ -123,7 +133,11 @@ def pin(
 
 @commands.command(epilog="Example: loadgen blame moe output_tok_s")
 def blame(words: SeriesWords, store: Store = None) -> None:
-    """Show what changed between the last good night of a series and its last one."""
+    """Show what changed since the last good night of a series.
+
+    Versions, the image, the driver, the model's revision, what the GPUs are held to, the words of the scenario: all
+    that both runs wrote, as far as it differs.
+    """
     from loadgen.reports import history as report
 
     known = _history(store)
