@@ -7,9 +7,11 @@ import hashlib
 import html.parser
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from cli_runner import command
 from page_run import HOSTILE, SCENARIO, made
 
 from loadgen.assemble import RunReport, assemble
@@ -164,3 +166,16 @@ def test_behind_a_gantt_stands_how_long_each_phase_took() -> None:
     shown = figure("f", Bars(title="t", reading="", x=Axis(name="s"), y=Axis(name="request"), phases=phases)).table
     assert shown.head == ["request", "from (s)", "prefill s", "decode s"]
     assert shown.rows == [["1", "1.000", "0.500", "2.500"], ["2", "2.000", "0.250", "-"]]
+
+
+def test_the_page_is_asked_for_with_and_without_charts(report: RunReport, text: str) -> None:
+    def asked(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command("report", report.path, *more), capture_output=True, text=True, encoding="utf-8")
+
+    assert asked("--format", "html").stdout == text
+    assert asked("--format", "html", "--no-charts").stdout == page.render(report, charts=False)
+    refused = asked("--no-charts")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "loadgen: --no-charts: goes with --format html, and with nothing else.\n",
+    )

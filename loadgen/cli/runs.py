@@ -94,18 +94,24 @@ def report(
     store: Store = None,
     form: Annotated[str, typer.Option("--format", help="text, markdown, csv, json, junit or html.")] = "text",
     show: Annotated[bool, typer.Option("--open", help="Write the page anew, and show it in the browser.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--no-charts", help="With html: tables alone, small enough for a mail.")
+    ] = False,
 ) -> None:
     """Rebuild the report of a run from its records.
 
     Several runs are shown side by side. Every format but text is UTF-8, whatever the locale.
     """
     from loadgen.assemble import assemble
-    from loadgen.errors import StoreError
+    from loadgen.errors import StoreError, UsageError
     from loadgen.ownership import close_if_abandoned
+    from loadgen.reports import html
     from loadgen.reports.formats import check, render
     from loadgen.store import find_run, store_root
 
     check(form, len(which))
+    if plain and (form != "html" or show):
+        raise UsageError("--no-charts: goes with --format html, and with nothing else.")
     found = [find_run(store_root(store), one) for one in which]
     for one in found:
         with contextlib.suppress(StoreError):  # a store that is only to be read has its reports as well
@@ -114,6 +120,8 @@ def report(
     if show:
         for each in built:
             _open(each)
+    elif plain:
+        put(html.render(built[0], charts=False))
     elif form == "text":
         print(render(form, built, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
     else:

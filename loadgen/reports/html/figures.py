@@ -19,6 +19,8 @@ from loadgen.reports.rows import DASH, number
 MOST_ROWS = 24
 """Rows of a series, a heat map or a gantt in a table behind a chart."""
 
+ZOOM = "The ends of the bar below the chart can be drawn in, to look closer."
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -41,7 +43,8 @@ def figure(name: str, chart: Chart, reading: str | None = None) -> Figure:
         table = _of_lines(chart)
     else:
         table = _of_heat(chart) if isinstance(chart, Heat) else _of_bars(chart)
-    return Figure(name, chart, table, chart.reading if reading is None else reading)
+    own = f"{chart.reading} {ZOOM}" if isinstance(chart, Bars) else chart.reading
+    return Figure(name, chart, table, own if reading is None else reading)
 
 
 def data_block(figures: Sequence[Figure]) -> str:

@@ -74,7 +74,7 @@ def _detail(report: RunReport, position: int, damaged: list[str]) -> Detail | No
     name = f"cell-{position + 1}"
     figures: list[Figure] = []
     for kind, chart in _charts(report, [one for one in traces if one]):
-        said = any(one.reading == chart.reading for one in figures)  # once for all targets is enough
+        said = any(one.chart.reading == chart.reading for one in figures)  # once for all targets is enough
         figures.append(figure(f"{name}-{kind}", chart, "" if said else None))
     return Detail(name, cell.id, figures) if figures else None
 
