@@ -1,9 +1,9 @@
 """Charts of a whole run, one point a cell: Pareto, ratio, against the floor, latency over rate.
 
 In: a `RunReport`; no record is read. Out: `Lines`, or None where the run has nothing for the chart. A value is the mean
-over the valid repeats of each repeat's own value, as in the tables; an error bar is the 95 % t interval of that mean,
-from three repeats on. Cells that differ in the axis alone are one series, joined in its order; of many such groups
-those with the cells that matter most are drawn.
+over the valid repeats of each repeat's own value, as in the tables; an error bar is a 95 % t interval over the repeats
+(of the logarithm), from three on. Cells that differ in the axis alone are one series, joined in its order; of many such
+groups those with the cells that matter most are drawn.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ In: a `RunReport`. Out: a `Laid`, and points of repeats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -132,9 +133,11 @@ def mean(known: Sequence[float]) -> float | None:
 
 
 def point_of(x: float, known: Sequence[float], label: str | None = None, scale: float = 1.0) -> Point | None:
-    """A point at the mean of these values with its t interval; None where there is none."""
-    middle, interval = mean(known), mean_interval(known)
+    """A point at the mean of these values, with the 95 % t interval of their logarithms: that of a latency never
+    reaches below zero. None where there is no value."""
+    middle = mean(known)
     if middle is None:
         return None
-    low, high = (None, None) if interval is None else (interval[0] * scale, interval[1] * scale)
+    interval = mean_interval([math.log(value) for value in known]) if min(known) > 0 else None
+    low, high = (None, None) if interval is None else (math.exp(end) * scale for end in interval)
     return x, middle * scale, low, high, label
