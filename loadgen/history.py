@@ -115,11 +115,11 @@ class History:
             return [f"there is no night in {self.root}."]
         found = []
         for key in watched:
-            good = last_good(self.entries[key])
-            age = now - _seconds(good.point.at) if good is not None else math.inf
-            if age > limit_s:
-                when = f"was {age / 3600:.0f} h ago ({good.point.run})" if good is not None else "never was"
-                found.append(f"{self.series[key].name}: its last good night {when}.")
+            name, good = self.series[key].name, last_good(self.entries[key])
+            if good is None:
+                found.append(f"{name}: it never had a good night.")
+            elif (age := now - _seconds(good.point.at)) > limit_s:
+                found.append(f"{name}: its last good night was {age / 3600:.0f} h ago ({good.point.run}).")
         return found
 
     def night_of(self, key: str, words: str | None) -> str:

@@ -547,6 +547,18 @@ def test_history_exits_with_5_when_the_last_good_night_is_too_old_or_there_is_no
     assert loadgen(store[0], "history", "--stale", "soon").code == 2
 
 
+def test_a_series_that_never_had_a_good_night_is_stale_from_the_first(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    run = made_run(root, made_scenario(tmp_path), {"a": [100]}, state="invalid")
+    append(root, [Night(at=AT, run=run.id, scenario="made", verdicts=())])
+    history = read_history(root)
+    late = history.stale(0.0, 1e9, history.live())
+    assert late == [
+        "made a all output_tok_s: it never had a good night.",
+        "made a all p50 ttft_s: it never had a good night.",
+    ]
+
+
 def test_history_as_csv_has_a_row_a_night_and_series(store: tuple[Path, Scenario]) -> None:
     rows = list(csv.DictReader(io.StringIO(loadgen(store[0], "history", "--csv").out)))
     assert len(rows) == 28

@@ -78,7 +78,7 @@ def baseline(history: History, key: str, width: int) -> str:
     lines.append(f"epoch since {entries[begin].point.at[:10]}, {entries[begin].point.run}: {why}")
     pinned = any(isinstance(event, Pinned) and key in event.series for event in history.events)
     which = f"the {len(past.reference)} pinned" if pinned else f"the first {len(past.reference)}"
-    lines.append(f"slow drift is measured against {which} nights")
+    lines += [f"slow drift is measured against {which} nights"] if past.reference else []
     for one in drift({key: series}, {key: past}):
         change = percent(one.recent / one.reference - 1)
         lines.append(
