@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,11 +21,19 @@ def render_several(reports: Sequence[RunReport]) -> str:
 
 
 def schema() -> str:
-    """The JSON schema of a report. ``run`` is run.json and may hold more than anybody knows."""
-    known = msgspec.json.schema(RunReport)
+    """The JSON schema of a report: names and types. ``run`` is run.json and may hold more than anybody knows."""
+    known = _without_prose(msgspec.json.schema(RunReport))
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"loadgen report, version {VERSION}",
         "description": "What `loadgen report RUN --format json` prints; of several runs it prints a list of these.",
     }
     return msgspec.json.format(msgspec.json.encode({**head, **known}), indent=2).decode() + "\n"
+
+
+def _without_prose(node: Any) -> Any:
+    """The same without our docstrings: what a field means stands in `metrics`, and a word there changes no contract."""
+    if isinstance(node, dict):
+        kept = {name: inner for name, inner in node.items() if name != "description" or not isinstance(inner, str)}
+        return {name: _without_prose(inner) for name, inner in kept.items()}
+    return [_without_prose(inner) for inner in node] if isinstance(node, list | tuple) else node
