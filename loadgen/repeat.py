@@ -27,8 +27,9 @@ from loadgen.scenario import Cell, parse_objective
 from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json, write_stream
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Summary, Window
+from loadgen.telemetry.measured import Telemetry, machine_doubts
 from loadgen.telemetry.prometheus import Seen
-from loadgen.telemetry.scrape import Scraper
+from loadgen.telemetry.sampler import Machine, Sampler
 from loadgen.warmup import WarmUp
 
 SCHEMA = 1
@@ -39,7 +40,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     stands in ``hidden``.
 
     ``model_path`` is the model's local folder, None if there is none; ``metrics`` the URL of the engine's Prometheus
-    page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target.
+    page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target;
+    ``machine`` is where telemetry finds it.
     """
 
     url: str
@@ -54,11 +56,12 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[Doubt, ...] = ()
     folder: str = "."
     hidden: tuple[str, ...] = ()
+    machine: Machine = Machine()
 
 
 class Second(Tick, kw_only=True):
-    """A second of one worker, with what the server and its GPUs said of themselves by then: ``running``, ``waiting``,
-    ``kv_use`` (0 to 1), ``gpu_watts``, ``gpu_bytes``, ``gpu_bytes_total``; what nobody says is not there."""
+    """A second of one worker, with what was last seen of the server and its machine by then: ``running``, ``waiting``,
+    ``kv_use`` (0 to 1), and the words of `telemetry.sampler.words_of`; what nobody says is not there."""
 
     server: dict[str, float] = msgspec.field(default_factory=dict)
 
@@ -66,9 +69,8 @@ class Second(Tick, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What ``summary.json`` holds: a repeat's summary with where it came from and what client and server say.
 
-    ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the
-    records can be held against logs of other programs on this host. ``energy_j`` is what the GPUs of the target took
-    in the window, None where nothing measured it.
+    ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the records
+    can be held against logs of other programs here. ``energy_j`` is what the target's GPUs took in the window, or None.
     """
 
     schema: int = SCHEMA
@@ -87,6 +89,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seen: Seen = Seen()
     interrupted: bool = False
     energy_j: float | None = None
+    telemetry: Telemetry = Telemetry()
 
     @property
     def cached_share(self) -> float | None:
@@ -115,11 +118,10 @@ def run_repeat(
     shape = shape_of(cell.scenario.load)
     jobs = make_jobs(cell, site, step, place, shape)
     warmup = WarmUp(shape, len(jobs))
-
-    scraper = Scraper(site.metrics, site.names, site.proxy)
+    sampler = Sampler(site.metrics, site.names, site.proxy, site.machine)
 
     def tick(one: Tick) -> None:
-        second = Second(**msgspec.structs.asdict(one), server=scraper.now)
+        second = Second(**msgspec.structs.asdict(one), server=sampler.now)
         append_line(folder / "ticks.jsonl", second)
         warmup.add(second)
         on_tick(second)
@@ -132,14 +134,15 @@ def run_repeat(
             stopped.append(time.monotonic_ns())
         return wanted
 
-    with scraper:
+    with sampler:
         outcome = fleet.run(jobs, tick, looked, warmup.over)
     strike_out_of(request_files(folder), site.hidden)
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
-    doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)))
-    summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
+    telemetry = sampler.telemetry(*edges)
+    doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)), *machine_doubts(telemetry))
+    summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     result = Result(
         cell=cell.id,
         target=step.target,
@@ -153,8 +156,10 @@ def run_repeat(
         summary=summary,
         workers=outcome.audits,
         lost=outcome.lost,
-        seen=scraper.between(*edges),
+        seen=sampler.seen(*edges),
         interrupted=bool(stopped),
+        energy_j=telemetry.energy_j,
+        telemetry=telemetry,
     )
     _write(folder, result, outcome)
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
@@ -11,7 +10,7 @@ from fakes import FakeServer
 from loadgen.drive.job import Shape
 from loadgen.drive.tally import Tick
 from loadgen.telemetry.prometheus import parse, seen
-from loadgen.telemetry.scrape import Scraper
+from loadgen.telemetry.sampler import Sampler
 from loadgen.warmup import WarmUp
 
 PAGE = """# HELP x what it is
@@ -57,19 +56,19 @@ def test_one_page_says_nothing() -> None:
     assert seen({"running": "r"}, [{"r": 3.0}]).batch_seen is None
 
 
-def test_the_scraper_reads_a_server_before_and_after() -> None:
+def test_the_sampler_reads_a_server_before_and_after() -> None:
     with FakeServer(ttft_ms=1, gap_ms=1) as server:
         start = time.monotonic_ns()
         names = {"running": "vllm:num_requests_running"}
-        with Scraper(server.url + "/metrics", names) as scraper:
+        with Sampler(server.url + "/metrics", names) as sampler:
             pass
-        assert scraper.between(start, time.monotonic_ns()).running_max == 0.0
+        assert sampler.seen(start, time.monotonic_ns()).running_max == 0.0
 
 
 def test_a_page_that_is_not_there_costs_nothing() -> None:
-    with Scraper("http://127.0.0.1:9/metrics", {"running": "r"}) as scraper:
+    with Sampler("http://127.0.0.1:9/metrics", {"running": "r"}) as sampler:
         pass
-    assert scraper.between(0, time.monotonic_ns()).running_max is None
+    assert sampler.seen(0, time.monotonic_ns()).running_max is None
 
 
 def ticked(warmup: WarmUp, tokens: list[int], ended: int = 10) -> int | None:
@@ -117,15 +116,10 @@ def test_ticks_of_several_workers_add_up(workers: int) -> None:
     assert warmup.over() is not None
 
 
-def test_the_scraper_says_what_the_server_says_of_this_moment() -> None:
+def test_the_sampler_says_what_the_server_says_of_this_moment() -> None:
     with FakeServer(ttft_ms=1, gap_ms=1) as server:
         names = {"running": "vllm:num_requests_running", "waiting": "nothing"}
-        with Scraper(f"{server.url}/metrics", names) as scraper:
+        with Sampler(f"{server.url}/metrics", names) as sampler:
             pass  # leaving it waits for the thread, which looks once more at the end
-        assert scraper.now == {"running": 0.0}
-
-
-def test_a_server_of_which_nothing_is_known_costs_no_thread_and_says_nothing() -> None:
-    with Scraper(None, {}) as scraper:
-        assert not any(thread.name == "scraper" for thread in threading.enumerate())
-    assert scraper.now == {}
+        assert sampler.now["running"] == 0.0
+        assert "waiting" not in sampler.now
