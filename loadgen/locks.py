@@ -31,6 +31,9 @@ LOOK_EVERY_S = 0.5
 PLACES = ("/run/lock", "/tmp")
 """Where locks of GPUs lie: the first of these that can be written, whatever TMPDIR says."""
 
+CORES = "cores"
+"""What servers without GPUs must have alone."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -62,7 +65,7 @@ def name_lock(store: Path, name: str) -> Wanted:
 
 
 def machine_locks(names: Sequence[str]) -> list[Wanted]:
-    """The locks of these GPUs, by UUID, or of another thing that this machine has once. Raises StoreError.
+    """The locks of these GPUs, by UUID, or of the machine's `CORES`. Raises StoreError.
 
     They are this user's; several users of a machine share them by ``$LOADGEN_LOCKS``, a folder that all can write.
     """
@@ -72,7 +75,8 @@ def machine_locks(names: Sequence[str]) -> list[Wanted]:
     folder = Path(shared) if shared else _own_folder()
     if shared and not folder.is_dir():
         raise StoreError(f"LOADGEN_LOCKS: there is no folder {folder}; make it, for all who share the GPUs.")
-    return [Wanted(folder / f"{name}.lock", name, 0o666 if shared else 0o600) for name in sorted(set(names))]
+    mode = 0o666 if shared else 0o600
+    return [Wanted(folder / f"{name}.lock", _called(name), mode) for name in sorted(set(names))]
 
 
 @contextmanager
@@ -141,6 +145,10 @@ def _this(purpose: str) -> Holder:
 
 def _about(one: Wanted) -> Path:
     return one.path.with_suffix(".json")
+
+
+def _called(name: str) -> str:
+    return "the cores of this machine" if name == CORES else name
 
 
 def _own_folder() -> Path:

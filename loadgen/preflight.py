@@ -18,6 +18,7 @@ from loadgen.doctor.finding import Finding, size
 from loadgen.doctor.gpus import UNSEEN_BYTES, Gpu, by_nvml, by_smi
 from loadgen.drive.http import Endpoint, parse_endpoint
 from loadgen.errors import LoadgenError
+from loadgen.locks import CORES
 from loadgen.scenario import Cell, Loaded, Target
 from loadgen.targets import check
 
@@ -46,7 +47,7 @@ def places_of(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> list[str]:
     """What these cells must have alone: their GPUs by UUID; servers without GPUs have the machine's cores. Cells that
     load endpoints alone need nothing."""
     launched = any(target.endpoint is None for target in _targets(cells).values())
-    return [gpu.uuid for gpu in gpus_of(cells, gpus)] or (["cores"] if launched else [])
+    return [gpu.uuid for gpu in gpus_of(cells, gpus)] or ([CORES] if launched else [])
 
 
 def examine(loaded: Loaded, cells: Sequence[Cell], store: Path) -> list[Finding]:

@@ -1,0 +1,273 @@
+"""Whole nights against servers whose speed is scripted: what is found, confirmed, kept, told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import command, environment, loadgen
+from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
+
+from loadgen.errors import BusyError, PreflightError
+from loadgen.events import Night, Raised, Recovered, read_events
+from loadgen.index import contents, look, reindex
+from loadgen.launch import leftovers
+from loadgen.night import NightReport, lines, remarks
+from loadgen.nightly import Asked, nightly
+from loadgen.progress import Progress
+from loadgen.scenario import load
+from loadgen.store import read_json
+from loadgen.verdicts import State
+
+HOOK = "nightly: {webhook_env: A_HOOK}\n"
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with ten nights."""
+    folder = tmp_path_factory.mktemp("learned")
+    place = Place(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOADGEN_LOCKS", str(folder))
+        night(place)
+    place.copy_into_the_past(9)
+    return place.store
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    (tmp_path / "locks").mkdir()
+    monkeypatch.setenv("LOADGEN_LOCKS", str(tmp_path / "locks"))
+    return Place(tmp_path)
+
+
+def night(place: Place, scenario: Path | None = None, **asked: Any) -> NightReport:
+    """A night in this process. One in which this machine was too busy to send in time never was: it is done again."""
+    what = Asked(load(scenario or place.scenario()), place.store, **asked)
+    for _ in range(5):
+        before = place.remember()
+        report, _ = nightly(what, Progress(lambda _: None, None))
+        if not any("The client sent late" in line for line in remarks(report)):
+            break
+        place.restore(before)
+    return report
+
+
+def nights(place: Place) -> list[Night]:
+    return [event for event in read_events(place.store) if isinstance(event, Night)]
+
+
+def speed(report: NightReport) -> State:
+    (found,) = [one for one in report.verdicts if one.series.measure == "output_tok_s"]
+    return found.state
+
+
+@pytest.fixture
+def hook(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    with listening() as found:
+        monkeypatch.setenv("A_HOOK", found.url)
+        place.hook = found
+        yield found
+
+
+def test_the_first_night_learns_is_kept_and_is_told_as_the_weeks_digest(place: Place, hook: Hook) -> None:
+    report = night(place, place.scenario(HOOK))
+    assert report.exit_code == 0, remarks(report)
+    assert [one.state for one in report.verdicts if one.primary] == [State.LEARNING] * 2
+    (run,) = place.runs()
+    assert read_json(run / "run.json")["night"] == {"part": "measure", "left_out": []}
+    (kept,) = nights(place)
+    assert (kept.run, kept.scenario, kept.confirms, kept.exit_code) == (run.name, "watched", (), 0)
+    assert kept.verdicts == report.verdicts
+    (text,) = hook.texts()
+    assert text.startswith("*loadgen nightly watched on ")
+    assert "(weekly): 2 primary series: 2 learning*" in text
+    assert (place.store / "site" / "index.html").exists()
+    assert not list(run.rglob("requests-*.jsonl"))
+    assert list(run.rglob("requests-*.jsonl.gz"))
+
+
+def test_a_slow_night_is_measured_again_and_is_a_regression_until_it_recovers(
+    place: Place, hook: Hook, learned: Path
+) -> None:
+    scenario = place.scenario(HOOK)
+    shutil.copytree(learned, place.store)
+    place.pace(SLOW)
+    first = night(place, scenario)
+    assert speed(first) is State.REGRESSION, first
+    assert first.exit_code == 4, remarks(first)
+    measured, again = place.runs()[-2:]
+    assert str(again) == first.confirmed_by
+    assert read_json(again / "run.json")["night"] == {"part": "confirm", "confirms": measured.name}
+    assert len(list(measured.glob("servers/*"))) == len(list(again.glob("servers/*"))) == 1  # a fresh server
+    (said, *_) = lines(first)
+    assert said.startswith("REGRESSION watched a all output_tok_s ")
+    assert "confirmed 2/2" in said
+    (text,) = hook.texts()
+    assert f"• {said}" in text
+    assert "SECRET" not in "".join(
+        path.read_text(errors="replace") for path in place.store.rglob("*") if path.is_file()
+    )
+
+    second = night(place, scenario)
+    assert (speed(second), second.exit_code, second.confirmed_by) == (State.REGRESSION, 4, None)
+    assert len(hook.bodies) == 1  # one alert
+
+    place.pace(NORMAL)
+    third = night(place, scenario)
+    assert (speed(third), third.exit_code) == (State.OK, 0)
+    assert "• RECOVERED (ok) watched a all output_tok_s " in hook.texts()[1]
+    kinds = [type(event) for event in read_events(place.store) if isinstance(event, Raised | Recovered)]
+    assert kinds == [Raised, Recovered]
+
+
+def test_what_is_slow_once_and_not_twice_is_suspect_and_no_alarm(place: Place, learned: Path) -> None:
+    shutil.copytree(learned, place.store)
+    place.pace(SLOW, NORMAL)
+    report = night(place)
+    assert (speed(report), report.exit_code) == (State.SUSPECT, 0), remarks(report)
+    assert report.confirmed_by is not None
+    assert "worse in 1/2" in lines(report)[0]
+
+
+def test_a_candidate_that_cannot_be_measured_again_remains_suspect_and_the_night_has_failed(
+    place: Place, learned: Path
+) -> None:
+    shutil.copytree(learned, place.store)
+    place.pace(SLOW, "-1")
+    report = night(place)
+    assert (speed(report), report.exit_code) == (State.SUSPECT, 6)
+    assert report.confirmed_by is not None
+
+
+def test_a_night_without_a_server_is_told_and_the_next_good_one_too(place: Place, hook: Hook) -> None:
+    scenario = place.scenario(HOOK)
+    place.pace("-1", NORMAL)
+    failed = night(place, scenario)
+    assert failed.exit_code == 6
+    assert {one.state for one in failed.verdicts} == {State.INVALID}
+    assert any("FAILED: paced (target a) died while loading" in line for line in remarks(failed)), remarks(failed)
+    assert "INVALID watched a all output_tok_s: no good repeat" in hook.texts()[0]
+    assert night(place, scenario).exit_code == 0
+    assert "MEASURED AGAIN (learning) watched a all output_tok_s" in hook.texts()[1]
+
+
+def test_a_preflight_that_fails_begins_no_run_and_is_told_once(place: Place, hook: Hook) -> None:
+    broken = "targets: {a: {endpoint: 'http://127.0.0.1:1', model: m}}\nname: watched\n"
+    rest = "workload: {prompts: natural, output: {exact: 4}}\nload: {concurrency: 1, warmup_s: 0, window_s: 1}\n"
+    for _ in range(2):
+        with pytest.raises(PreflightError, match=r"the night was not begun\. endpoint: target a: .* refused") as error:
+            night(place, place.scenario(HOOK, broken + rest))
+    assert error.value.exit_code == 6
+    assert place.runs() == []
+    (text,) = hook.texts()
+    assert "nothing was measured*\n• NOT RUN: the night was not begun." in text
+    night(place, place.scenario(HOOK))
+    assert "• RUNS AGAIN" in hook.texts()[1]
+
+
+def test_a_webhook_that_fails_fails_no_night(place: Place, hook: Hook) -> None:
+    hook.status = 404
+    report = night(place, place.scenario(HOOK))
+    assert report.exit_code == 0
+    assert report.notes == (
+        "the webhook of A_HOOK was not told: it answers HTTP 404. It will be after the next night.",
+    )
+
+
+def test_a_budget_drops_the_last_cells_and_names_them(place: Place) -> None:
+    text = SCENARIO.replace("load: {concurrency: 4, ", "load: {") + "matrix: {load.concurrency: [1, 4]}\n"
+    report = night(place, place.scenario(text=text), budget_s=43)
+    assert report.left_out == ("concurrency=4",)
+    assert {one.series.cell for one in report.verdicts} == {"concurrency=1"}
+    assert "The budget had no time for 1 cells: concurrency=4." in remarks(report)
+
+
+def test_a_night_whose_process_was_killed_is_gone_on_with_and_is_one_night(place: Place) -> None:
+    scenario = place.scenario(text=SCENARIO.replace("repeats: 1", "repeats: 3"))
+    one = subprocess.Popen(
+        command("nightly", str(scenario), "--quiet"), env=environment(place.store), stdout=subprocess.DEVNULL
+    )
+    first = place.store / "runs"
+    deadline = time.monotonic() + 30
+    while not list(first.rglob("summary.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(one.pid, signal.SIGKILL)
+    one.wait()
+    (run,) = place.runs()
+    kept = list(run.rglob("summary.json"))
+    assert kept
+    before = {path: path.read_bytes() for path in kept}
+    report = night(place, scenario, resume=True)
+    assert report.went_on
+    assert place.runs() == [run]
+    assert report.exit_code == 0, remarks(report)
+    assert [path.read_bytes() for path in before] == list(before.values())
+    assert [one.run for one in nights(place)] == [run.name]
+    assert leftovers(place.store) == []
+    assert not night(place, scenario, resume=True).went_on  # that night is over
+
+
+def test_an_interrupted_night_says_nothing_of_any_series_and_is_no_night(place: Place) -> None:
+    one = subprocess.Popen(
+        command("nightly", str(place.scenario()), "--quiet"),
+        env=environment(place.store), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not list(place.store.rglob("requests-*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    one.send_signal(signal.SIGTERM)
+    out, _ = one.communicate(timeout=60)
+    assert one.returncode == 143
+    assert "interrupted; nothing is said of any series, and --resume goes on" in out
+    assert nights(place) == []
+
+
+def test_two_nightlies_in_the_same_second_are_one_and_a_busy_one_and_the_store_is_whole(place: Place) -> None:
+    words = command("nightly", str(place.scenario()), "--quiet")
+    both = [
+        subprocess.Popen(words, env=environment(place.store), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    done = [(*one.communicate(timeout=60), one.returncode) for one in both]
+    ((_, err, _),) = [one for one in done if one[2] == 75]
+    ((out, _, code),) = [one for one in done if one[2] != 75]
+    assert code in (0, 5), out
+    assert err.startswith("loadgen: ")
+    assert " is held by " in err
+    (run,) = place.runs()
+    assert [one.run for one in nights(place)] == [run.name]
+    look(place.store, lambda index: None, print)
+    before = contents(place.store)
+    assert reindex(place.store) == (1, 1)
+    assert contents(place.store) == before
+
+
+def test_servers_without_gpus_have_the_cores_of_a_machine_alone(place: Place) -> None:
+    from loadgen.locks import held, machine_locks
+
+    with (
+        held(machine_locks(["cores"]), "another", 0, print),
+        pytest.raises(BusyError, match=r"^the cores of this machine"),
+    ):
+        night(place)
+
+
+def test_ci_gets_a_summary_and_the_night_as_json(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = place.folder / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    done = loadgen(place.folder, "nightly", str(place.scenario()), "--quiet", "--json")
+    assert done.good, done.err
+    assert json.loads(done.out)["name"] == "watched"
+    text = summary.read_text()
+    assert text.startswith("## Nightly watched: 2 primary series: ")
+    assert "| a | all | output\\_tok\\_s |" in text
+    assert "## watched" in text or "# watched" in text  # the run's own report follows
