@@ -175,7 +175,7 @@
     return {
       legend: { show: chart.legend, type: "scroll", top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
       grid: chart.panels.map((_, place) =>
-        count === 1 ? { left, right: 24, top, bottom: 48 } : { left, right: 24, top: first + place * share, height: share - 14 },
+        count === 1 ? { left, right: 36, top, bottom: 48 } : { left, right: 36, top: first + place * share, height: share - 14 },
       ),
       xAxis: chart.panels.map((_, place) =>
         cutAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
@@ -194,7 +194,7 @@
   };
 
   const heatOption = (chart, look, width) => ({
-    grid: { left: width < 480 ? 58 : 72, right: 24, top: 12, bottom: 88 },
+    grid: { left: width < 480 ? 58 : 72, right: 36, top: 12, bottom: 88 },
     xAxis: axis(chart.x, look, { nameGap: 26, splitArea: { show: false } }),
     yAxis: axis(chart.y, look, { nameGap: width < 480 ? 42 : 56 }),
     visualMap: {
@@ -214,10 +214,10 @@
 
   const barsOption = (chart, look, width) => ({
     legend: { show: true, top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
-    grid: { left: width < 480 ? 44 : 56, right: 24, top: 34, bottom: printing ? 48 : 84 },
+    grid: { left: width < 480 ? 44 : 56, right: 36, top: 34, bottom: printing ? 48 : 84 },
     xAxis: axis(chart.x, look, { nameGap: 28 }),
     dataZoom: printing ? [] : [{ type: "slider", filterMode: "weakFilter", height: 22, bottom: 6, showDataShadow: false, textStyle: { color: look.soft } }],
-    yAxis: axis(chart.y, look, { inverse: true, nameGap: 36, splitLine: { show: false } }),
+    yAxis: axis(chart.y, look, { inverse: true, minInterval: 1, nameGap: 36, splitLine: { show: false } }),
     series: chart.phases.map((phase, at) => {
       const colour = phase.bad ? look.bad : look.colours[[6, 4, 0][at] ?? at];
       return {
@@ -255,7 +255,7 @@
   const panels = (chart) => chart.panels?.length ?? 1;
   const draw = (place) => {
     const chart = byId.get(place.dataset.chart);
-    if (!chart || place.offsetParent === null) return;
+    if (!chart || place.clientWidth === 0) return;
     echarts.getInstanceByDom(place)?.dispose();
     place.style.height = panels(chart) > 2 ? `${panels(chart) * (printing ? 100 : 140) + 90}px` : "";
     const size = printing ? paperSize(chart) : {};
@@ -269,7 +269,6 @@
   };
   const places = () => [...document.querySelectorAll("[data-chart]")];
   const drawAll = () => {
-    // What is hidden has no width to be drawn in: it is drawn when it is chosen.
     for (const place of places()) {
       place.style.display = "block";
       draw(place);
@@ -294,11 +293,16 @@
     printing = false;
     drawAll();
   });
-  let waiting = 0;
-  window.addEventListener("resize", () => {
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => places().forEach((place) => echarts.getInstanceByDom(place)?.resize()));
+  // A place has no width while it is hidden, and none at all before a window has its size: it is drawn when it gets one.
+  const sizes = new ResizeObserver((changed) => {
+    if (printing) return;
+    for (const { target } of changed) {
+      const chart = echarts.getInstanceByDom(target);
+      if (!chart) draw(target);
+      else if (target.clientWidth > 0 && chart.getWidth() !== target.clientWidth) chart.resize();
+    }
   });
   choose();
   drawAll();
+  for (const place of places()) sizes.observe(place);
 })();

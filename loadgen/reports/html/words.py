@@ -78,7 +78,7 @@ def subtitle(report: RunReport) -> str:
     run = report.run
     if run.get("origin"):
         return f"{rows.imported(report)}, measured {run['started'] or 'at an unknown time'}"
-    parts = [f"{run['started']}", run["status"], _gpus(run["machine"]), run.get("profile_reason") or ""]
+    parts = [run.get("started") or "", run["status"], _gpus(run["machine"]), run.get("profile_reason") or ""]
     return ", ".join(part for part in parts if part)
 
 
