@@ -82,7 +82,7 @@ class Progress:
 
     def planned(self, plan: Plan, run: Run, loaded: Loaded) -> None:
         """Says what will be done, on which profile and why, and where it goes."""
-        self._plan = plan
+        self._plan, self._began, self._spared = plan, time.monotonic(), set()  # a night has two runs
         load = loaded.scenario.load.model_dump()
         self._load = {cell.id: {**load, **(cell.words.get("load") or {})} for cell in plan.cells}
         self._seconds = {cell.id: cell.seconds for cell in plan.cells}
