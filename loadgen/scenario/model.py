@@ -1,4 +1,4 @@
-"""The words of a scenario and their types: the only module that makes pydantic models of it (of `kinds` of values).
+"""The words of a scenario and their types: their models are pydantic's (of `kinds` of values; `telemetry` has its own).
 
 In: plain data, after profiles, ``extends``, ``--set`` and environment references were resolved (``loading.py``).
 Out: frozen `Scenario` objects. Only what can be said of one value alone is checked here; rules between values
@@ -31,6 +31,7 @@ from loadgen.scenario.kinds import (
     Variable,
     Words,
 )
+from loadgen.scenario.telemetry import Telemetry
 from loadgen.scenario.words import base_url
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
@@ -274,6 +275,7 @@ class Scenario(Words):
     )
 
     nightly: Nightly = Nightly()
+    telemetry: Telemetry = Telemetry()
 
     _references: References = PrivateAttr(default_factory=dict)
 

@@ -26,6 +26,7 @@ from loadgen.scenario.model import (
     When,
     Workload,
 )
+from loadgen.scenario.telemetry import Telemetry
 from loadgen.scenario.tree import Node, Path, Problem, dotted
 
 MAPPINGS: Mapping[tuple[str, ...], type[Words]] = MappingProxyType(
@@ -39,6 +40,7 @@ MAPPINGS: Mapping[tuple[str, ...], type[Words]] = MappingProxyType(
         ("matrix",): Matrix,
         ("comparison",): Comparison,
         ("nightly",): Nightly,
+        ("telemetry",): Telemetry,
         ("profiles", "*", "when"): When,
     }
 )
