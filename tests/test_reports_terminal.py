@@ -14,7 +14,8 @@ from terminal import in_terminal
 from test_reports import GOLDEN, made_known
 
 from loadgen.assemble import assemble
-from loadgen.reports.formats import FORMATS, render
+from loadgen.reports import FORMATS
+from loadgen.reports.formats import render
 from loadgen.store import find_run
 
 LOCALES = ("LC_ALL", "LC_CTYPE", "LANG", "PYTHONIOENCODING", "PYTHONUTF8", "COLUMNS", "NO_COLOR")

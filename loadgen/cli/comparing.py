@@ -9,15 +9,11 @@ from typing import Annotated
 import typer
 
 from loadgen.cli import runs
-from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store
+from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store
 from loadgen.cli.screen import Screen, speaks_unicode, width
 
 commands = typer.Typer()
 
-
-Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`.")
-]
 Factor = Annotated[
     list[str] | None, typer.Option("--factor", metavar="WORD", help="What is meant to differ: engine. May be repeated.")
 ]

@@ -25,6 +25,30 @@ Endpoint = Annotated[
 Model = Annotated[str | None, typer.Option("--model", help="Name of the model at --endpoint.")]
 
 
+def known_runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of runs, newest first, for a shell that completes one: whole, or the end that tells it from the others."""
+    from loadgen.store import store_root
+
+    names = sorted((path.name for path in store_root(ctx.params.get("store")).glob("runs/*/*")), reverse=True)
+    ends = [name.rpartition("-")[2] for name in names] if incomplete else []
+    return [name for name in ("last", *names, *ends) if name.startswith(incomplete)]
+
+
+def known_formats(incomplete: str) -> list[str]:
+    """Formats of reports, likewise."""
+    from loadgen.reports import FORMATS
+
+    return [form for form in FORMATS if form.startswith(incomplete)]
+
+
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`.", autocompletion=known_runs
+    ),
+]
+
+
 def period(text: str) -> float:
     """A flag's length of time in seconds: ``2h``, ``90d``. Raises typer's BadParameter with a sentence."""
     from loadgen.scenario.words import period as seconds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store
+from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store, known_formats
 from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
@@ -87,12 +87,12 @@ def plan(
 
 @commands.command(epilog="Example: loadgen report last --format markdown")
 def report(
-    which: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`."),
-    ],
+    which: Runs,
     store: Store = None,
-    form: Annotated[str, typer.Option("--format", help="text, markdown, csv, json, junit or html.")] = "text",
+    form: Annotated[
+        str,
+        typer.Option("--format", help="text, markdown, csv, json, junit or html.", autocompletion=known_formats),
+    ] = "text",
     show: Annotated[bool, typer.Option("--open", help="Write the page anew, and show it in the browser.")] = False,
     plain: Annotated[
         bool, typer.Option("--no-charts", help="With html: tables alone, small enough for a mail.")

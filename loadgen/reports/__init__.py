@@ -1,0 +1,4 @@
+"""Reports: what was measured, for people and for programs. Each file renders one thing; nothing here measures."""
+
+FORMATS = ("text", "markdown", "csv", "json", "junit", "html")
+"""The formats of ``loadgen report``."""

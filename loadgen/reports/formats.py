@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
 from loadgen.errors import UsageError
-from loadgen.reports import beside, csv, html, json, junit, markdown, text
-
-FORMATS = ("text", "markdown", "csv", "json", "junit", "html")
+from loadgen.reports import FORMATS, beside, csv, html, json, junit, markdown, text
 
 
 def check(form: str, runs: int) -> None:
