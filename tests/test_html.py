@@ -131,7 +131,7 @@ def test_damaged_request_lines_cost_their_repeat_and_are_named(tmp_path: Path) -
     (lines,) = Path(report.path).glob("cells/*/moe/rep-002/attempt-1/requests-*")
     lines.write_bytes(b'{"v": broken}\n')
     text = page.render(assemble(Run(Path(report.path))))
-    assert "concurrency=1, moe, repeat 2: its requests cannot be read" in text
+    assert "concurrency=1, moe, repeat 2 is not drawn: " in text
     assert 'data-chart="cell-1-ttft"' in text
 
 

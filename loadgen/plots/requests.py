@@ -90,7 +90,7 @@ def percentiles(traces: Sequence[Trace], colours: Colours) -> Lines | None:
     if not panels:
         return None
     return Lines(
-        title="Percentiles",
+        title=f"Percentiles: {', '.join(dict.fromkeys(trace.cell for trace in traces))}",
         reading=(
             "To the right are ever rarer requests: 90 %, 99 %, 99.9 %. Each point is the mean over the repeats of the "
             "repeat's own percentile, with its 95 % t interval; a line ends where the smallest repeat has too few "
@@ -160,9 +160,10 @@ def timeline(traces: Sequence[Trace], colours: Colours) -> Lines | None:
         lines[label] = [_said(trace, word, colours) for trace in kept if trace.server.get(word)]
     lines["send late ms"] = [_in_steps(trace, _late(trace, width, length) * 1e3, width, colours) for trace in kept]
     window = kept[0].window
+    reps = " and ".join(dict.fromkeys(str(trace.rep) for trace in kept))
     bands = (Band(name="measured", low=window[0], high=window[1]),)
     return Lines(
-        title=f"Time line: {kept[0].cell}, repeat {kept[0].rep}",
+        title=f"Time line: {kept[0].cell}, repeat {reps}",
         reading=(
             "Everything over one time axis, from the start of the repeat; grey is what was measured, before it is "
             "warm-up, after it the drain. Tokens count when they arrive. In flight that grows all the time is a rate "

@@ -10,16 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.errors import StoreError
 from loadgen.plots import groups, requests
 from loadgen.plots.chart import Chart
 from loadgen.plots.choice import by_weight
+from loadgen.plots.kinds import ttft_limits
 from loadgen.plots.trace import Trace, read_trace
 from loadgen.reports.html.figures import Figure, data_block, figure
-from loadgen.scenario import parse_objective
 from loadgen.store import Run
 
 MOST_REPEATS = 6
@@ -88,8 +86,8 @@ def _traces(report: RunReport, cell: ReportCell, target: TargetCell, damaged: li
         folder = Run(Path(report.path)).repeat(cell.id, target.target, result.rep).folder
         try:
             trace = read_trace(folder / f"attempt-{result.attempt}", result)
-        except (OSError, StoreError, msgspec.MsgspecError) as error:
-            damaged.append(f"{cell.id}, {target.target}, repeat {result.rep}: its requests cannot be read ({error}).")
+        except StoreError as error:
+            damaged.append(f"{cell.id}, {target.target}, repeat {result.rep} is not drawn: {error}")
             continue
         if len(trace.columns["send"]):
             found.append(trace)
@@ -97,20 +95,17 @@ def _traces(report: RunReport, cell: ReportCell, target: TargetCell, damaged: li
 
 
 def _charts(report: RunReport, traces: Sequence[Sequence[Trace]]) -> Iterator[tuple[str, Chart]]:
-    """Of all repeats what is drawn by repeat, of the first ones the rest. ``traces`` are by target, none is empty."""
-    every, first = [trace for of_target in traces for trace in of_target], [of_target[0] for of_target in traces]
+    """Of all repeats what is drawn by repeat, of one the rest: the first that every target has, so that they were
+    measured side by side. ``traces`` are by target, none is empty."""
+    every = [trace for of_target in traces for trace in of_target]
+    shared = set.intersection(*({trace.rep for trace in of_target} for of_target in traces)) if traces else set()
+    first = [next((one for one in of_target if one.rep in shared), of_target[0]) for of_target in traces]
     colours = groups.laid(report).colours
     charts: list[tuple[str, Chart | None]] = [
-        ("ttft", requests.ttft(every, colours, _limits(report))),
+        ("ttft", requests.ttft(every, colours, ttft_limits(report))),
         ("percentiles", requests.percentiles(every, colours)),
         ("timeline", requests.timeline(first, colours)),
     ]
     charts += [(f"gaps-{number}", requests.gaps(trace)) for number, trace in enumerate(first, 1)]
     charts += [(f"gantt-{number}", requests.gantt(trace)) for number, trace in enumerate(first, 1)]
     yield from ((name, chart) for name, chart in charts if chart is not None)
-
-
-def _limits(report: RunReport) -> dict[str, float]:
-    """Objectives of the TTFT by their text, in s."""
-    objectives = [parse_objective(text) for text in report.run["scenario"].get("objectives", ())]
-    return {one.text: one.value for one in objectives if one.metric == "ttft_s"}
