@@ -112,12 +112,18 @@ def drift_line(one: Drift) -> str:
 
 def remarks(night: NightReport) -> list[str]:
     """What weakens the night, in sentences."""
-    found = [f"{one.name}: {one.text}" for one in night.findings]
+    found = [sentence(one) for one in night.findings]
     if night.left_out:
         found.append(f"The budget had no time for {len(night.left_out)} cells: {', '.join(night.left_out)}.")
     if night.unconfirmed:
         found.append(f"The budget had no time to measure again: {', '.join(night.unconfirmed)}.")
     return [*found, *night.failures, *night.notes]
+
+
+def sentence(one: Finding) -> str:
+    """A finding with what to do about it."""
+    advice = f"; {one.advice}" if one.advice else ""
+    return f"{one.name}: {one.text.rstrip('.')}{advice}".rstrip(".") + "."
 
 
 def standing(verdicts: Sequence[SeriesVerdict]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, 
 from loadgen.events import Night, append
 from loadgen.history import History, noise_floors, read_history
 from loadgen.locks import held, machine_locks, name_lock
-from loadgen.night import NightReport, exit_code_of
+from loadgen.night import NightReport, exit_code_of, sentence
 from loadgen.ownership import close_abandoned
 from loadgen.past_runs import confirming, paces, planned_cells, unfinished
 from loadgen.preflight import examine, gpus_here, places_of
@@ -149,13 +149,10 @@ def _preflight(state: _State, cells: Sequence[Cell]) -> None:
     """Raises PreflightError with every problem, unless the night is to go on anyway."""
     state.findings = tuple(examine(state.asked.loaded, cells, state.asked.store))
     for one in state.findings:
-        state.watcher.say(f"{one.state}: {one.name}: {one.text}{f'; {one.advice}' if one.advice else ''}")
-    wrong = [one for one in state.findings if one.state == "problem"]
+        state.watcher.say(f"{one.state}: {sentence(one)}")
+    wrong = [sentence(one) for one in state.findings if one.state == "problem"]
     if wrong and not state.asked.anyway:
-        problems = " ".join(
-            f"{one.name}: {one.text.rstrip('.')}{f'; {one.advice}' if one.advice else '.'}" for one in wrong
-        )
-        raise PreflightError(f"the night was not begun. {problems} (--anyway measures in spite of it.)")
+        raise PreflightError(f"the night was not begun. {' '.join(wrong)} (--anyway measures in spite of it.)")
 
 
 # Verdict --------------------------------------------------------------------------------------------------------------
@@ -268,5 +265,5 @@ def _drifts(asked: Asked) -> list[Drift]:
 
 
 def _say_all(watcher: Watcher, sentences: Sequence[str]) -> None:
-    for sentence in sentences:
-        watcher.say(sentence)
+    for one in sentences:
+        watcher.say(one)
