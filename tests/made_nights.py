@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from made_runs import made_run, scenario_of
+from made_runs import MACHINE, made_run, scenario_of
 
 from loadgen.assemble import assemble
 from loadgen.baseline import news
 from loadgen.events import Night, append
-from loadgen.history import noise_floors, read_history
-from loadgen.scenario import Scenario
+from loadgen.history import History, noise_floors, read_history
+from loadgen.scenario import Scenario, load
 from loadgen.series import points_of
 from loadgen.store import Run
-from loadgen.verdicts import SeriesVerdict, confirm, gates_of, judge
+from loadgen.verdicts import Past, SeriesVerdict, confirm, gates_of, judge
 
+GPU = {"name": "H200", "uuid": "GPU-1", "memory_gb": 150.0, "driver": "570"}
+LAUNCHED = "{engine: vllm, model: m%s}"
 AT = "2026-11-20T02:00:00Z"
 
 VECTOR = (100, 101, 99, 100.5, 98.8, 100.2, 101.3, 99.4, 100.1, 99.9, 100.7, 99.2, 100.4, 99.6)
@@ -60,3 +62,34 @@ def _run(store: Path, scenario: Scenario, value: float, described: Mapping[str, 
     values = {target: [value] * scenario.repeats for target in scenario.targets}
     run = made_run(store, scenario, values, described)
     return run, assemble(run)
+
+
+def launched(folder: Path, words: str = "", more: str = "repeats: 1\n", load_words: str = "concurrency: 4") -> Scenario:
+    """One target, which is launched; ``words`` are further ones of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "made.yaml"
+    path.write_text(
+        f"schema: loadgen/v1\nname: made\ntargets: {{a: {LAUNCHED % words}}}\n"
+        "workload: {prompts: natural, output: {exact: 8}}\n"
+        f"load: {{warmup_s: 1, window_s: 30, {load_words}}}\n{more}"
+    )
+    return load(path).scenario
+
+
+def described(facts: Mapping[str, Any] | None = None, driver: str = "570", **more: Any) -> dict[str, Any]:
+    """Fields of run.json: a machine with one GPU, and what the server of target "a" says of itself."""
+    server = {"target": "a", "engine": "vllm", "facts": {"version": "0.9", "revision": "r1", **(facts or {})}}
+    gpus = [{**GPU, "driver": driver}]
+    return {"machine": {**MACHINE, "gpus": gpus}, "servers": {"a-1": server}} | more
+
+
+def throughput(history: History) -> str:
+    """The key of its only series of output_tok_s."""
+    (found,) = history.find("output_tok_s")
+    return found
+
+
+def past(store: Path) -> Past:
+    """What is known of that series after all nights."""
+    history = read_history(store)
+    return history.by_now([throughput(history)])[throughput(history)]
