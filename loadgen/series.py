@@ -19,7 +19,6 @@ import msgspec
 from loadgen.assemble import RunReport, TargetCell
 from loadgen.facts import facts_of, scenario_of
 from loadgen.metrics import METRICS, Measure, measure
-from loadgen.noise import machine_key
 from loadgen.summary import Summary
 
 if TYPE_CHECKING:
@@ -160,9 +159,15 @@ def _identity(report: RunReport, cell: str, target: str, facts: Mapping[str, str
         **{name: scenario.get(name) for name in _SAME},
     }
     place = image.rpartition("/")[0] + image.rpartition("/")[2].partition(":")[0]
-    kind = (facts.get("gpu"), facts.get("gpus"), machine_key(report.run.get("machine") or {}))
+    kind = (facts.get("gpu"), facts.get("gpus"), _host_class(report.run.get("machine") or {}))
     scope = report.plan.scope if report.run["scenario"].get("comparison") else None
     return [SCHEMA, _without_defaults(parts), place, kind, scope, report.run["scenario"].get("name"), cell, target]
+
+
+def _host_class(machine: Mapping[str, Any]) -> list[Any]:
+    """What hosts of a kind have in common. Their memory is left out: an upgrade of the kernel moves it a little."""
+    gpus = [gpu.get("name") for gpu in machine.get("gpus") or ()]
+    return [machine.get("cpu"), machine.get("cores"), machine.get("os"), gpus]
 
 
 def _without_defaults(parts: Mapping[str, Any]) -> dict[str, Any]:

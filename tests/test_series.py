@@ -32,6 +32,9 @@ def test_what_is_watched_is_no_part_of_the_key_and_what_makes_nights_comparable_
         key(tmp_path, launched(tmp_path), described({"version": "0.10"})),
         key(tmp_path, launched(tmp_path), described(driver="580")),
         key(tmp_path, launched(tmp_path), described({"revision": "r2"}, versions={"loadgen": "2"})),
+        key(
+            tmp_path, launched(tmp_path), described(machine={**MACHINE, "gpus": [GPU], "host": "h2", "memory_gb": 63.2})
+        ),
         key(tmp_path, launched(tmp_path, ", options: {revision: abc}")),
         key(tmp_path, launched(tmp_path, more="repeats: 1\ndescription: other\nobjectives: [p50 ttft < 1 s]\n")),
         key(tmp_path, launched(tmp_path, load_words="concurrency: 4, drain_s: 5")),
@@ -43,8 +46,9 @@ def test_what_is_watched_is_no_part_of_the_key_and_what_makes_nights_comparable_
         key(tmp_path, launched(tmp_path, load_words="concurrency: 8")),
         key(tmp_path, launched(tmp_path, ", options: {dtype: float16}")),
         key(tmp_path, launched(tmp_path), described(**other_gpu)),
+        key(tmp_path, launched(tmp_path), described(machine={**MACHINE, "gpus": [GPU], "cores": 16})),
     ]
-    assert len({first, *others}) == 4
+    assert len({first, *others}) == 5
 
 
 def test_an_image_counts_by_its_name_and_how_it_is_pinned_begins_an_epoch(tmp_path: Path) -> None:
