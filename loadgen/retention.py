@@ -18,7 +18,7 @@ from typing import IO, Any
 import msgspec
 
 from loadgen.errors import BusyError, StoreError
-from loadgen.ownership import half_written, held, last_written
+from loadgen.ownership import half_written, held
 from loadgen.store import Run, write_stream
 
 KEEP_S = 90 * 86400.0
@@ -93,9 +93,9 @@ def compress(path: Path) -> int:
 def _one(run: Run, old: bool, needed: bool, dry_run: bool) -> Kept:
     try:
         with held(run):
-            if _unsettled(run):
-                return Kept(run=run.id)
             files = request_lines(run)
+            if _unsettled(run, files):
+                return Kept(run=run.id)
             if old and needed:
                 return msgspec.structs.replace(_compressed(run, files, dry_run), spared=bool(files))
             return _deleted(run, files, dry_run) if old else _compressed(run, files, dry_run)
@@ -127,9 +127,9 @@ def _deleted(run: Run, files: list[Path], dry_run: bool) -> Kept:
     return Kept(run=run.id, deleted=len(files), deleted_bytes=size)
 
 
-def _unsettled(run: Run) -> bool:
+def _unsettled(run: Run, files: list[Path]) -> bool:
     killed = run.read("run.json").get("status") in ("aborted", "running")
-    return killed and time.time() - last_written(run) < SETTLED_S
+    return killed and any(time.time() - path.stat().st_mtime < SETTLED_S for path in files)
 
 
 def _age(run: Run, now: float) -> float:
