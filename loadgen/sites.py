@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from loadgen import launch
 from loadgen.errors import LaunchError
+from loadgen.launch.processes import ProcessId
 from loadgen.plan import Plan, launch_key
 from loadgen.probe import probe
 from loadgen.redact import struck_out
@@ -36,6 +37,7 @@ from loadgen.targets import (
     secrets_of,
     spec_of,
 )
+from loadgen.telemetry.sampler import Machine
 
 
 class Watcher(Protocol):
@@ -111,6 +113,7 @@ class Sites:
             names=dict(command.seen),
             doubts=(*doubts_of(target_name, target, model), *self._remains),
             hidden=hidden_of([target]),
+            machine=self._machine(cell, target_name, server),
         )
 
     def start_of(self, instance: str | None) -> str | None:
@@ -146,6 +149,18 @@ class Sites:
         if self._keep and all(other is None or other in self._servers for other in later):
             return {}
         return {instance: self._stop(instance) for instance in list(self._servers) if instance not in later}
+
+    def _machine(self, cell: Cell, name: str, server: launch.Server) -> Machine:
+        """Where telemetry finds what runs here. The processes of a container have other numbers than those we see."""
+        contained = any(one.command.container is not None for one in self._servers.values())
+        others = [one for one in self._servers.values() if one is not server]
+        return Machine(
+            gpus=server.command.devices,
+            dcgm=cell.scenario.telemetry.exporter(name, endpoint=False),
+            processes=() if server.command.container is not None else _processes(server),
+            others=None if contained else tuple(process for one in others for process in _processes(one)),
+            reset_peak=server.command.base_url + server.command.reset_peak if server.command.reset_peak else None,
+        )
 
     # -- servers --------------------------------------------------------------------------------------------------
 
@@ -266,9 +281,15 @@ class Sites:
             metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,
             names={str(word): name for word, name in recipe.seen.items()} if recipe else {},
             hidden=hidden_of([target]),
+            machine=Machine(dcgm=cell.scenario.telemetry.exporter(name, endpoint=True)),
         )
         if name not in self._probed:
             with struck_out(site.hidden):  # who refuses a key may quote it
                 probe(name, site, cell.scenario.load.connect_timeout_s)
             self._probed.add(name)
         return site
+
+
+def _processes(server: launch.Server) -> tuple[ProcessId, ...]:
+    """Those that a server was last seen to have."""
+    return tuple(ProcessId.from_json(one) for one in server.describe()["processes"])
