@@ -27,7 +27,7 @@ MARKERS = "o^sDPvX"
 BAD, SOFT = "#a3261d", "#5b6570"
 PHASES = {"queue": COLOURS[6], "prefill": COLOURS[4], "decode": COLOURS[0]}
 
-_NINES = (0.0, math.log10(2), 1.0, math.log10(20), 2.0, 3.0, 4.0, 5.0)
+_NINES = (0.0, math.log10(2), math.log10(4), 1.0, math.log10(20), 2.0, 3.0, 4.0, 5.0)
 _MANY = 60
 _LONGEST = 70
 _STYLE: Any = {
