@@ -35,6 +35,8 @@ from loadgen.served import Serving, serving
 from loadgen.sites import Sites
 from loadgen.store import Run, create_run, write_bytes, write_json
 from loadgen.targets import check
+from loadgen.telemetry.nvml import idle_watts
+from loadgen.telemetry.required import check_required
 
 SCHEMA = 1
 
@@ -99,6 +101,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     cells = [cell for cell in expand(request.loaded.scenario) if request.cells is None or cell.id in request.cells]
     plan = make_plan(request.loaded.scenario, cells)
     check(request.loaded, cells)
+    check_required(cells, request.loaded.path.parent)
     run = request.resume or create_run(request.store, request.loaded.scenario.name)
     with held(run):
         state = _begin(request, run, cells, plan, watcher)
@@ -152,6 +155,7 @@ def _description(state: _State, status: str) -> dict[str, Any]:
         "seed": loaded.scenario.seed,
         "versions": host.versions(),
         "machine": host.fingerprint(),
+        "idle_watts": idle_watts(),
         "served": _serving(state),
         "noise": remember(state.run.folder.parents[2], host.fingerprint(), loaded.scenario, state.cells),
         "servers": {},

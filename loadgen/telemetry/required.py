@@ -1,0 +1,97 @@
+"""What a scenario requires of telemetry (``telemetry.require``): refused before anything is started or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadgen.errors import UsageError
+from loadgen.launch import load_recipe
+from loadgen.nvml import Unavailable, handles, opened
+from loadgen.scenario import Cell, Target
+from loadgen.telemetry import dcgm
+from loadgen.telemetry.measured import MIN_ENERGY_S
+from loadgen.telemetry.nvml import Owners, read
+from loadgen.telemetry.reading import GpuReading
+
+TIMEOUT_S = 5.0
+
+
+def check_required(cells: Sequence[Cell], folder: Path) -> None:
+    """Raises UsageError for the first thing that is required and will not be known. ``folder`` is the scenario's."""
+    asked: set[tuple[str, str]] = set()
+    for cell in cells:
+        for name, target in cell.scenario.targets.items():
+            for word in cell.scenario.telemetry.require:
+                if word == "energy":
+                    _long_enough(cell)
+                if (name, word) not in asked:
+                    asked.add((name, word))
+                    _check(cell, name, target, word, folder)
+
+
+def _check(cell: Cell, name: str, target: Target, word: str, folder: Path) -> None:
+    missing = _engine(target, folder) if word == "engine" else _gpus(cell, name, target, word == "energy")
+    if missing is not None:
+        raise UsageError(
+            f"telemetry.require: {word} of target {name} will not be known: {missing}. Nothing was started; take the "
+            "word out of telemetry.require to measure without it."
+        )
+
+
+def _long_enough(cell: Cell) -> None:
+    window = cell.scenario.load.window_s
+    if window is not None and window < MIN_ENERGY_S:
+        raise UsageError(
+            f"telemetry.require: energy needs windows of {MIN_ENERGY_S:.0f} s, and load.window_s is {window:g} in "
+            f"{cell.id}; lengthen it, or take energy out of telemetry.require."
+        )
+
+
+def _engine(target: Target, folder: Path) -> str | None:
+    recipe = load_recipe(target.engine, folder) if target.engine else None
+    if recipe is None:
+        return "an endpoint tells its counters only where its `engine` is named"
+    if recipe.metrics is None or not recipe.seen:
+        return f"{recipe.place} names no page of metrics"
+    if target.endpoint is None:
+        return None
+    if not target.endpoint.startswith("http"):
+        return "its endpoint is a socket, whose page is not read"
+    return _page(target.endpoint.removesuffix("/v1") + recipe.metrics, target.proxy)[1]
+
+
+def _gpus(cell: Cell, name: str, target: Target, energy: bool) -> str | None:
+    url = cell.scenario.telemetry.exporter(name, target.endpoint is not None)
+    if url is None and target.endpoint is not None:
+        return "it is an endpoint, and telemetry.dcgm names no exporter beside it"
+    if url is None:
+        readings, missing = _local(target)
+    else:
+        page, missing = _page(url, target.proxy)
+        readings = dcgm.read(page, target.devices or ())
+    if missing is not None:
+        return missing
+    if not readings:
+        return "there is no such GPU" + (f" on {url}" if url else "")
+    silent = [one.uuid for one in readings if energy and one.joules is None]
+    return f"{', '.join(silent)} has no energy counter" if silent else None
+
+
+def _local(target: Target) -> tuple[tuple[GpuReading, ...], str | None]:
+    try:
+        with opened() as nvml:
+            return read(nvml, handles(nvml, target.devices or ()), Owners()), None
+    except Unavailable as error:
+        return (), str(error)
+
+
+def _page(url: str, proxy: str | None) -> tuple[str, str | None]:
+    """The text of a page, and what is wrong with it."""
+    import httpx
+
+    try:
+        reply = httpx.get(url, timeout=TIMEOUT_S, trust_env=False, proxy=proxy)
+    except httpx.HTTPError as error:
+        return "", f"{url} cannot be read: {str(error) or type(error).__name__}"
+    return reply.text, None if reply.status_code == 200 else f"{url} answers {reply.status_code}"
