@@ -21,7 +21,7 @@ commands = typer.Typer()
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
-@commands.command(epilog="Example: loadgen run scenarios/moe_vs_dense.yaml --set load.window_s=10")
+@commands.command(epilog="Example: loadgen run scenarios/moe_vs_dense.yaml --set repeats=2")
 def run(
     scenario: ScenarioPath,
     store: Store = None,
