@@ -19,8 +19,10 @@ from loadgen.comparison import CellPairs, Comparison, Sides
 from loadgen.facts import FOUND, NAMES, facts_of, scenario_of, starts_of
 from loadgen.fingerprint import Fingerprint, key_of
 from loadgen.plan import Plan
+from loadgen.repeat import Result
 from loadgen.scenario.factors import FACTORS, covered
 from loadgen.summary import Doubt
+from loadgen.telemetry.measured import throttled
 
 MINOR = ("host", "kernel", "prompts.seed", "python", "devices", "kv_tokens")
 """What may differ between two instances of the very same thing, or two draws of its prompts: a doubt, no difference."""
@@ -110,13 +112,15 @@ class Kept:
     plan: Plan
     fingerprints: Sequence[Fingerprint] = ()
 
-    def side(self, cell: str, target: str) -> Side:
-        """A target in a cell."""
+    def side(self, cell: str, target: str, results: Sequence[Result | None] = ()) -> Side:
+        """A target in a cell; what its repeats' telemetry says of it counts where they are given."""
         key = key_of(scenario_of(self.described, self.plan, cell), target)
         own = [found for found in self.fingerprints if (found.target, found.key) == (target, key)]
         starts = starts_of(self.plan, cell, target, [found.server for found in own if found.server is not None])
         taken = tuple(found for found in own if found.server is None or found.server in starts)
-        return Side(facts_of(self.described, self.plan, cell, target), taken)
+        slowed = throttled([result.telemetry for result in results if result is not None])
+        more = {} if slowed is None else {"throttled": slowed}
+        return Side(facts_of(self.described, self.plan, cell, target) | more, taken)
 
 
 def same_replies(baseline: Side, candidate: Side) -> str | None:
