@@ -148,7 +148,7 @@ def _about(one: Wanted) -> Path:
 
 
 def _called(name: str) -> str:
-    return "the cores of this machine" if name == CORES else name
+    return "the lock of this machine's cores" if name == CORES else name
 
 
 def _own_folder() -> Path:

@@ -183,15 +183,18 @@ def _judged(state: _State, night: NightReport, report: RunReport) -> NightReport
     changed = {one.series.key: tuple(history.changed(one)) for one in points if one.series.key in unwell}
     return msgspec.structs.replace(
         night, verdicts=tuple(verdicts), changed=changed, unconfirmed=tuple(state.unconfirmed),
-        failures=(*_wrong(report), *state.failures), exit_code=code,
+        failures=(*_wrong(report), *_wrong(again, "Measured again: "), *state.failures), exit_code=code,
     )  # fmt: skip
 
 
-def _wrong(report: RunReport) -> list[str]:
-    """What makes the run less than good, in sentences: failures, invalid cells, objectives that were missed."""
+def _wrong(report: RunReport | None, which: str = "") -> list[str]:
+    """What makes a run less than good, in sentences: failures, invalid cells, objectives that were missed."""
+    if report is None:
+        return []
     missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
     invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
-    return [*(f"FAILED: {line}" for line in rows.failure_lines(report)), *invalid, *missed]
+    failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
+    return [f"{which}{line}" for line in (*failed, *invalid, *missed)]
 
 
 def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict]) -> RunReport | None:
@@ -236,11 +239,13 @@ def _finished(state: _State, night: NightReport) -> NightReport:
     notes: list[str] = []
     if digest_due(asked.store, asked.name):
         night = msgspec.structs.replace(night, drifts=tuple(_drifts(asked)))
-    for step in (_clean, _show):
+    for what, step in (("retention", _clean), ("the site", _show)):
         try:
             step(asked, state.watcher.say)
         except LoadgenError as error:
             notes.append(str(error))
+        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn must not keep people from being told
+            notes.append(f"{what} failed, which is a bug: {type(error).__name__}: {error}")
     notes += tell(asked.store, asked.webhook, msgspec.structs.replace(night, notes=tuple(notes)))
     return msgspec.structs.replace(night, notes=tuple(notes))
 

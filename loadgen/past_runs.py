@@ -27,7 +27,7 @@ def unfinished(store: Path, scenario: Scenario, nights: Collection[str], part: s
     not long ago."""
     public = msgspec.to_builtins(public_dict(scenario))
     for run, described in _newest_first(store):
-        if time.time() - _seconds(described.get("started")) > NIGHT_S:
+        if time.time() - _created(run) > NIGHT_S:
             break
         words = described.get("scenario") or {}
         if words.get("name") == scenario.name and _note(described).get("part") == part:
@@ -68,6 +68,14 @@ def _newest_first(store: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
             yield run, run.read("run.json")
         except StoreError:
             continue
+
+
+def _created(run: Run) -> float:
+    """Seconds since 1970 of the beginning of a run, which its id starts with; an imported one was measured before."""
+    try:
+        return float(calendar.timegm(time.strptime(run.id[:16], "%Y%m%dT%H%M%SZ")))
+    except ValueError:
+        return 0.0
 
 
 def _note(described: dict[str, Any]) -> dict[str, Any]:

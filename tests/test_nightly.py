@@ -22,6 +22,7 @@ from loadgen.index import contents, look, reindex
 from loadgen.launch import leftovers
 from loadgen.night import NightReport, lines, remarks
 from loadgen.nightly import Asked, nightly
+from loadgen.past_runs import unfinished
 from loadgen.progress import Progress
 from loadgen.scenario import load
 from loadgen.store import read_json
@@ -52,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def night(place: Place, scenario: Path | None = None, **asked: Any) -> NightReport:
     """A night in this process. One in which this machine was too busy to send in time never was: it is done again."""
     what = Asked(load(scenario or place.scenario()), place.store, **asked)
-    for _ in range(5):
+    for _ in range(12):
         before = place.remember()
         report, _ = nightly(what, Progress(lambda _: None, None))
         if not any("The client sent late" in line for line in remarks(report)):
@@ -216,6 +217,38 @@ def test_a_night_whose_process_was_killed_is_gone_on_with_and_is_one_night(place
     assert not night(place, scenario, resume=True).went_on  # that night is over
 
 
+def test_a_night_that_was_killed_in_its_second_measurement_goes_on_there(place: Place, learned: Path) -> None:
+    shutil.copytree(learned, place.store)
+    place.pace(SLOW)
+    first = night(place)
+    assert speed(first) is State.REGRESSION
+    measured, again = place.runs()[-2:]
+    events = place.store / "events.jsonl"  # as if it had been killed before its verdict, with one repeat not whole
+    events.write_text("".join(line for line in events.read_text().splitlines(True) if measured.name not in line))
+    for path in again.rglob("summary.json"):
+        path.unlink()
+    second = night(place, resume=True)
+    assert (second.run, second.confirmed_by) == (measured.name, str(again))
+    assert speed(second) is State.REGRESSION
+    assert place.runs()[-2:] == [measured, again]
+    assert len(list(measured.glob("cells/*/*/rep-*/attempt-*"))) == 1
+    assert [path.parent.name for path in again.rglob("summary.json")] == ["attempt-2"]
+
+
+def test_a_night_of_another_scenario_or_of_yesterday_is_not_gone_on_with(place: Place) -> None:
+    night(place)
+    (place.store / "events.jsonl").unlink()
+    (run,) = place.runs()
+    changed = load(place.scenario(text=SCENARIO.replace("window_s: 0.6", "window_s: 0.5"))).scenario
+    same = load(place.scenario()).scenario
+    assert unfinished(place.store, same, (), "measure") is not None
+    assert unfinished(place.store, same, (), "confirm") is None
+    assert unfinished(place.store, same, (run.name,), "measure") is None
+    assert unfinished(place.store, changed, (), "measure") is None
+    run.rename(run.with_name(f"20200101T000000Z{run.name[16:]}"))
+    assert unfinished(place.store, same, (), "measure") is None
+
+
 def test_an_interrupted_night_says_nothing_of_any_series_and_is_no_night(place: Place) -> None:
     one = subprocess.Popen(
         command("nightly", str(place.scenario()), "--quiet"),
@@ -256,7 +289,7 @@ def test_servers_without_gpus_have_the_cores_of_a_machine_alone(place: Place) ->
 
     with (
         held(machine_locks(["cores"]), "another", 0, print),
-        pytest.raises(BusyError, match=r"^the cores of this machine"),
+        pytest.raises(BusyError, match=r"^the lock of this machine's cores is held by another"),
     ):
         night(place)
 
