@@ -199,8 +199,9 @@ def _comparisons(cells: tuple[ReportCell, ...], kept: Kept) -> list[Comparison]:
     )
     found = []
     for a, b in contrasts(kept.described["scenario"]):
-        both = [[kept.side(cell.id, one, _measured(cell).targets[one]) for one in (a, b)] for cell in cells]
-        pairs = [held(pairs_of(cell, a, b), *two, declared=declared) for cell, two in zip(cells, both, strict=True)]
+        of = [(cell, _measured(cell).targets) for cell in cells]
+        both = [(kept.side(cell.id, a, mine[a]), kept.side(cell.id, b, mine[b])) for cell, mine in of]
+        pairs = [held(pairs_of(cell, a, b), *two, declared) for cell, two in zip(cells, both, strict=True)]
         found.append(with_note(compare(pairs, settings), pairs, declared))
     return found
 
