@@ -44,8 +44,9 @@ def nightly(
 ) -> None:
     """Run a scenario as a night: measured, held against earlier nights, confirmed, kept, told.
 
-    For cron, systemd and CI. Exit codes: 0 good, 4 a confirmed regression, 5 a measurement that is not to be trusted, 6
-    nothing could be measured or a target failed, 75 another nightly is at it, 130 and 143 interrupted.
+    For cron, systemd and CI. Exit codes: 0 good, 3 an objective missed, 4 a confirmed regression, 5 a measurement that
+    is not to be trusted, 6 nothing could be measured or a target failed, 75 another nightly is at it, 130 and 143
+    interrupted.
     """
     from loadgen.nightly import Asked
     from loadgen.nightly import nightly as run_night
