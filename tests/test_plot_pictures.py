@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -123,6 +124,14 @@ def test_plot_draws_the_nights_of_a_series(tmp_path: Path) -> None:
     done = ran(str(run.folder), "--kind", "history", "--series", "output_tok_s", "-o", str(tmp_path / "h.png"))
     assert done.returncode == 0, done.stderr
     assert size((tmp_path / "h.png").read_bytes())[0] == 1500
+
+
+def test_a_run_that_lies_in_no_store_has_no_nights_and_gets_no_index(report: RunReport, tmp_path: Path) -> None:
+    alone = tmp_path / "a" / "b" / "copy"
+    shutil.copytree(report.path, alone)
+    with pytest.raises(UsageError, match="is in no store"):
+        plotting.plot(str(alone), "history", tmp_path / "x.png")
+    assert not list(tmp_path.rglob("loadgen.db"))
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def log_ticks(low: float, high: float, most: int = 9) -> list[float]:
 def _heat(figure: Figure, axes: Axes, chart: Heat) -> None:
     import numpy as np
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     columns, rows = len(chart.x.names or ()), len(chart.y.names or ())
     counts = np.full((rows, columns), np.nan)
@@ -210,6 +210,7 @@ def _heat(figure: Figure, axes: Axes, chart: Heat) -> None:
     _axis(axes, "y", chart.y, range(rows))
     bar = figure.colorbar(drawn, ax=axes, label=_text(chart.count))
     bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.yaxis.set_major_locator(FixedLocator(log_ticks(1, max(2, most))))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(_number))
 
 

@@ -66,7 +66,10 @@ def history(report: RunReport, words: str | None = None) -> Lines:
 
     Raises UsageError where the store has no such series.
     """
-    store = Path(report.path).parents[2]
+    folder = Path(report.path).absolute()
+    if folder.parents[1].name != "runs":  # else an index would be made wherever the copy of a run lies
+        raise UsageError(f"--kind history: {folder} is in no store; name a run of one.")
+    store = folder.parents[2]
     known = read_history(store)
     own = [point.series.key for point in points_of(report)]
     keys = known.find(words) if words else [key for key in own if key in known.entries]
