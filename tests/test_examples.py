@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakes import FakeServer
 from foreign_results import unpack
-from made_nights import made_scenario, nights
+from made_nights import VECTOR, made_scenario, nights
 from test_reports import made
 from typer.main import get_group
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for number, name in enumerate(("vllm_detailed.json", "vllm_plain.json"), 1):
         shutil.copy(found / name, folder / f"vllm-run-{number}.json")
     scenario = made_scenario(folder / "nights", targets=("moe",))
-    nights(folder / "night-store", scenario, [100, 101, 99, 100.5, 98.8, 100.2, 101.3, 94])
+    nights(folder / "night-store", scenario, [*VECTOR[:11], 94])
     (folder / "served/scenarios").mkdir(parents=True)
     with FakeServer(ttft_ms=2, gap_ms=1) as server:
         (folder / "served/scenarios/moe_vs_dense.yaml").write_text(SERVED.format(url=server.url))
