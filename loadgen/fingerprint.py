@@ -23,9 +23,10 @@ from loadgen.errors import StoreError
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.plan import Step
 from loadgen.record import Record, read_records
-from loadgen.repeat import Site, make_jobs, strike_out_of
+from loadgen.repeat import Site, make_jobs
 from loadgen.scenario import Cell, public_dict
 from loadgen.store import Run, make_folder, read_json, request_files, requests_path, write_json
+from loadgen.written import strike_out_of
 
 VERSION = 1
 FILE = "fingerprint.json"

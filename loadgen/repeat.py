@@ -22,15 +22,15 @@ from loadgen.fleet.local import Fleet, Outcome, Stop
 from loadgen.judge import limits
 from loadgen.plan import Step, shape_of, workers_of
 from loadgen.record import read_records
-from loadgen.redact import BEGINNING, redact
 from loadgen.scenario import Cell, parse_objective
-from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json, write_stream
+from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Summary, Window
 from loadgen.telemetry.measured import Telemetry, machine_doubts
 from loadgen.telemetry.prometheus import Seen
 from loadgen.telemetry.sampler import Machine, Sampler
 from loadgen.warmup import WarmUp
+from loadgen.written import stop_if_full, strike_out_of
 
 SCHEMA = 1
 
@@ -136,6 +136,7 @@ def run_repeat(
 
     with sampler:
         outcome = fleet.run(jobs, tick, looked, warmup.over)
+    stop_if_full(outcome.lost)
     strike_out_of(request_files(folder), site.hidden)
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
@@ -182,18 +183,6 @@ def fail(attempt: Path, code: str, text: str) -> None:
     reasons = (Doubt(code, text), *result.summary.invalid)
     summary = msgspec.structs.replace(result.summary, state="failed", invalid=reasons)
     write_json(path, msgspec.structs.replace(result, summary=summary))
-
-
-def strike_out_of(paths: Sequence[Path], secrets: Sequence[str]) -> None:
-    """Request lines without secrets, which a server may have quoted in its errors. A file that has none, as nearly all
-    have, is left as it is. Raises StoreError."""
-    plain = [msgspec.json.encode(secret)[1:-1].decode() for secret in secrets]  # as it stands inside a JSON string
-    for path in paths:
-        with path.open("rb") as lines:
-            if any(secret.encode()[:BEGINNING] in line for line in lines for secret in plain):
-                lines.seek(0)
-                clean = (redact(line.decode(), plain).encode() for line in lines)
-                write_stream(path, lambda file, clean=clean: file.writelines(clean))
 
 
 def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape) -> list[Job]:

@@ -22,6 +22,7 @@ files 0600: prompts and replies are nobody else's business. Everything but the r
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -35,6 +36,9 @@ import msgspec
 from loadgen.errors import StoreError, UsageError
 
 SCHEMA = 1
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FREE = "Free some space, or choose another place with --store; --resume goes on with a run."
 
 
 def store_root(given: Path | None) -> Path:
@@ -191,7 +195,13 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: Path, error: OSError) -> StoreError:
+    """The sentence for a file that could not be written."""
+    advice = f" {FREE}" if error.errno in FULL else ""
+    return StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.{advice}")
 
 
 def sync(paths: Iterable[Path]) -> None:
@@ -201,7 +211,7 @@ def sync(paths: Iterable[Path]) -> None:
         try:
             _sync(path)
         except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
+            raise unwritten(path, error) from error
 
 
 def _sync(path: Path) -> None:
@@ -239,4 +249,4 @@ def append_line(path: Path, value: Any) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}. What was written before is whole.") from error
+        raise unwritten(path, error) from error

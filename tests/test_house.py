@@ -24,7 +24,7 @@ LEVELS = (
     ("equal",),
     ("fleet", "summarise", "compare", "judge"),
     ("store", "telemetry", "warmup", "host", "targets"),
-    ("selftest", "null_server", "noise", "locks", "ownership"),
+    ("selftest", "null_server", "noise", "locks", "ownership", "written"),
     ("ask", "retention", "notify"),
     ("plan", "engines", "doctor", "served"),
     ("repeat", "standing", "interrupt", "budget", "past_runs", "until", "facts", "footing", "prediction"),
