@@ -18,7 +18,7 @@ from loadgen.assemble import RunReport, assemble
 from loadgen.plots.chart import Axis, Bars, Heat, Lines, Panel, Phase, Series
 from loadgen.reports import html as page
 from loadgen.reports.html.figures import data_block, figure
-from loadgen.reports.html.inside import inside
+from loadgen.reports.html.inside import Inside, details
 from loadgen.reports.html.tables import MOST_ROWS, table
 from loadgen.store import Run
 
@@ -120,10 +120,21 @@ def test_the_first_screen_is_verdicts_cells_and_doubts(text: str) -> None:
 
 
 def test_where_there_is_no_room_for_all_cells_it_is_said_and_those_that_matter_stay(report: RunReport) -> None:
-    shown = inside(report, room=1)
+    shown = details(report, room=1)
     assert [detail.name for detail in shown.details] == ["concurrency=1"], "the largest difference"
-    assert shown.lines == ["1 of 3 cells are drawn here, those that matter most."]
-    assert len(inside(report, room=1_000_000).details) == 3
+    assert shown.lines == ("1 of 3 cells are drawn here, those that matter most.",)
+    assert len(details(report, room=1_000_000).details) == 3
+
+
+def test_no_more_requests_are_read_than_a_page_may_cost(report: RunReport) -> None:
+    most = max(len(target.summaries) and target.summaries[0].requests for target in report.cells[0].targets)
+    shown = details(report, room=1_000_000, requests=2 * most)
+    assert [detail.name for detail in shown.details] == ["concurrency=1"], "one repeat of each target, then no more"
+    assert shown.lines[0].startswith("Not every repeat is drawn")
+    ttft = next(one.chart for one in shown.details[0].figures if one.id.endswith("ttft"))
+    assert isinstance(ttft, Lines)
+    assert len(ttft.panels[0].series) == 2
+    assert details(report, room=1_000_000, requests=1) == Inside((), shown.lines[:1])
 
 
 def test_damaged_request_lines_cost_their_repeat_and_are_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from loadgen import __version__
 from loadgen.assemble import RunReport
 from loadgen.reports.html.figures import data_block
-from loadgen.reports.html.inside import inside
+from loadgen.reports.html.inside import details
 from loadgen.reports.html.page import Page, page
 from loadgen.reports.rows import plain
 
@@ -40,7 +40,7 @@ def render(report: RunReport, charts: bool = True) -> str:
     text = _rendered(shown, charts)
     if not charts:
         return text
-    found = inside(report, MOST_BYTES - len(text.encode()))
+    found = details(report, MOST_BYTES - len(text.encode()))
     return _rendered(dataclasses.replace(shown, inside=found), charts)
 
 

@@ -6,22 +6,29 @@ Those that matter most come first where there is no room for all: the page stays
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
-from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.assemble import RunReport, TargetCell
 from loadgen.errors import StoreError
 from loadgen.plots import groups, requests
 from loadgen.plots.chart import Chart
 from loadgen.plots.choice import by_weight
 from loadgen.plots.kinds import ttft_limits
 from loadgen.plots.trace import Trace, read_trace
+from loadgen.repeat import Result
 from loadgen.reports.html.figures import Figure, data_block, figure
 from loadgen.store import Run
 
 MOST_REPEATS = 6
-"""Repeats of a target of which TTFT and percentiles are read."""
+"""Repeats of a target in a cell that are read."""
+
+MOST_REQUESTS = 2_000_000
+"""Requests that are read for one page: 40 s of a slow core."""
+
+NOT_ALL = f"Not every repeat is drawn: at most {MOST_REPEATS} of a target, and {MOST_REQUESTS} requests in all."
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,18 @@ class Inside:
     lines: Sequence[str] = ()
 
 
-def inside(report: RunReport, room: int) -> Inside:
-    """Cells by their weight, until there is no room (bytes of the page) for one more; the first one always has it."""
+def details(report: RunReport, room: int, requests: int = MOST_REQUESTS) -> Inside:
+    """Cells by their weight, until there is no room (bytes of the page) for one more; the first one always has it.
+    At most so many requests are read."""
     found: dict[int, Detail] = {}
-    damaged: list[str] = []
+    lines: list[str] = []
     for position in by_weight(report):
-        detail = _detail(report, position, damaged)
+        targets = report.cells[position].targets
+        chosen = {target.target: _chosen(target, requests // len(targets)) for target in targets}
+        requests -= sum(result.summary.requests for results in chosen.values() for result in results)
+        fewer = any(len(chosen[one.target]) < len(_worth(one)) for one in targets)
+        detail = _detail(report, position, chosen, lines)
+        lines += [NOT_ALL] if fewer and (detail or not found) else []
         if detail is None:
             continue
         room -= sum(_bytes(one) for one in detail.figures)
@@ -56,8 +69,20 @@ def inside(report: RunReport, room: int) -> Inside:
     shown = [found[position] for position in sorted(found)]
     measured = sum(any(target.summaries for target in cell.targets) for cell in report.cells)
     if shown and len(shown) < measured:
-        damaged.append(f"{len(shown)} of {measured} cells are drawn here, those that matter most.")
-    return Inside(shown, damaged)
+        lines.append(f"{len(shown)} of {measured} cells are drawn here, those that matter most.")
+    return Inside(shown, tuple(dict.fromkeys(lines)))
+
+
+def _worth(target: TargetCell) -> list[Result]:
+    """The valid repeats; where there is none, those that are there."""
+    results = [one for one in target.results if one is not None]
+    return [one for one in results if one.summary.state == "ok"] or results
+
+
+def _chosen(target: TargetCell, requests: int) -> list[Result]:
+    """The first repeats that are worth a look, as long as they have no more requests than these."""
+    sums = accumulate(result.summary.requests for result in _worth(target))
+    return [result for result, total in zip(_worth(target), sums, strict=True) if total <= requests][:MOST_REPEATS]
 
 
 def _bytes(shown: Figure) -> int:
@@ -65,10 +90,12 @@ def _bytes(shown: Figure) -> int:
     return len(data_block([shown])) + sum(len(text) + 12 for row in shown.table.rows for text in row) + 1500
 
 
-def _detail(report: RunReport, position: int, damaged: list[str]) -> Detail | None:
-    """None for a cell of which no request was kept."""
+def _detail(
+    report: RunReport, position: int, chosen: Mapping[str, Sequence[Result]], lines: list[str]
+) -> Detail | None:
+    """None for a cell of which no request can be drawn. What cannot be read is said in ``lines``."""
     cell = report.cells[position]
-    traces = [_traces(report, cell, target, damaged) for target in cell.targets]
+    traces = [list(_traces(report, results, lines)) for results in chosen.values()]
     name = f"cell-{position + 1}"
     figures: list[Figure] = []
     for kind, chart in _charts(report, [one for one in traces if one]):
@@ -77,21 +104,17 @@ def _detail(report: RunReport, position: int, damaged: list[str]) -> Detail | No
     return Detail(name, cell.id, figures) if figures else None
 
 
-def _traces(report: RunReport, cell: ReportCell, target: TargetCell, damaged: list[str]) -> list[Trace]:
-    """Of the valid repeats; where there is none, of those that are there."""
-    results = [one for one in target.results if one is not None]
-    valid = [one for one in results if one.summary.state == "ok"] or results
-    found = []
-    for result in valid[:MOST_REPEATS]:
-        folder = Run(Path(report.path)).repeat(cell.id, target.target, result.rep).folder
+def _traces(report: RunReport, results: Sequence[Result], lines: list[str]) -> Iterator[Trace]:
+    """Of the repeats whose request lines are there."""
+    for one in results:
+        folder = Run(Path(report.path)).repeat(one.cell, one.target, one.rep).folder / f"attempt-{one.attempt}"
         try:
-            trace = read_trace(folder / f"attempt-{result.attempt}", result)
+            trace = read_trace(folder, one)
         except StoreError as error:
-            damaged.append(f"{cell.id}, {target.target}, repeat {result.rep} is not drawn: {error}")
+            lines.append(f"{one.cell}, {one.target}, repeat {one.rep} is not drawn: {error}")
             continue
         if len(trace.columns["send"]):
-            found.append(trace)
-    return found
+            yield trace
 
 
 def _charts(report: RunReport, traces: Sequence[Sequence[Trace]]) -> Iterator[tuple[str, Chart]]:

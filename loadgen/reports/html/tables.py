@@ -14,7 +14,7 @@ from loadgen.assemble import ReportCell, RunReport
 from loadgen.comparison import Compared, ComparedCell, Comparison
 from loadgen.metrics import measure
 from loadgen.repeat import Result
-from loadgen.reports import rows, yardsticks
+from loadgen.reports import machines, rows, yardsticks
 from loadgen.reports.rows import DASH, number
 from loadgen.sentence import INTERACTIVITY
 from loadgen.statistics import Ratio
@@ -80,7 +80,8 @@ def of_cells(report: RunReport, chosen: Sequence[ReportCell]) -> RunReport:
 
 def chapters(report: RunReport) -> Iterator[Chapter]:
     """Everything below the charts."""
-    for chapter in (_ratios(report), _floors(report), _normalised(report), _routing(report), _repeats(report)):
+    known = (_ratios(report), _floors(report), _normalised(report), _machines(report))
+    for chapter in (*known, _routing(report), _repeats(report)):
         if chapter.tables or chapter.lines:
             yield chapter
 
@@ -145,6 +146,14 @@ def _normalised(report: RunReport) -> Chapter:
     lines = yardsticks.normalised_rows(report, yardsticks.MORE_NORMALISED)
     shown = [table("Output tok/s by what it took", lines, _left(report))] if len(lines) > 1 else []
     return Chapter("normalised", "Normalised", shown)
+
+
+def _machines(report: RunReport) -> Chapter:
+    found = machines.tables(report, more=True)
+    shown = [table(one.heading, one.rows(one.columns), _left(report)) for one in found]
+    return Chapter(
+        "machines", "Memory, energy, the server's TTFT", shown, [note for one in found for note in one.notes]
+    )
 
 
 def _routing(report: RunReport) -> Chapter:
