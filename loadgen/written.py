@@ -28,7 +28,7 @@ def strike_out_of(paths: Sequence[Path], secrets: Sequence[str]) -> None:
     """Request lines without secrets, which a server may have quoted in its errors. A file that has none, as nearly all
     have, is left as it is. Raises StoreError."""
     plain = [msgspec.json.encode(secret)[1:-1].decode() for secret in secrets]  # as it stands inside a JSON string
-    for path in paths:
+    for path in paths if plain else ():
         _strike_out_of(path, plain)
 
 
