@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,36 @@ def test_a_unix_socket_that_nobody_serves_is_a_problem(tmp_path: Path) -> None:
     cells = expand(loaded(tmp_path, f"a: {{endpoint: 'unix://{tmp_path}/none.sock', model: m}}").scenario)
     (found,) = preflight.endpoint_findings(cells)
     assert "No such file" in found.text
+
+
+SMI = """#!/bin/sh
+case $1 in
+--query-gpu=uuid,*) printf 'GPU-a, 0x0000000000000001\\nGPU-b, 0x0000000000000040\\n' ;;
+--query-gpu=*) for i in 0,GPU-a 1,GPU-b; do echo "$i, NVIDIA H200, 143771, 1, 570.86.15"; done ;;
+--query-compute-apps=*) echo "GPU-a, 4194305, 9000" ;;
+*) echo '| NVIDIA-SMI 570.86.15   CUDA Version: 12.8 |' ;;
+esac
+"""
+
+
+def test_a_machines_gpus_are_looked_at_through_nvidia_smi_and_only_those_that_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    here = preflight.gpus_here()
+    assert [one.uuid for one in here] == ["GPU-a", "GPU-b"]
+    for devices, wanted in (
+        ("[0]", ["GPU 0: NVIDIA H200 (GPU-a) is not free: pid 4194305 (not to be seen from here)"]),
+        ("[GPU-b]", ["GPU 1: NVIDIA H200 (GPU-b) runs with clocks held down: it is too hot (by its hardware)"]),
+    ):
+        one = loaded(tmp_path, f"a: {{engine: hf, model: {{config: c.json}}, devices: {devices}}}")
+        cells = expand(one.scenario)
+        found = preflight.examine(one, cells, tmp_path)
+        assert [f"{f.name}: {f.text}" for f in found if f.name.startswith("GPU")] == wanted
+        assert preflight.places_of(cells, here) == [wanted[0].partition("(")[2].partition(")")[0]]
 
 
 def test_a_model_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
