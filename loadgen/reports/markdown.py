@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from loadgen.assemble import RunReport
 from loadgen.comparison import Comparison
 from loadgen.metrics import METRICS, measure
-from loadgen.reports import rows, yardsticks
+from loadgen.reports import machines, rows, yardsticks
 from loadgen.reports.rows import number
 from loadgen.sentence import INTERACTIVITY
 from loadgen.statistics import Ratio
@@ -25,6 +25,8 @@ def render(report: RunReport) -> str:
     parts += ratios(report)
     parts += _floors(report)
     parts += _normalised(report)
+    for one in machines.tables(report, more=True):
+        parts += [f"## {one.heading}", "", *tabled(one.rows(one.columns)), *bullets(one.notes)]
     parts += bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
     parts += bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
     parts += bullets(rows.failure_lines(report), "## Failed")

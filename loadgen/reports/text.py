@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
-from loadgen.reports import rows, yardsticks
+from loadgen.reports import machines, rows, yardsticks
 
 C = TypeVar("C", rows.Column, yardsticks.Column)
 
@@ -25,6 +25,7 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += section("", [*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], width)
     parts += _floors(report, width)
     parts += _normalised(report, width)
+    parts += _machines(report, width)
     parts += section(rows.routing_heading(report), rows.routing_lines(report), width)
     parts += section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += section("Failed", rows.failure_lines(report), width)
@@ -69,6 +70,16 @@ def _normalised(report: RunReport, width: int) -> list[str]:
     lines, dropped = fitted(lambda kept: yardsticks.normalised_rows(report, kept), columns, left, width)
     heading = wrapped("Normalised: output tok/s by what it took", width)
     return [*heading, "", *lines, *left_out(dropped, width), ""]
+
+
+def _machines(report: RunReport, width: int) -> list[str]:
+    """What the machines say: memory, energy, the server's own TTFT; each as far as anything is known."""
+    parts, left = [], len(rows.axis_names(report) or [""]) + 1
+    for one in machines.tables(report):
+        lines, dropped = fitted(one.rows, one.columns, left, width)
+        notes = [part for note in one.notes for part in wrapped(note, width)]
+        parts += [*wrapped(one.heading, width), "", *lines, *left_out(dropped, width), *notes, ""]
+    return parts
 
 
 def fitted(
