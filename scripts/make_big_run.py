@@ -23,6 +23,7 @@ from loadgen.store import create_run, requests_path, write_bytes, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Window
 
+MODELS = Path(__file__).resolve().parents[1] / "scenarios" / "models"
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 WINDOW = Window(1.0, 31.0)
 SCENARIO = """\
@@ -30,15 +31,15 @@ schema: loadgen/v1
 name: made_up
 description: Made up by scripts/make-big-run; nobody measured this.
 targets:
-  dense: {{endpoint: "http://127.0.0.1:9001", model: dense, gpu: h200, gpus: 1}}
-  moe: {{endpoint: "http://127.0.0.1:9002", model: moe, gpu: h200, gpus: 1}}
+  dense: {{endpoint: "http://127.0.0.1:9001", model: dense, config: "{models}/qwen1.5-32b.json", gpu: h200, gpus: 1}}
+  moe: {{endpoint: "http://127.0.0.1:9002", model: moe, config: "{models}/qwen2-57b-a14b.json", gpu: h200, gpus: 1}}
 workload: {{prompts: synthetic, input_tokens: 64, output: {{exact: {tokens}}}}}
 load: {{warmup_s: 1, window_s: 30}}
 matrix:
   load.concurrency: [{sizes}]
   workload.input_tokens: [{lengths}]
 repeats: {repeats}
-comparison: {{baseline: dense, scope: instance}}
+comparison: {{baseline: dense, metric: p50 tpot, scope: instance}}
 objectives: [p50 ttft < 300 ms, error_rate < 1 %]
 """
 
@@ -58,7 +59,7 @@ def make(args: argparse.Namespace) -> Path:
     """The folder of the run."""
     args.store.mkdir(parents=True, exist_ok=True)
     lengths = [64 * (1 + i) for i in range(args.cells // len(SIZES))]
-    words = {"tokens": args.tokens, "repeats": args.repeats}
+    words = {"tokens": args.tokens, "repeats": args.repeats, "models": MODELS}
     listed = {"sizes": ", ".join(map(str, SIZES)), "lengths": ", ".join(map(str, lengths))}
     path = args.store / "made_up.yaml"
     path.write_text(SCENARIO.format(**words, **listed))
@@ -101,7 +102,7 @@ def _records(cell: Cell, step: Step, sizes: tuple[int, int, int]) -> Iterator[Re
     slow = (1 + load / 64) * (1.0 if step.target == "dense" else 0.7 + 0.1 * np.log2(load)) * random.normal(1, 0.01)
     sends = np.sort(random.uniform(0.05, 30.0, count))
     firsts = random.lognormal(np.log(40_000 * slow), 0.3, count)
-    gaps = random.lognormal(np.log(8_000 * slow), 0.2, (count, tokens))
+    gaps = random.lognormal(np.log(20_000 * slow), 0.2, (count, tokens))
     gaps[:, 0] = firsts
     stamps = np.cumsum(gaps, axis=1).astype(np.int64).tolist()
     for seq, (send, chunks) in enumerate(zip(sends.tolist(), stamps, strict=True)):

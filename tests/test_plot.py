@@ -108,6 +108,16 @@ def test_ratios_are_those_of_the_comparison_with_a_band_where_they_cross(report:
     assert [point[1:4] for point in panel.series[0].points] == expected
     along = next(one for one in comparison.crossings if one.axis == "concurrency" and one.measure == comparison.primary)
     assert [(band.low, band.high) for band in panel.bands] == [(one.low, one.high) for one in along.crossings]
+    assert panel.bands
+
+
+def test_the_roofline_has_what_was_measured_above_its_floor(report: RunReport) -> None:
+    series = {one.name: one.points for one in lines(cells.roofline(report)).panels[0].series}
+    floors = {(one.target, one.batch): one.decode for one in report.floors.cells}
+    for target in ("dense", "moe"):
+        held = [floors[target, float(size)] for size in SIZES]
+        assert [point[1] for point in series[target]] == pytest.approx([one.measured_s * 1e3 for one in held if one])
+        assert [point[1] for point in series[f"{target}, floor"]] == [one.floor_s * 1e3 for one in held if one]
 
 
 def test_latency_has_the_limit_of_the_objective_and_no_p99_below_its_floor(report: RunReport) -> None:

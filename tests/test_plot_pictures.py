@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_nights import made_scenario, nights
+from made_runs import made_run, scenario_of
 from plotted_run import plotted_run
 
 from loadgen.assemble import RunReport
@@ -48,7 +49,7 @@ def size(png: bytes) -> tuple[int, int]:
     return int(width), int(height)
 
 
-@pytest.mark.parametrize("kind", ["pareto", "ratio", "latency", *kinds.OF_CELLS])
+@pytest.mark.parametrize("kind", [*kinds.OF_RUNS, *kinds.OF_CELLS])
 def test_every_kind_of_chart_becomes_a_picture(report: RunReport, kind: str) -> None:
     chart = kinds.chart(report, kind)
     assert size(draw(chart, "png", dpi=50))[0] == 500
@@ -141,7 +142,6 @@ def test_a_run_that_lies_in_no_store_has_no_nights_and_gets_no_index(report: Run
         ("ratio", "x.jpg", {}, "-o x.jpg: a picture ends in .png or .svg."),
         ("gaps", "x.png", {"cell": "c9"}, "--cell c9: this run has concurrency=1"),
         ("gaps", "x.png", {"target": "t9"}, "--target t9: this run has dense, moe."),
-        ("roofline", "x.png", {}, "it needs the model's config and a GPU that is known"),
         ("history", "x.png", {}, "no night of a series of"),
         ("pareto", "nowhere/x.png", {}, "cannot write nowhere/x.png: No such file or directory"),
     ],
@@ -151,6 +151,13 @@ def test_what_cannot_be_drawn_is_a_sentence(
 ) -> None:
     with pytest.raises(LoadgenError, match=re.escape(says)):
         plotting.plot(report.path, kind, Path(out), **more)
+
+
+def test_a_chart_that_a_run_has_nothing_for_says_what_it_needs(tmp_path: Path) -> None:
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a",)), {"a": [100.0]})
+    for kind, says in (("roofline", "a GPU that is known"), ("ratio", "nothing was compared"), ("gaps", "no request")):
+        with pytest.raises(UsageError, match=says):
+            plotting.plot(str(run.folder), kind, tmp_path / "x.png")
 
 
 def test_without_matplotlib_it_is_said_how_to_get_it(report: RunReport, tmp_path: Path) -> None:
