@@ -98,7 +98,9 @@ def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
             night, report = _night(state, cells)
         except Exception as error:
             why = str(error) if isinstance(error, LoadgenError) else f"a bug, {type(error).__name__}: {error}"
-            _say_all(watcher, tell_not_run(asked.store, asked.name, asked.webhook, why))
+            problems = tell_not_run(asked.store, asked.name, asked.webhook, why)
+            if problems and isinstance(error, LoadgenError):
+                error.args = (" ".join([why, *problems]),)
             raise
         return (night if night.interrupted else _finished(state, night)), report
 
@@ -267,8 +269,3 @@ def _drifts(asked: Asked) -> list[Drift]:
     watched = {key: history.series[key] for key in history.live() if history.series[key].scenario == asked.name}
     watched = {key: one for key, one in watched.items() if history.entries[key][-1].point.primary}
     return drift(watched, history.by_now(list(watched)), dict(asked.loaded.scenario.nightly.gate))
-
-
-def _say_all(watcher: Watcher, sentences: Sequence[str]) -> None:
-    for one in sentences:
-        watcher.say(one)

@@ -164,6 +164,13 @@ def test_a_night_without_a_server_is_told_and_the_next_good_one_too(place: Place
 def test_a_preflight_that_fails_begins_no_run_and_is_told_once(place: Place, hook: Hook) -> None:
     broken = "targets: {a: {endpoint: 'http://127.0.0.1:1', model: m}}\nname: watched\n"
     rest = "workload: {prompts: natural, output: {exact: 4}}\nload: {concurrency: 1, warmup_s: 0, window_s: 1}\n"
+    hook.status = 404
+    with pytest.raises(
+        PreflightError, match=r"in spite of it\.\) the webhook of A_HOOK was not told: it answers HTTP 404"
+    ):
+        night(place, place.scenario(HOOK, broken + rest))
+    hook.status = 200
+    hook.bodies.clear()
     for _ in range(2):
         with pytest.raises(PreflightError, match=r"the night was not begun\. endpoint: target a: .* refused") as error:
             night(place, place.scenario(HOOK, broken + rest))
