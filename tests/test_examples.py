@@ -57,7 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for number, name in enumerate(("vllm_detailed.json", "vllm_plain.json"), 1):
         shutil.copy(found / name, folder / f"vllm-run-{number}.json")
     scenario = made_scenario(folder / "nights", targets=("moe",))
-    nights(folder / "night-store", scenario, [*VECTOR[:11], 94])
+    first, *_ = nights(folder / "night-store", scenario, [*VECTOR[:11], 94])
+    (folder / "first-night").write_text(first.id)
     (folder / "served/scenarios").mkdir(parents=True)
     with FakeServer(ttft_ms=2, gap_ms=1) as server:
         (folder / "served/scenarios/moe_vs_dense.yaml").write_text(SERVED.format(url=server.url))
@@ -76,7 +77,7 @@ def test_an_example_works_as_it_stands(folder: Path, name: str) -> None:
     night = name.startswith(("history", "baseline", "blame", "site", "reindex"))
     store = place / ("night-store" if night else "store")
     line = EXAMPLES[name]
-    for made_up, here in standing_for(store).items():
+    for made_up, here in standing_for(store, (folder / "first-night").read_text()).items():
         line = re.sub(made_up, here, line)
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LOADGEN_HOME": str(store)}
     done = subprocess.run(["bash", "-c", line], cwd=place, env=env, capture_output=True, text=True, timeout=120)
@@ -85,7 +86,6 @@ def test_an_example_works_as_it_stands(folder: Path, name: str) -> None:
     assert done.stdout or done.stderr or " > " in line
 
 
-def standing_for(store: Path) -> dict[str, str]:
+def standing_for(store: Path, night: str) -> dict[str, str]:
     """Places and names that an example makes up, and what they are here."""
-    runs = sorted(path.name for path in store.glob("runs/*/*"))
-    return {"/srv/loadgen": str(store), "/var/www/html/nights": "site", "20261101T041656Z?": runs[0] if runs else ""}
+    return {"/srv/loadgen": str(store), "/var/www/html/nights": "site", "20261101T041656Z?": night}
