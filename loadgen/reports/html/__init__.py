@@ -25,7 +25,7 @@ from loadgen.reports.html.inside import details
 from loadgen.reports.html.page import Page, page
 from loadgen.reports.rows import plain
 
-SCRIPTS = ("echarts.min.js", "charts.js")
+SCRIPTS = ("echarts.min.js", "options.js", "charts.js")
 """In the order in which they run."""
 
 
