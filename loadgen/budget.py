@@ -65,3 +65,18 @@ def within(budget_s: float, scenario: Scenario, cells: Sequence[Cell], paced: fl
         )
     kept = {cell.id for cell in by_priority[:low]}
     return [cell for cell in cells if cell.id in kept], [cell.id for cell in by_priority[low:]]
+
+
+def in_time(
+    left_s: float | None, scenario: Scenario, wanted: Sequence[Cell], paced: float
+) -> tuple[list[str], list[str]]:
+    """Of cells that ask for a second measurement, the most urgent first: the ids of those that there is time left for
+    (None: all the time there is), and of the others."""
+    kept: list[Cell] = []
+    late = []
+    for cell in wanted:
+        if left_s is None or seconds_of(scenario, [*kept, cell], paced) <= left_s:
+            kept.append(cell)
+        else:
+            late.append(cell.id)
+    return [cell.id for cell in kept], late

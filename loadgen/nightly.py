@@ -18,7 +18,7 @@ import msgspec
 
 from loadgen.assemble import RunReport
 from loadgen.baseline import news
-from loadgen.budget import NIGHTS, pace, seconds_of, within
+from loadgen.budget import NIGHTS, in_time, pace, within
 from loadgen.doctor.finding import Finding
 from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError
 from loadgen.events import Night, append
@@ -220,16 +220,13 @@ def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict
 
 def _in_time(state: _State, candidates: Sequence[SeriesVerdict]) -> list[str]:
     """The cells of the candidates, the least likely to be chance first, for as many as the budget has time left."""
-    scenario, left = state.asked.loaded.scenario, state.left_s()
+    scenario = state.asked.loaded.scenario
     cells = {cell.id: cell for cell in expand(scenario)}
-    found: list[str] = []
-    for one in dict.fromkeys(one.series.cell for one in sorted(candidates, key=lambda one: one.p or 0.0)):
-        takes = seconds_of(scenario, [cells[name] for name in (*found, one)], state.paced)
-        if left is None or takes <= left:
-            found.append(one)
-        else:
-            state.unconfirmed.append(one)
-    return found
+    by_chance = sorted(candidates, key=lambda one: one.p or 0.0)
+    wanted = [cells[name] for name in dict.fromkeys(one.series.cell for one in by_chance)]
+    kept, late = in_time(state.left_s(), scenario, wanted, state.paced)
+    state.unconfirmed += late
+    return kept
 
 
 # Afterwards -----------------------------------------------------------------------------------------------------------

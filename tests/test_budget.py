@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_runs import scenario_of
 
-from loadgen.budget import ordered, pace, seconds_of, within
+from loadgen.budget import in_time, ordered, pace, seconds_of, within
 from loadgen.errors import UsageError
 from loadgen.scenario import Scenario, expand
 
@@ -61,3 +61,14 @@ def test_nights_that_took_twice_as_long_as_planned_are_planned_for_twice_as_long
     cells = expand(one)
     each = seconds_of(one, cells[:1], 1.0)
     assert names(within(4.01 * each, one, cells, 2.0)[1]) == [2, 4, 8, 16]
+
+
+def test_what_is_measured_again_goes_by_its_urgency_and_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
+    one = scenario(tmp_path)
+    cells = expand(one)[::-1]
+    each = seconds_of(one, cells[:1], 1.0)
+    kept, late = in_time(2.01 * each, one, cells, 1.0)
+    assert names(kept) == [16, 8]
+    assert names(late) == [4, 2, 1]
+    assert in_time(None, one, cells, 1.0) == ([cell.id for cell in cells], [])
+    assert in_time(-1.0, one, cells, 1.0) == ([], [cell.id for cell in cells])
