@@ -24,7 +24,7 @@ from loadgen.metrics import late
 from loadgen.plots import cells, requests
 from loadgen.plots.chart import Axis, Lines, Panel, Series, thinned
 from loadgen.plots.choice import MOST_CELLS, cells_that_matter
-from loadgen.plots.groups import MOST_GROUPS
+from loadgen.plots.groups import MOST_LINES
 from loadgen.plots.nights import nights as nights_chart
 from loadgen.plots.trace import GAP_EDGES_MS, Grid, Trace, read_server, read_trace, trace
 from loadgen.record import Record, read_records
@@ -141,14 +141,17 @@ def test_a_run_without_what_a_chart_needs_has_none(tmp_path: Path) -> None:
     assert [make(found) for make in charts] == [None, None, None, None]
 
 
-def test_many_lines_are_cut_to_those_that_matter_and_it_is_said(tmp_path: Path) -> None:
-    scenario = grid_scenario(tmp_path, 2, MOST_GROUPS + 3)
+def test_many_lines_are_cut_to_those_that_matter_each_in_a_colour_and_it_is_said(tmp_path: Path) -> None:
+    scenario = grid_scenario(tmp_path, 2, 9)
     same = {cell.id: [100.0, 101.0, 99.0] for cell in expand(scenario)}
-    other = next(cell.id for cell in expand(scenario) if cell.axes["input_tokens"] == MOST_GROUPS + 2)
+    other = next(cell.id for cell in expand(scenario) if cell.axes["input_tokens"] == 8)
     found = assemble(made_run(tmp_path, scenario, {"a": same, "b": same | {other: [300.0, 303.0, 298.0]}}))
-    names = [series.name for series in lines(cells.ratio(found)).panels[0].series]
-    assert len(names) == MOST_GROUPS
-    assert f"b / a, input_tokens {MOST_GROUPS + 2}" in names
+    chart = lines(cells.ratio(found))
+    names = [series.name for series in chart.panels[0].series]
+    assert len(names) == MOST_LINES // 2  # of two targets
+    assert "b / a, input_tokens 8" in names
+    assert "3 of 9 groups of cells are drawn" in chart.reading
+    assert len({series.colour for series in chart.panels[0].series}) == len(names)
 
 
 def test_of_many_cells_those_that_failed_missed_or_differ_most_are_shown(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def ratio(report: RunReport) -> Lines | None:
             "Above 1 the candidate has more of it (better for throughput, worse for a latency). Bars are 95 % "
             "intervals each, not jointly: one that includes 1 decides nothing. The lines between points are only a "
             "guide; a grey band is where the two cross, as far as the measured cells can say."
+            f"{on.left_out}"
         ),
         x=on.x,
         panels=(Panel(y=y, series=tuple(series), levels=(Level(name="equal", y=1.0),), bands=bands),),
@@ -73,12 +74,13 @@ def ratio(report: RunReport) -> Lines | None:
 def _ratios(on: Laid, comparison: Comparison, number: int) -> Iterator[Series]:
     found = {cell.cell: cell.primary.ratio for cell in comparison.cells}
     name = f"{comparison.cells[0].candidate} / {comparison.cells[0].baseline}"
-    for group in on.groups:
+    for place, group in enumerate(on.groups):
         held = [(on.places[cell.id], found.get(cell.id)) for cell in group.cells]
         points = tuple((x, one.value, one.low, one.high, None) for x, one in held if one is not None)
         words = ", ".join(filter(None, (name, group.words)))
         if points:
-            yield Series(name=words, points=points, colour=number, joined=on.axis is not None)
+            colour = number * len(on.groups) + place
+            yield Series(name=words, points=points, colour=colour, joined=on.axis is not None)
 
 
 def _bands(on: Laid, comparison: Comparison) -> Iterator[Band]:

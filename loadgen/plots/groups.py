@@ -16,8 +16,8 @@ from loadgen.plots.choice import by_weight
 from loadgen.repeat import Result
 from loadgen.statistics import mean_interval
 
-MOST_GROUPS = 6
-"""Groups of cells in one chart: with two targets that is a dozen lines."""
+MOST_LINES = 6
+"""Lines of one chart, so that each has a colour: with two targets, three groups of cells."""
 
 Value = Callable[[Result], float | None]
 
@@ -57,8 +57,9 @@ class Laid:
     ) -> tuple[Series, ...]:
         """A series for each target and group, of the points of its cells; those without a point are left out."""
         found = []
-        for name, colour in self.colours.items():
-            for group in self.groups:
+        for name, number in self.colours.items():
+            for place, group in enumerate(self.groups):
+                colour = number * len(self.groups) + place
                 own = [(cell, target) for cell in group.cells for target in cell.targets if target.target == name]
                 points = tuple(one for cell, target in own if (one := point(cell, target)) is not None)
                 words = ", ".join(filter(None, (name + ending, group.words)))
@@ -74,7 +75,7 @@ def laid(report: RunReport) -> Laid:
     names = dict.fromkeys(target.target for cell in report.cells for target in cell.targets)
     return Laid(
         axis=axis,
-        groups=_chosen(report, every),
+        groups=_chosen(report, every, max(1, MOST_LINES // max(1, len(names)))),
         of=len(every),
         colours={name: number for number, name in enumerate(names)},
         places={
@@ -97,12 +98,12 @@ def _groups(report: RunReport, axis: str | None) -> list[Group]:
     ]
 
 
-def _chosen(report: RunReport, every: list[Group]) -> list[Group]:
-    if len(every) <= MOST_GROUPS:
+def _chosen(report: RunReport, every: list[Group], most: int) -> list[Group]:
+    if len(every) <= most:
         return every
     rank = {report.cells[position].id: rank for rank, position in enumerate(by_weight(report))}
     ranks = [min(rank[cell.id] for cell in group.cells) for group in every]
-    last = sorted(ranks)[MOST_GROUPS - 1]
+    last = sorted(ranks)[most - 1]
     return [group for group, own in zip(every, ranks, strict=True) if own <= last]
 
 
