@@ -151,7 +151,7 @@ def _standing(one: SeriesVerdict) -> str:
 
 
 def _over(was: str, one: SeriesVerdict) -> str:
-    """A series is good again: by itself, or because somebody accepted what it measures now."""
+    """A series is good again: by itself, or because an epoch began (somebody accepted it, or the driver changed)."""
     if was == INVALID:
         return f"MEASURED AGAIN ({one.state.value})"
-    return "ACCEPTED" if one.state is State.LEARNING else f"RECOVERED ({one.state.value})"
+    return "NEW EPOCH (learning)" if one.state is State.LEARNING else f"RECOVERED ({one.state.value})"

@@ -82,7 +82,7 @@ def test_only_a_series_that_stands_otherwise_than_was_told_is_news() -> None:
     assert news({}, night(bad)) == lines(night(bad))
     assert news(standing([bad]), night(bad)) == []
     assert news(standing([bad]), night(good))[0].startswith("RECOVERED (ok) n moe batch16 output_tok_s 941")
-    assert news(standing([bad]), night(verdict(State.LEARNING)))[0].startswith("ACCEPTED n moe batch16")
+    assert news(standing([bad]), night(verdict(State.LEARNING)))[0].startswith("NEW EPOCH (learning) n moe batch16")
     assert news({}, night(none)) == ["INVALID n moe batch16 output_tok_s: no good repeat"]
     assert news(standing([none]), night(good))[0].startswith("MEASURED AGAIN (ok) n moe")
 
