@@ -141,7 +141,10 @@ def run_repeat(
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
     edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
-    telemetry = sampler.telemetry(*edges)
+    seen, telemetry = sampler.seen(*edges), sampler.telemetry(*edges)
+    if seen.ttft_s is not None:
+        own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
+        telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)), *machine_doubts(telemetry))
     summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     result = Result(
@@ -157,7 +160,7 @@ def run_repeat(
         summary=summary,
         workers=outcome.audits,
         lost=outcome.lost,
-        seen=sampler.seen(*edges),
+        seen=seen,
         interrupted=bool(stopped),
         energy_j=telemetry.energy_j,
         telemetry=telemetry,

@@ -67,7 +67,7 @@ def _server_ttft(held: Held) -> float | None:
 
 
 def _client_ttft(held: Held) -> float | None:
-    return _mean([result.summary.ttft_s.mean for result in held.results])
+    return _mean([result.telemetry.client_ttft_s for result in held.results])
 
 
 COLUMNS = (
@@ -108,9 +108,9 @@ TTFT_COLUMNS = (
 )
 
 BETWEEN = (
-    "Means. Between them lie the network and the server's front end (HTTP, template, tokenizer), and that the server "
-    "counts the requests that got their first token in the window, the client those that it sent in it. The queue is "
-    "part of the server's."
+    "Means over the same requests: those that got their first token between the same two looks at the server, warm-up "
+    "and failures among them. Between the two lie the network and the server's front end (HTTP, template, tokenizer). "
+    "The queue is part of the server's."
 )
 
 

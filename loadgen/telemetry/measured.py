@@ -72,7 +72,8 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     ``gpu_memory`` is ``process``, all that is in use there where it is ``gpu``. ``torch_peak_bytes`` is the peak of
     live tensors over GPUs since just before the repeat (``torch.cuda.max_memory_allocated``), ``torch_reserved_bytes``
     the most that torch's allocator held. Cores are CPU seconds a second, over the window; resident memory is summed
-    over processes, shared pages counted in each. ``host_peak_bytes`` is of the machine that measures.
+    over processes, shared pages counted in each. ``host_peak_bytes`` is of the machine that measures. ``client_ttft_s``
+    is the client's mean TTFT of the very requests that the server's own (`prometheus.Seen.ttft_s`) is of.
     """
 
     source: Source | None = None
@@ -90,6 +91,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     client_cores: float | None = None
     client_rss_peak_bytes: float | None = None
     host_peak_bytes: float | None = None
+    client_ttft_s: float | None = None
 
 
 def measured(

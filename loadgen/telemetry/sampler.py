@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ import msgspec
 import psutil
 
 from loadgen.launch.processes import ProcessId
+from loadgen.record import Record
 from loadgen.telemetry import dcgm, nvml
 from loadgen.telemetry.measured import Source, Telemetry, measured, ours_of
 from loadgen.telemetry.process import Processes
@@ -87,10 +88,28 @@ class Sampler:
 
     def seen(self, start_ns: int, end_ns: int) -> Seen:
         """What the server said between two moments (monotonic ns). The pages nearest to both edges are taken along."""
-        inside = [page for at, page in self._pages if start_ns <= at <= end_ns]
-        before = [page for at, page in self._pages if at < start_ns][-1:]
-        after = [page for at, page in self._pages if at > end_ns][:1]
-        return seen(self._names, [*(before if len(inside) < 2 else []), *inside, *(after if len(inside) < 2 else [])])
+        return seen(self._names, [page for _, page in self._between(start_ns, end_ns)])
+
+    def client_ttft_s(self, records: Iterable[Record], began_ns: int, start_ns: int, end_ns: int) -> float | None:
+        """Mean TTFT, by the client, of the requests that the server's own mean of `seen` is of: those whose first token
+        came between the same two pages. ``began_ns`` is the start of the repeat."""
+        pages = self._between(start_ns, end_ns)
+        if len(pages) < 2:
+            return None
+        low, high = ((at - began_ns) / 1e9 for at in (pages[0][0], pages[-1][0]))
+        total, count = 0.0, 0
+        for record in records:
+            if record.ttft_s is not None and record.t_first is not None and low <= record.t_first <= high:
+                total, count = total + record.ttft_s, count + 1
+        return total / count if count else None
+
+    def _between(self, start_ns: int, end_ns: int) -> list[tuple[int, dict[str, float]]]:
+        inside = [page for page in self._pages if start_ns <= page[0] <= end_ns]
+        if len(inside) >= 2:
+            return inside
+        before = [page for page in self._pages if page[0] < start_ns][-1:]
+        after = [page for page in self._pages if page[0] > end_ns][:1]
+        return [*before, *inside, *after]
 
     def telemetry(self, start_ns: int, end_ns: int) -> Telemetry:
         """What the machines did between two moments (monotonic ns)."""
