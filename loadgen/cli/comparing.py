@@ -10,7 +10,7 @@ import typer
 
 from loadgen.cli import runs
 from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store
-from loadgen.cli.screen import Screen, speaks_unicode, width
+from loadgen.cli.screen import Screen, put, speaks_unicode, width
 
 commands = typer.Typer()
 
@@ -67,7 +67,7 @@ def compare(
         lambda machine, scope, load, measure: noise_of(root, machine, scope, load, measure),
     )
     if as_json or form == "json":
-        print(report.render_json(found), end="")
+        put(report.render_json(found))
     elif form == "markdown":
         print(report.render_markdown(found), end="")
     else:
@@ -110,7 +110,7 @@ def calibrate(
     floor = floor_of(report, loaded.scenario.name, name)
     path = str(write_floor(root, floor)) if floor.cells else ""
     if as_json:
-        print(json.dumps(calibration.values(floor, report, path), indent=1, ensure_ascii=False))
+        put(json.dumps(calibration.values(floor, report, path), indent=1, ensure_ascii=False) + "\n")
     else:
         print(calibration.render(floor, report, path, width(sys.stdout)), end="")
     raise typer.Exit(report.exit_code)

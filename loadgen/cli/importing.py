@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from loadgen.cli.flags import Store
-from loadgen.cli.screen import speaks_unicode, width
+from loadgen.cli.screen import put, speaks_unicode, width
 
 commands = typer.Typer()
 
@@ -40,6 +40,6 @@ def import_(
 
     report = import_files(files, store_root(store), name, target)
     if as_json:
-        print(json_report.render(report), end="")
+        put(json_report.render(report))
     else:
         print(text_report.render(report, width(sys.stdout), unicode=speaks_unicode(sys.stdout)), end="")

@@ -59,7 +59,7 @@ def doctor(
     servers = examination.stop(left) if stop else [examination.is_left(one) for one in left]
     findings = [*examination.examine(root), *servers]
     if as_json:
-        print(json.dumps(msgspec.to_builtins(findings), indent=1, ensure_ascii=False))
+        screen.put(json.dumps(msgspec.to_builtins(findings), indent=1, ensure_ascii=False) + "\n")
     else:
         print(report.render(findings, screen.width(sys.stdout)), end="")
     wrong = [finding for finding in findings if finding.state == "problem"]

@@ -80,7 +80,7 @@ def plan(
         for name, command in planned_commands(loaded, cells, tell):
             print(f"# {name}\n{dry_run_text(command)}")
     elif as_json:
-        print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())
+        put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
     else:
         print(plan_report.render(made, loaded), end="")
 

@@ -22,9 +22,13 @@ def width(stream: Any) -> int:
 
 
 def put(text: str) -> None:
-    """A result to standard output in UTF-8, whatever the locale says: for formats that programs read."""
+    """A result to standard output in UTF-8, whatever the locale says: for formats that programs read.
+
+    Control characters that JSON lets stand as they are (DEL and C1, which some terminals obey) are written as JSON
+    escapes; every other format has them no more.
+    """
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.write(text.translate({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}).encode())
     sys.stdout.buffer.flush()
 
 

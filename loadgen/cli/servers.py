@@ -12,7 +12,7 @@ import typer
 
 from loadgen.cli import launching
 from loadgen.cli.flags import Profile, Store
-from loadgen.cli.screen import tell, width
+from loadgen.cli.screen import put, tell, width
 
 commands = typer.Typer()
 
@@ -133,7 +133,7 @@ def engines(
     if as_json:
         listed = [msgspec.to_builtins(one) for one in found]
         value = {**listed[0], "recipe": recipes[0].model_dump(mode="json")} if name is not None else listed
-        print(json.dumps(value, indent=1, ensure_ascii=False))
+        put(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
     elif name is not None:
         print(report.render_one(recipes[0], found[0], width(sys.stdout)), end="")
     else:
