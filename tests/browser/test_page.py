@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ def test_what_an_attacker_wrote_is_text(browser: Browser, page: Path) -> None:
     assert browser.driver.title.startswith("made_up </script>")
     assert "\u202e" in HOSTILE
     assert "\u202e" not in browser.run("return document.documentElement.outerHTML")
+
+
+def test_what_an_attacker_wrote_is_text_in_charts_and_their_tooltips(
+    browser: Browser, page: Path, tmp_path: Path
+) -> None:
+    evil = "</script><img src=x onerror=\"document.title='owned'\">{a|b}{c}"
+    escaped = json.dumps(evil).replace("<", "\\u003c")
+    renamed = tmp_path / "renamed.html"
+    renamed.write_text(page.read_text().replace('"name":"dense"', f'"name":{escaped}'))
+    browser.open(renamed)
+    drawn = "return [...document.querySelectorAll('[data-chart=pareto] text')].map((one) => one.textContent)"
+    assert evil in browser.run(drawn), "the legend"
+    browser.run(
+        "echarts.getInstanceByDom(document.querySelector('[data-chart=pareto]'))"
+        ".dispatchAction({ type: 'showTip', seriesIndex: 0, dataIndex: 1 })"
+    )
+    browser.driver.execute_async_script("const done = arguments[0]; setTimeout(() => requestAnimationFrame(done), 50)")
+    shown = [text.replace("\u200b", "") for text in browser.run(drawn)]
+    assert shown.count(evil) == 2, "the legend, and the tooltip"
+    assert browser.run("return document.querySelectorAll('img').length") == 0
+    assert browser.driver.title != "owned"
+    assert browser.messages() == []
 
 
 def test_a_script_that_is_not_its_own_does_not_run(browser: Browser, page: Path, tmp_path: Path) -> None:

@@ -225,7 +225,8 @@ const loadgenOption = (() => {
     backgroundColor: look.paper,
     borderColor: look.line,
     textStyle: { color: look.ink, fontSize: 12 },
-    formatter,
+    // ECharts reads {style|text} in a tooltip: a space of no width keeps the brace of a name from being one of those.
+    formatter: (one) => formatter(one).replaceAll("{", "{\u200b"),
   });
 
   const OPTIONS = { lines: linesOption, heat: heatOption, bars: barsOption };
