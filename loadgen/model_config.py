@@ -200,6 +200,8 @@ def _attention(config: _Config, family: _Family, hidden: int) -> Attention:
         kv_values=2 * keys,
         prefill_flops=flops,
         decode_flops=flops,
+        heads=heads,
+        kv_heads=kv_heads,
     )
 
 
@@ -217,6 +219,8 @@ def _mla(config: _Config, hidden: int) -> Attention:
         kv_values=latent + rotary,
         prefill_flops=2 * heads * (plain + rotary + value),
         decode_flops=2 * heads * (2 * latent + rotary),
+        heads=heads,
+        kv_heads=1,
     )
 
 

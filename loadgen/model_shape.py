@@ -26,6 +26,7 @@ class Attention:
 
     ``kv_values``: numbers that it caches per token. ``prefill_flops`` and ``decode_flops``: operations per token and
     token attended to; they differ for MLA, which expands its latent cache while prefilling and decodes in it.
+    ``kv_heads`` can be told apart in the cache, and so split over GPUs; MLA's latent vector is one.
     """
 
     linear: int
@@ -33,6 +34,8 @@ class Attention:
     kv_values: int
     prefill_flops: int
     decode_flops: int
+    heads: int
+    kv_heads: int
 
 
 @dataclass(frozen=True, kw_only=True)

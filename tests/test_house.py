@@ -15,7 +15,7 @@ LEVELS = (
     ("record", "precision", "redact"),
     ("arrival", "metrics", "model_shape"),
     ("statistics", "curve", "summary", "model_config", "roofline"),
-    ("comparison", "sample", "histogram", "routing"),
+    ("comparison", "sample", "histogram", "routing", "memory_plan"),
     ("scenario",),
     ("workloads", "backends"),
     ("launch", "drive"),
