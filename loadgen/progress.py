@@ -1,11 +1,13 @@
 """How a run is shown while it goes on: what to say at this moment, as text. The command line prints it.
 
-In: the run's events (`run.Watcher`). Out: for a terminal the lines of a live block, no wider than it, for a pipe one
-line every ten seconds. It counts what workers say every second; the numbers of the report come from the records.
+In: the run's events (`run.Watcher`). Out: for a terminal the lines of a live block, as often as it asks for them, for a
+pipe one line every ten seconds. It counts what workers say every second; the numbers of the report come from the
+records.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,7 +21,6 @@ from loadgen.scenario import Loaded
 from loadgen.store import Run
 
 _LINE_EVERY_S = 10.0
-_SHOWN_EVERY_S = 0.4
 _RECENT = 16
 """Ticks that speeds are taken over, of all workers together."""
 
@@ -55,18 +56,13 @@ class _Repeat:
 
 
 class Progress:
-    """A `run.Watcher`. ``write(line)`` gets lines that stay, ``show(lines)`` the live block (None: there is none). Its
-    lines are at most ``width()`` characters long where words allow."""
+    """A `run.Watcher`. ``write(line)`` gets lines that stay. With ``live`` that is all, and whoever shows the block
+    asks for `lines` when it likes, in a thread of its own: time goes by while a server starts, and nothing ticks."""
 
-    def __init__(
-        self,
-        write: Callable[[str], None],
-        show: Callable[[list[str]], None] | None,
-        width: Callable[[], int] = lambda: 100,
-    ) -> None:
+    def __init__(self, write: Callable[[str], None], live: bool) -> None:
         self._write = write
-        self._show = show
-        self._width = width
+        self._live = live
+        self._lock = threading.Lock()
         self._began = time.monotonic()
         self._step: Step | None = None
         self._number = 0
@@ -77,7 +73,6 @@ class Progress:
         self._steps = 0
         self._estimate = 0.0
         self._last_line = 0.0
-        self._last_shown = 0.0
         self._repeat = _Repeat()
 
     def planned(self, plan: Plan, run: Run, loaded: Loaded) -> None:
@@ -97,9 +92,9 @@ class Progress:
 
     def began(self, step: Step, number: int) -> None:
         """The next repeat starts."""
-        self._step, self._number = step, number
-        self._repeat, self._last_shown = _Repeat(), 0.0
-        self._update()
+        with self._lock:
+            self._step, self._number, self._repeat = step, number, _Repeat()
+        self._pipe()
 
     def spared(self, steps: Collection[int]) -> None:
         """These repeats of the plan are left out, and nobody waits for them."""
@@ -110,12 +105,13 @@ class Progress:
 
     def ticked(self, tick: Tick) -> None:
         """A second of one worker has passed."""
-        self._repeat.add(tick)
-        self._update()
+        with self._lock:
+            self._repeat.add(tick)
+        self._pipe()
 
     def ended(self, result: Result | None) -> None:
         """A repeat is over."""
-        if self._show is not None or result is None:
+        if self._live or result is None:
             return
         one = result.summary
         speed = "" if one.output_tok_s is None else f", {one.output_tok_s:.1f} output tok/s"
@@ -123,18 +119,17 @@ class Progress:
             f"{self._where()}: {one.ok} ok, {one.failed} failed{speed} ({one.state})", at_once=self._quiet_long()
         )
 
-    def _update(self) -> None:
-        if self._show is not None:
-            if time.monotonic() - self._last_shown >= _SHOWN_EVERY_S:
-                self._last_shown = time.monotonic()
-                self._show(self._lines())
-        elif self._quiet_long():
-            self._line("; ".join("  ".join(group) for group in self._block() if group), at_once=True)
-
-    def _lines(self) -> list[str]:
-        width = self._width()
-        groups = [flowed(group, width, "  " if i else "", "  ") for i, group in enumerate(self._block())]
+    def lines(self, width: int) -> list[str]:
+        """The live block at this moment, none of its lines longer than ``width`` where words allow; empty before the
+        first repeat."""
+        with self._lock:
+            block = self._block() if self._step is not None else []
+        groups = [flowed(group, width, "  " if i else "", "  ") for i, group in enumerate(block)]
         return [line for group in groups for line in group]
+
+    def _pipe(self) -> None:
+        if not self._live and self._quiet_long():
+            self._line("; ".join("  ".join(group) for group in self._block() if group), at_once=True)
 
     def _quiet_long(self) -> bool:
         return time.monotonic() - self._last_line >= _LINE_EVERY_S

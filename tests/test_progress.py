@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from cli_runner import command, environment, loadgen, write_scenario
 from fakes import FakeServer
 from terminal import in_terminal
 
-from loadgen.drive.tally import Tick
 from loadgen.plan import make_plan
 from loadgen.progress import Progress, flowed
 from loadgen.repeat import Second
@@ -40,23 +40,22 @@ class Shown:
 
     def __init__(self, folder: Path, text: str = CLOSED, width: int | None = 80) -> None:
         self.lines: list[str] = []
-        self.block: list[str] = []
+        self.width = width
         path = folder / "shown.yaml"
         path.write_text(text)
         loaded = load_scenario(path)
         self.plan = make_plan(loaded.scenario, expand(loaded.scenario))
-        show = None if width is None else self._show
-        self.progress = Progress(self.lines.append, show, lambda: width or 0)
+        self.progress = Progress(self.lines.append, live=width is not None)
         self.progress.planned(self.plan, Run(folder), loaded)
         self.progress.began(self.plan.steps[0], 0)
 
-    def _show(self, lines: list[str]) -> None:
-        self.block = lines
+    @property
+    def block(self) -> list[str]:
+        return self.progress.lines(self.width or 0)
 
     def tick(self, **fields: object) -> None:
         tick = {"worker": 0, "t": 12.0, "sent": 20, "in_flight": 16, "tokens": 640, "ended": {"ok": 20}}
         tick |= {"ttft_ms": [50.0, 60.0, 70.0], "late_us_max": 120, "cpu": 0.12}
-        self.progress._last_shown = 0.0  # as if the last one had been shown a second ago
         self.progress.ticked(Second(**{**tick, **fields}))  # type: ignore[arg-type]
 
 
@@ -98,14 +97,30 @@ def test_several_workers_add_up(tmp_path: Path) -> None:
     assert "client CPU 24 %" in shown.block[2]
 
 
-def test_ticks_that_come_close_together_are_shown_once(tmp_path: Path) -> None:
+def test_time_goes_by_while_a_server_starts_and_nothing_ticks(tmp_path: Path) -> None:
     shown = Shown(tmp_path)
-    shown.tick()
-    before = shown.block
-    shown.progress.ticked(Tick(worker=1, t=12.1, in_flight=99))
-    assert shown.block is before
-    shown.tick()
-    assert "in flight 115 of 16" in shown.block[1]
+    assert "0 s gone" in shown.block[0]
+    shown.progress._began -= 65
+    assert "1 min 5 s gone" in shown.block[0]
+    assert "in flight 0 of 16" in shown.block[1]
+
+
+def test_the_block_may_be_asked_for_while_workers_tick(tmp_path: Path) -> None:
+    shown, over = Shown(tmp_path), threading.Event()
+    found: list[int] = []
+
+    def look() -> None:
+        while not over.is_set():
+            found.append(len(shown.block))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(2000):
+        shown.tick(server=SERVER)
+    over.set()
+    looking.join()
+    assert set(found) <= {2, 4, 5, 6}
+    assert "done 40000" in shown.block[1]
 
 
 def test_what_a_server_does_not_say_is_not_shown(tmp_path: Path) -> None:

@@ -109,10 +109,11 @@ def report(
     from loadgen.reports.formats import check, render
     from loadgen.store import find_run, store_root
 
-    check(form, len(which))
     if plain and (form != "html" or show):
         raise UsageError("--no-charts: goes with --format html, and with nothing else.")
-    found = [find_run(store_root(store), one) for one in which]
+    runs = {run.folder: run for run in (find_run(store_root(store), one) for one in which)}
+    found = list(runs.values())  # one that is named twice is shown once
+    check(form, len(found))
     for one in found:
         with contextlib.suppress(StoreError):  # a store that is only to be read has its reports as well
             close_if_abandoned(one)

@@ -49,12 +49,12 @@ class Screen:
 
         self._live: Any = None
         if quiet:
-            self.progress: Progress = Progress(_say_nothing, _say_nothing)
+            self.progress: Progress = Progress(_say_nothing, live=True)
         elif sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+            self.progress = Progress(self._above, live=True)
             self._live = self._make_live()
-            self.progress = Progress(self._above, self._show, lambda: width(sys.stderr) - 1)
         else:
-            self.progress = Progress(lambda line: print(printable(line), file=sys.stderr, flush=True), None)
+            self.progress = Progress(lambda line: print(printable(line), file=sys.stderr, flush=True), live=False)
 
     def __enter__(self) -> Screen:
         if self._live is not None:
@@ -65,22 +65,21 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    @staticmethod
-    def _make_live() -> Any:
+    def _make_live(self) -> Any:
         from rich.console import Console
         from rich.live import Live
 
         console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")), markup=False, highlight=False)
-        return Live(console=console, transient=True, auto_refresh=False)
+        return Live(console=console, transient=True, refresh_per_second=1, get_renderable=self._block)
 
     def _above(self, line: str) -> None:
         self._live.console.print(printable(line))
 
-    def _show(self, lines: list[str]) -> None:
+    def _block(self) -> Any:
         from rich.text import Text
 
-        clear = "\n".join(printable(line) for line in lines)
-        self._live.update(Text(clear, no_wrap=True, overflow="crop"), refresh=True)
+        lines = self.progress.lines(width(sys.stderr) - 1)
+        return Text("\n".join(map(printable, lines)), no_wrap=True, overflow="crop")
 
 
 def speaks_unicode(stream: Any) -> bool:
