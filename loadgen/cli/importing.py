@@ -28,9 +28,9 @@ def import_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Take results of vllm bench serve, GuideLLM or AIPerf into the store, as a run.
+    """Take results of vllm bench, GuideLLM or AIPerf into the store.
 
-    It can be reported and compared like any other, and says with every number where that tool's definitions differ.
+    They become a run. It can be reported and compared like any other, and says with every number where that tool's definitions differ.
     Several files of one tool make one run: those of one load are its repeats.
     """
     from loadgen.importing.keep import import_files

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: loadgen nightly scenarios/moe_vs_dense.yaml --store /srv/loadgen --budget 3h")
+@commands.command(epilog="Example: loadgen nightly scenarios/moe_vs_dense.yaml --budget 3h")
 def nightly(
     scenario: ScenarioPath,
     store: Store = None,
@@ -42,7 +42,9 @@ def nightly(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the night as JSON.")] = False,
 ) -> None:
-    """Run a scenario as a night: measured, held against earlier nights, confirmed, kept, told.
+    """Run a scenario as a night, and say what is worse than before.
+
+    It is measured, held against earlier nights, confirmed, kept and told.
 
     For cron, systemd and CI. Exit codes: 0 good, 3 an objective missed, 4 a confirmed regression, 5 a measurement that
     is not to be trusted, 6 nothing could be measured or a target failed, 75 another nightly is at it, 130 and 143

@@ -21,7 +21,9 @@ def site(
         typer.Option("-o", "--out", metavar="DIR", help="Where to (default: the folder site of the store)."),
     ] = None,
 ) -> None:
-    """Write the pages of all nights: static files for any web server, or for a browser on this disk.
+    """Write the pages of all nights as static files.
+
+    They are for any web server, or for a browser on this disk.
 
     A folder that is named is meant to be served: everyone on this machine can read what is written there.
     """
