@@ -30,8 +30,8 @@ def import_(
 ) -> None:
     """Take results of vllm bench, GuideLLM or AIPerf into the store.
 
-    They become a run. It can be reported and compared like any other, and says with every number where that tool's definitions differ.
-    Several files of one tool make one run: those of one load are its repeats.
+    They become a run that can be reported and compared like any other, and says with every number where that tool's
+    definitions differ. Several files of one tool make one run: those of one load are its repeats.
     """
     from loadgen.importing.keep import import_files
     from loadgen.reports import json as json_report
