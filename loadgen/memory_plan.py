@@ -34,7 +34,6 @@ CONTEXT_BYTES = 0.5e9
 STEP_TOKENS = 8192
 """Prompt tokens that an engine with chunked prefill works on at once, where nothing else is said."""
 
-_LOGIT_BYTES = PLAIN_BYTES + 4
 _MOST_REQUESTS = 1 << 30
 _WIDEST_GROUP = 64
 
@@ -106,6 +105,7 @@ class MemoryPlan:
     ``split``: ``tensor`` cuts every layer over the GPUs, so that KV heads are held twice where there are fewer of them
     than GPUs; ``layers`` puts whole layers on each (device_map, pipelines). ``step_tokens`` None takes the prompts of a
     batch whole. ``rotary_positions``: length of the tables of sines and cosines that every layer keeps, 0 for none.
+    ``wide`` is True for values of 4 bytes (float32).
     """
 
     shape: ModelShape
@@ -117,12 +117,18 @@ class MemoryPlan:
     prompt_logits: Literal["all", "last"] = "last"
     step_tokens: int | None = STEP_TOKENS
     rotary_positions: int = 0
+    wide: bool = False
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a value that is not quantized."""
+        return 2 * PLAIN_BYTES if self.wide else PLAIN_BYTES
 
     @property
     def kv_bytes_per_token(self) -> float:
         """Bytes of KV cache per token, summed over GPUs."""
         held = max(1.0, self.gpus / self.shape.attention.kv_heads) if self.split == "tensor" else 1.0
-        return self.shape.kv_bytes_per_token() * held
+        return self.shape.kv_bytes_per_token(self.value_bytes) * held
 
     def at_peak(self) -> Memory:
         """The parts at the moment of the peak."""
@@ -166,13 +172,13 @@ class MemoryPlan:
 
     def _memory(self, kept: int, step: int, with_logits: int) -> Memory:
         """``kept`` tokens in the cache, ``step`` tokens worked on, ``with_logits`` of them with logits."""
-        shape = self.shape
-        activations = float(step * (2 * shape.hidden + 3 * _width(shape)) * PLAIN_BYTES)
-        logits = float(with_logits * shape.vocabulary * _LOGIT_BYTES + step * shape.hidden * PLAIN_BYTES)
+        shape, value = self.shape, self.value_bytes
+        activations = float(step * (2 * shape.hidden + 3 * _width(shape)) * value)
+        logits = float(with_logits * shape.vocabulary * (4 if self.wide else 6) + step * shape.hidden * value)
         head_size = shape.attention.kv_values // (2 * shape.attention.kv_heads)
         return Memory(
-            weights=shape.weight_bytes(shape.stored),
-            tables=float(2 * shape.layers * self.rotary_positions * head_size * PLAIN_BYTES),
+            weights=shape.weight_bytes(shape.stored) * value / PLAIN_BYTES,
+            tables=float(2 * shape.layers * self.rotary_positions * head_size * value),
             kv=kept * self.kv_bytes_per_token,
             activations=activations if activations > logits else 0.0,
             logits=0.0 if activations > logits else logits,
@@ -191,6 +197,12 @@ def group_sizes(shape: ModelShape) -> Iterator[int]:
 def fewest_gpus(plan: MemoryPlan, memory_bytes: float) -> int | None:
     """The smallest tensor-parallel group that holds the plan; None where no size that divides the heads does."""
     sizes = (dataclasses.replace(plan, gpus=gpus) for gpus in group_sizes(plan.shape))
+    return next((one.gpus for one in sizes if one.fits(memory_bytes)), None)
+
+
+def fewest_by_layers(plan: MemoryPlan, memory_bytes: float) -> int | None:
+    """The fewest GPUs that hold the plan with whole layers on each; None where a GPU a layer is not enough."""
+    sizes = (dataclasses.replace(plan, gpus=gpus, split="layers") for gpus in range(1, plan.shape.layers + 1))
     return next((one.gpus for one in sizes if one.fits(memory_bytes)), None)
 
 

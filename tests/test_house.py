@@ -29,7 +29,7 @@ LEVELS = (
     ("plan", "engines", "doctor", "served"),
     ("repeat", "standing", "interrupt", "budget", "past_runs", "until", "facts", "footing", "prediction"),
     ("probe", "fingerprint", "preflight"),
-    ("sites", "gates", "floor", "normalise", "mixture"),
+    ("sites", "gates", "floor", "normalise", "mixture", "planned_memory"),
     ("yardsticks", "fairness"),
     ("assemble",),
     ("progress", "needless", "calibrate", "matching", "series", "regression", "blame"),

@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from loadgen import __version__
-from loadgen.cli import comparing, history, importing, keeping, machine, nightly, plotting, runs, servers, shapes, site
+from loadgen.cli import (
+    comparing,
+    history,
+    importing,
+    keeping,
+    machine,
+    nightly,
+    planning,
+    plotting,
+    runs,
+    servers,
+    shapes,
+    site,
+)
 from loadgen.cli.screen import tell
 from loadgen.errors import LoadgenError
 
@@ -26,7 +39,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (runs, comparing, plotting, nightly, history, site, keeping, importing, shapes, servers, machine):
+for group in (
+    runs,
+    planning,
+    comparing,
+    plotting,
+    nightly,
+    history,
+    site,
+    keeping,
+    importing,
+    shapes,
+    servers,
+    machine,
+):
     app.add_typer(group.commands)
 
 

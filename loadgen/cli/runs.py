@@ -1,4 +1,4 @@
-"""Scenarios and what comes of them: ``run``, ``plan``, ``report``, ``schema``."""
+"""Scenarios and what comes of them: ``run``, ``report``, ``schema``."""
 
 from __future__ import annotations
 
@@ -50,39 +50,6 @@ def run(
         report = execute(request, screen.progress)
     _print_report(report, as_json)
     raise typer.Exit(report.exit_code)
-
-
-@commands.command(epilog="Example: loadgen plan scenarios/moe_vs_dense.yaml --profile gpu")
-def plan(
-    scenario: ScenarioPath,
-    profile: Profile = None,
-    sets: Sets = None,
-    endpoint: Endpoint = None,
-    model: Model = None,
-    with_commands: Annotated[
-        bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-) -> None:
-    """Show cells, order, server starts and time; start nothing."""
-    import msgspec
-
-    from loadgen.launch import dry_run_text
-    from loadgen.plan import make_plan
-    from loadgen.reports import plan as plan_report
-    from loadgen.scenario import expand
-    from loadgen.standing import planned_commands
-
-    loaded = load(scenario, sets, profile, endpoint, model)
-    cells = expand(loaded.scenario)
-    made = make_plan(loaded.scenario, cells)
-    if with_commands:
-        for name, command in planned_commands(loaded, cells, tell):
-            print(f"# {name}\n{dry_run_text(command)}")
-    elif as_json:
-        put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
-    else:
-        print(plan_report.render(made, loaded), end="")
 
 
 @commands.command(epilog="Example: loadgen report last --format markdown")

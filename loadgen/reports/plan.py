@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from loadgen.plan import Plan
+from loadgen.planned_memory import Need
 from loadgen.progress import counted, duration, extent
+from loadgen.reports import memory
 from loadgen.reports.text import aligned
 from loadgen.scenario import Loaded
 from loadgen.statistics import UNTIL_MOST
 
 
-def render(plan: Plan, loaded: Loaded) -> str:
-    """What ``loadgen plan`` prints."""
+def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 160) -> str:
+    """What ``loadgen plan`` prints. ``needs``: the memory of its targets, where that is known."""
     scenario = loaded.scenario
     lines = [scenario.name + (f": {scenario.description.strip()}" if scenario.description else "")]
     if loaded.profile:
@@ -24,6 +27,7 @@ def render(plan: Plan, loaded: Loaded) -> str:
         "",
         *_targets(loaded),
         "",
+        *memory.planned(needs, width),
         *_order(plan),
     ]
     return "\n".join(lines) + "\n"

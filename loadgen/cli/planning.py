@@ -1,0 +1,135 @@
+"""What a run, or a model, would take, before anything is started: ``plan``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loadgen.cli.flags import Endpoint, Model, Profile, Sets
+from loadgen.cli.runs import load
+from loadgen.cli.screen import put, speaks_unicode, tell, width
+
+if TYPE_CHECKING:
+    from loadgen.scenario import Loaded
+
+commands = typer.Typer()
+
+_FOR = "With --memory: "
+
+
+@commands.command(epilog="Example: loadgen plan scenarios/moe_vs_dense.yaml --profile gpu")
+def plan(
+    scenario: Annotated[
+        Path | None, typer.Argument(metavar="[SCENARIO]", help="A scenario file; or give --memory.")
+    ] = None,
+    profile: Profile = None,
+    sets: Sets = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    with_commands: Annotated[
+        bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
+    ] = False,
+    memory: Annotated[
+        Path | None,
+        typer.Option("--memory", metavar="MODEL", help="Show what this model (a folder, a config.json) takes."),
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help=_FOR + "24GB, 80GiB, or a name such as a100.")] = None,
+    input_tokens: Annotated[int, typer.Option("--input", min=1, help=_FOR + "tokens of a prompt.")] = 1000,
+    output_tokens: Annotated[int, typer.Option("--output", min=1, help=_FOR + "tokens of a reply.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", min=1, help=_FOR + "requests at once.")] = 1,
+    tp: Annotated[int, typer.Option("--tp", min=1, help=_FOR + "GPUs that share it.")] = 1,
+    dtype: Annotated[str | None, typer.Option("--dtype", help=_FOR + "bf16, fp8, int8, int4, mxfp4.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help=_FOR + "gptq-int8, gptq-int4, awq, fp8, mxfp4.")
+    ] = None,
+    prompt_logits: Annotated[
+        str, typer.Option("--prompt-logits", help=_FOR + "all (as transformers 4.38 did) or last.")
+    ] = "last",
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show cells, order, starts, time and memory; start nothing.
+
+    With --memory, no scenario: what a model takes on GPUs of a size, and how few of them do.
+    """
+    if scenario is not None and memory is None and gpu is None:
+        _scenario(load(scenario, sets, profile, endpoint, model), with_commands, as_json)
+        return
+    _check(scenario, memory, gpu)
+    lengths = {"input": input_tokens, "output": output_tokens, "batch": batch, "tp": tp}
+    _model(str(memory), str(gpu), (dtype, quantization), (lengths, prompt_logits), as_json)
+
+
+def _check(scenario: Path | None, memory: Path | None, gpu: str | None) -> None:
+    """Raises UsageError for what is neither a scenario nor a model with its GPU."""
+    from loadgen.errors import UsageError
+
+    if scenario is not None:
+        raise UsageError(f"plan {scenario}: --memory and --gpu are for a model without a scenario; leave one out.")
+    if memory is None:
+        raise UsageError("plan: name a scenario, or a model and its GPU: --memory MODEL --gpu 24GB.")
+    if gpu is None:
+        raise UsageError("plan --memory: say on which GPU: --gpu 24GB, or a name such as --gpu a100.")
+
+
+def _scenario(loaded: Loaded, with_commands: bool, as_json: bool) -> None:
+    import msgspec
+
+    from loadgen.host import nvml_gpus
+    from loadgen.launch import dry_run_text
+    from loadgen.plan import make_plan
+    from loadgen.planned_memory import planned_memory
+    from loadgen.reports import plan as plan_report
+    from loadgen.scenario import expand
+    from loadgen.standing import planned_commands
+
+    cells = expand(loaded.scenario)
+    made = make_plan(loaded.scenario, cells)
+    if with_commands:
+        for name, command in planned_commands(loaded, cells, tell):
+            print(f"# {name}\n{dry_run_text(command)}")
+    elif as_json:
+        print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())
+    else:
+        needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
+        print(plan_report.render(made, loaded, needs, width(sys.stdout)), end="")
+
+
+def _model(
+    model: str,
+    gpu: str,
+    stored: tuple[str | None, str | None],
+    asked: tuple[dict[str, int], str],
+    as_json: bool,
+) -> None:
+    """``stored``: dtype and quantization. ``asked``: lengths, and whose logits are made."""
+    import json
+
+    from loadgen.errors import UsageError
+    from loadgen.memory_plan import MemoryPlan, gpu_bytes, stored_as
+    from loadgen.model_config import read_shape
+    from loadgen.reports import memory as report
+
+    lengths, logits = asked
+    if logits not in ("all", "last"):
+        raise UsageError(f"--prompt-logits {logits!r}: all or last belongs here.")
+    shape = read_shape(Path(model).expanduser(), stored_as(*stored))
+    if shape.attention.heads % lengths["tp"]:
+        raise UsageError(f"--tp {lengths['gpus']}: {shape.name} has {shape.attention.heads} heads; take a divisor.")
+    plan = MemoryPlan(
+        shape=shape,
+        input_tokens=lengths["input"],
+        output_tokens=lengths["output"],
+        batch=lengths["batch"],
+        gpus=lengths["tp"],
+        prompt_logits="all" if logits == "all" else "last",
+    )
+    if as_json:
+        put(json.dumps(report.values(plan, gpu_bytes(gpu)), indent=1, ensure_ascii=False) + "\n")
+    else:
+        text = report.render(plan, gpu_bytes(gpu), width(sys.stdout))
+        print(
+            text if speaks_unicode(sys.stdout) else text.replace("×", "x").encode("ascii", "replace").decode(), end=""
+        )
