@@ -38,9 +38,9 @@ def read(page: str, devices: Iterable[int | str] = ()) -> tuple[GpuReading, ...]
     wanted = {str(device) for device in devices}
     found: dict[str, dict[str, float]] = {}
     names: dict[str, tuple[int | None, str | None]] = {}
-    for name, labels, value in samples(page):
+    for name, labels, value in samples(page, FIELDS):
         uuid = labels.get("UUID")
-        if name not in FIELDS or uuid is None or labels.get("GPU_I_ID"):  # slices have labels of their own
+        if uuid is None or labels.get("GPU_I_ID"):  # slices have labels of their own
             continue
         if wanted and not {uuid, labels.get("gpu")} & wanted:
             continue

@@ -43,12 +43,15 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     ttft_s: float | None = None
 
 
-def samples(page: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of every sample. Lines that are none are passed over, and so is a NaN: it says nothing."""
+def samples(page: str, keep: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of every sample, only those of ``keep`` where it is given. Lines that are none are passed
+    over, and so is a NaN: it says nothing."""
     for line in page.splitlines():
         if not line or line.startswith("#"):
             continue
         name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+        if keep is not None and name.strip() not in keep:
+            continue
         labels, _, text = rest.rpartition("}") if "{" in line else ("", "", rest)
         try:
             value = float(text.split()[0])
@@ -61,9 +64,8 @@ def samples(page: str) -> Iterator[tuple[str, dict[str, str], float]]:
 def parse(page: str, keep: Collection[str] | None = None) -> dict[str, float]:
     """Name -> value of every sample, summed over labels; only those of ``keep`` where it is given."""
     values: dict[str, float] = {}
-    for name, _, value in samples(page):
-        if keep is None or name in keep:
-            values[name] = values.get(name, 0.0) + value
+    for name, _, value in samples(page, keep):
+        values[name] = values.get(name, 0.0) + value
     return values
 
 
