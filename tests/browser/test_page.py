@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Browser
+from chromium import Browser
 from page_run import HOSTILE
 
 pytestmark = pytest.mark.browser

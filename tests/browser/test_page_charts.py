@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Browser
+from chromium import Browser
 from page_run import TOKENS, records
 
 from loadgen.assemble import RunReport
