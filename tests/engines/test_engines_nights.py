@@ -70,9 +70,11 @@ def webhook() -> Iterator[tuple[str, list[str]]]:
     with HTTPServer(("127.0.0.1", 0), type("Told", (Heard,), {"told": told})) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", told
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook", told
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def loadgen(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
