@@ -14,18 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_nights import made_scenario, nights
 from made_runs import made_run, scenario_of
 from plotted_run import SIZES, TOKENS, grid_scenario, plotted_run
 
 from loadgen.assemble import RunReport, assemble
-from loadgen.history import read_history
 from loadgen.metrics import late
 from loadgen.plots import cells, requests
 from loadgen.plots.chart import Axis, Lines, Panel, Series, thinned
 from loadgen.plots.choice import MOST_CELLS, cells_that_matter
 from loadgen.plots.groups import MOST_LINES
-from loadgen.plots.nights import nights as nights_chart
 from loadgen.plots.trace import GAP_EDGES_MS, Grid, Trace, read_server, read_trace, trace
 from loadgen.record import Record, read_records
 from loadgen.repeat import Result
@@ -289,19 +286,3 @@ def _many(count: int, tokens: int) -> Iterator[Record]:
 
 def _result(report: RunReport) -> Result:
     return next(one for one in report.cells[0].targets[0].results if one is not None)
-
-
-# Nights ---------------------------------------------------------------------------------------------------------------
-
-
-def test_nights_are_drawn_with_what_was_expected_and_which_was_worse(tmp_path: Path) -> None:
-    scenario = made_scenario(tmp_path)
-    nights(tmp_path / "store", scenario, [100, 101, 99, 100.5, 98.8, 100.2, 101.3, 99.4, 100.1, 99.9, 80])
-    known = read_history(tmp_path / "store")
-    key = known.find("output_tok_s")[0]
-    panel = lines(nights_chart(known.entries[key])).panels[0]
-    drawn = {series.name: series.points for series in panel.series}
-    assert [point[1] for point in drawn["night"]][-2:] == pytest.approx([99.9, 80.0])
-    low, high = drawn["expected from"][-1][1], drawn["expected to"][-1][1]
-    assert 95 < low < 100 < high < 105
-    assert [point[0] for point in drawn["suspect"]] == [10.0]  # nobody measured it again

@@ -22,9 +22,11 @@ from plotted_run import plotted_run
 from loadgen.assemble import RunReport
 from loadgen.cli import plotting
 from loadgen.errors import LoadgenError, StoreError, UsageError
+from loadgen.history import read_history
 from loadgen.plots import kinds
 from loadgen.plots.chart import Axis, Band, Bars, Heat, Level, Lines, Panel, Phase, Point, Series
 from loadgen.plots.draw import draw, figure_of, log_ticks
+from loadgen.plots.nights import nights as nights_chart
 from loadgen.plots.trace import traces
 from loadgen.store import Run, request_files
 
@@ -117,6 +119,21 @@ def test_plot_writes_the_picture_that_its_name_asks_for(report: RunReport, tmp_p
     assert (done.returncode, done.stdout) == (0, "")
     assert f"Chunk gaps over time: moe, {report.cells[2].id}, repeat 1" in done.stderr
     assert ET.fromstring(out.read_bytes()).tag.endswith("svg")
+
+
+def test_nights_are_drawn_with_what_was_expected_and_which_was_worse(tmp_path: Path) -> None:
+    scenario = made_scenario(tmp_path)
+    nights(tmp_path / "store", scenario, [100, 101, 99, 100.5, 98.8, 100.2, 101.3, 99.4, 100.1, 99.9, 80])
+    known = read_history(tmp_path / "store")
+    key = known.find("output_tok_s")[0]
+    chart = nights_chart(known.entries[key])
+    assert chart is not None
+    panel = chart.panels[0]
+    drawn = {series.name: series.points for series in panel.series}
+    assert [point[1] for point in drawn["night"]][-2:] == pytest.approx([99.9, 80.0])
+    low, high = drawn["expected from"][-1][1], drawn["expected to"][-1][1]
+    assert 95 < low < 100 < high < 105
+    assert [point[0] for point in drawn["suspect"]] == [10.0]  # nobody measured it again
 
 
 def test_plot_draws_the_nights_of_a_series(tmp_path: Path) -> None:
