@@ -91,10 +91,10 @@ def _scenario(loaded: Loaded, with_commands: bool, as_json: bool) -> None:
         for name, command in planned_commands(loaded, cells, tell):
             print(f"# {name}\n{dry_run_text(command)}")
     elif as_json:
-        print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())
+        put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
     else:
         needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
-        print(plan_report.render(made, loaded, needs, width(sys.stdout)), end="")
+        _show(plan_report.render(made, loaded, needs, width(sys.stdout)))
 
 
 def _model(
@@ -129,7 +129,9 @@ def _model(
     if as_json:
         put(json.dumps(report.values(plan, gpu_bytes(gpu)), indent=1, ensure_ascii=False) + "\n")
     else:
-        text = report.render(plan, gpu_bytes(gpu), width(sys.stdout))
-        print(
-            text if speaks_unicode(sys.stdout) else text.replace("×", "x").encode("ascii", "replace").decode(), end=""
-        )
+        _show(report.render(plan, gpu_bytes(gpu), width(sys.stdout)))
+
+
+def _show(text: str) -> None:
+    """The sign of multiplication gives way on a screen that has none."""
+    print(text if speaks_unicode(sys.stdout) else text.replace("×", "x"), end="")
