@@ -29,6 +29,8 @@ from loadgen.store import read_json
 from loadgen.verdicts import State
 
 HOOK = "nightly: {webhook_env: A_HOOK}\n"
+SPEED = "nightly: {webhook_env: A_HOOK, primary: [output_tok_s]}\n"
+"""Times to the first token are those of this machine's moods as well."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_the_first_night_learns_is_kept_and_is_told_as_the_weeks_digest(place: P
 def test_a_slow_night_is_measured_again_and_is_a_regression_until_it_recovers(
     place: Place, hook: Hook, learned: Path
 ) -> None:
-    scenario = place.scenario(HOOK)
+    scenario = place.scenario(SPEED)
     shutil.copytree(learned, place.store)
     place.pace(SLOW)
     first = night(place, scenario)
@@ -133,7 +135,7 @@ def test_a_slow_night_is_measured_again_and_is_a_regression_until_it_recovers(
 def test_what_is_slow_once_and_not_twice_is_suspect_and_no_alarm(place: Place, learned: Path) -> None:
     shutil.copytree(learned, place.store)
     place.pace(SLOW, NORMAL)
-    report = night(place)
+    report = night(place, place.scenario(SPEED))
     assert (speed(report), report.exit_code) == (State.SUSPECT, 0), remarks(report)
     assert report.confirmed_by is not None
     assert "worse in 1/2" in lines(report)[0]
@@ -144,7 +146,7 @@ def test_a_candidate_that_cannot_be_measured_again_remains_suspect_and_the_night
 ) -> None:
     shutil.copytree(learned, place.store)
     place.pace(SLOW, "-1")
-    report = night(place)
+    report = night(place, place.scenario(SPEED))
     assert (speed(report), report.exit_code) == (State.SUSPECT, 6)
     assert report.confirmed_by is not None
 
@@ -227,14 +229,14 @@ def test_a_night_whose_process_was_killed_is_gone_on_with_and_is_one_night(place
 def test_a_night_that_was_killed_in_its_second_measurement_goes_on_there(place: Place, learned: Path) -> None:
     shutil.copytree(learned, place.store)
     place.pace(SLOW)
-    first = night(place)
+    first = night(place, place.scenario(SPEED))
     assert speed(first) is State.REGRESSION
     measured, again = place.runs()[-2:]
     events = place.store / "events.jsonl"  # as if it had been killed before its verdict, with one repeat not whole
     events.write_text("".join(line for line in events.read_text().splitlines(True) if measured.name not in line))
     for path in again.rglob("summary.json"):
         path.unlink()
-    second = night(place, resume=True)
+    second = night(place, place.scenario(SPEED), resume=True)
     assert (second.run, second.confirmed_by) == (measured.name, str(again))
     assert speed(second) is State.REGRESSION
     assert place.runs()[-2:] == [measured, again]
