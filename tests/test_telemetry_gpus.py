@@ -375,3 +375,8 @@ def test_an_exporter_without_energy_does_not_do_where_energy_is_required(tmp_pat
     words = "require: [energy], dcgm: {{a: '{}/metrics'}}"
     with serving(PAGE) as url, pytest.raises(UsageError, match="GPU-b has no energy counter"):
         required(tmp_path, words.format(url), "endpoint: 'http://127.0.0.1:9'")
+
+
+def test_an_exporter_of_a_target_that_does_not_exist_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"telemetry\.dcgm\.aa: there is no target 'aa'; did you mean 'a'\?"):
+        required(tmp_path, "dcgm: {aa: 'http://h:9400'}", "endpoint: 'http://127.0.0.1:9'")

@@ -14,6 +14,7 @@ from loadgen.scenario.factors import factors_of
 from loadgen.scenario.model import ARRIVAL_WORDS, Load, MadeModel, Scenario, Target
 from loadgen.scenario.objective import parse_measure, parse_objective
 from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
+from loadgen.scenario.telemetry import EVERY
 from loadgen.scenario.tree import Path
 from loadgen.statistics import UNTIL_LEAST, UNTIL_MOST
 
@@ -32,6 +33,7 @@ def broken_rules(scenario: Scenario) -> Broken:
     yield from _output(scenario)
     yield from _load(scenario.load)
     yield from _comparison(scenario)
+    yield from _telemetry(scenario)
     yield from _devices(scenario)
     yield from _stream(scenario)
 
@@ -125,6 +127,12 @@ def _comparison(scenario: Scenario) -> Broken:
         if word not in known:
             yield ("comparison", "factor", i), f"there is no factor {word!r}{did_you_mean(word, known)}"
     yield from _until(scenario)
+
+
+def _telemetry(scenario: Scenario) -> Broken:
+    for name in scenario.telemetry.dcgm:
+        if name != EVERY and name not in scenario.targets:
+            yield ("telemetry", "dcgm", name), f"there is no target {name!r}{did_you_mean(name, scenario.targets)}"
 
 
 def _until(scenario: Scenario) -> Broken:

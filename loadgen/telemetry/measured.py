@@ -139,7 +139,7 @@ def machine_doubts(telemetry: Telemetry) -> Iterator[Doubt]:
         if low is not None and high is not None and high - low > MAX_MOVE * high:
             yield Doubt(
                 "clocks_moved",
-                f"The SM clock of {name} moved between {low:.0f} and {high:.0f} MHz while it was busy: the power limit "
+                f"The SM clock of {name} moved between {low:.0f} and {high:.0f} MHz while it was busy: power, heat "
                 "or boost did that. Lock it (nvidia-smi -lgc) for numbers that repeat.",
             )
 
