@@ -68,8 +68,10 @@ def look(root: Path, read: Callable[[sqlite3.Connection], T], say: Callable[[str
             return _looked(root, read)
 
 
-def reindex(root: Path) -> tuple[int, int]:
-    """Makes the index anew from the store's files; the number of runs and of nights in it. Raises as `look` does."""
+def reindex(root: Path, say: Callable[[str], None] = lambda _: None) -> tuple[int, int]:
+    """Makes the index anew from the store's files; the number of runs and of nights in it. ``say`` is told of runs whose
+    process is gone. Raises as `look` does."""
+    close_abandoned(root, say)
     with _held(root):
         _remove(root)
         return _looked(root, _counted)

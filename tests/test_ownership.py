@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_runner import loadgen, write_scenario
 
 from loadgen.errors import BusyError, StoreError
 from loadgen.launch import boot_id
@@ -147,3 +148,34 @@ def test_a_file_that_was_half_written_goes_and_nothing_else(tmp_path: Path) -> N
     assert half_written(run) == []
     assert (run.folder / ".hidden").exists()
     assert json.loads((run.folder / "run.json").read_text())["boot_id"] == boot_id()
+
+
+def scenario(folder: Path) -> Path:
+    text = (
+        "targets: {a: {endpoint: 'http://127.0.0.1:9', model: m}}\nworkload: {prompts: natural, output: {exact: 4}}\n"
+    )
+    return write_scenario(folder, text + "load: {concurrency: 1, warmup_s: 0, window_s: 1}\nrepeats: 1\n")
+
+
+def test_a_run_that_somebody_writes_is_not_resumed(tmp_path: Path) -> None:
+    path = scenario(tmp_path)
+    assert loadgen(tmp_path, "run", str(path)).code == 6  # nobody listens there
+    (folder,) = tmp_path.glob("store/runs/*/*")
+    before = (folder / "run.json").read_bytes()
+    with held(Run(folder)):
+        done = loadgen(tmp_path, "run", str(path), "--resume", "last")
+    assert done.code == 75
+    assert f"{folder.name} is being written by process" in done.err
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_whoever_looks_at_a_killed_run_closes_it(tmp_path: Path) -> None:
+    path = scenario(tmp_path)
+    loadgen(tmp_path, "run", str(path))
+    (folder,) = tmp_path.glob("store/runs/*/*")
+    killed = {**Run(folder).read("run.json"), "status": "running", "ended": None, "failures": []}
+    for words in (["report", "last", "--format", "json"], ["history"], ["reindex"], ["gc"], ["run", str(path)]):
+        Run(folder).write("run.json", killed)
+        done = loadgen(tmp_path, *words)
+        assert status(Run(folder)) == "aborted", words
+        assert "ended without a word" in done.out + done.err

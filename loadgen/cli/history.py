@@ -151,7 +151,7 @@ def reindex(store: Store = None) -> None:
     """Make the index (loadgen.db) anew from the store's files."""
     from loadgen import index
 
-    runs, nights = index.reindex(_root(store))
+    runs, nights = index.reindex(_root(store), lambda text: tell(f"loadgen: {text}"))
     print(f"{runs} runs, {nights} of them nights.")
 
 
