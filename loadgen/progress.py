@@ -210,8 +210,8 @@ def flowed(parts: Sequence[str], width: int, indent: str = "", gap: str = ", ") 
 def extent(plan: Plan) -> str:
     """``8 repeats, 4 server starts, about 3 min 10 s``, from the fewest to the most with ``until``."""
     if plan.until is None or plan.least_s is None:
-        starts = counted(len(plan.servers), "server start")
-        return f"{counted(len(plan.steps), 'repeat')}, {starts}, about {duration(plan.estimate_s)}"
+        starts = f"{counted(len(plan.servers), 'server start')}, " if plan.servers else ""
+        return f"{counted(len(plan.steps), 'repeat')}, {starts}about {duration(plan.estimate_s)}"
     least = {cell.id: cell.least for cell in plan.cells}
     fewest = [step for step in plan.steps if step.rep <= least[step.cell]]
     servers = len({step.server for step in fewest} - {None})

@@ -179,6 +179,23 @@ def test_a_run_in_a_pipe_writes_lines_without_escapes(tmp_path: Path) -> None:
     assert "[1/1] concurrency=2 a repeat 1" in done.err
 
 
+def test_an_ascii_locale_gets_ascii_while_a_run_goes_on_and_after_it(tmp_path: Path) -> None:
+    with FakeServer(ttft_ms=20, gap_ms=5) as server:
+        write_scenario(
+            tmp_path,
+            scenario(server.url)
+            .replace("concurrency: [2]}", "served_name: [µ]}")
+            .replace("2.2}", "2.2, concurrency: 2}"),
+        )
+        env = {**environment(tmp_path / "store"), "TERM": "xterm", "LC_ALL": "C"}
+        del env["PYTHONIOENCODING"]
+        env.pop("COLUMNS", None)
+        code, seen = in_terminal(command("run", "s.yaml"), tmp_path, env, 80)
+    assert code in (0, 5), seen
+    assert seen.isascii()
+    assert "\n?            a " in seen  # the table's row of an axis whose value has no like in ASCII
+
+
 def test_quiet_says_nothing_while_a_run_goes_on(tmp_path: Path) -> None:
     with FakeServer(ttft_ms=20, gap_ms=5) as server:
         write_scenario(tmp_path, scenario(server.url))

@@ -69,7 +69,7 @@ def compare(
     if as_json or form == "json":
         put(report.render_json(found))
     elif form == "markdown":
-        print(report.render_markdown(found), end="")
+        put(report.render_markdown(found))
     else:
         print(report.render(found, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
     raise typer.Exit(found.exit_code)

@@ -37,6 +37,13 @@ def printable(text: str) -> str:
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
 
 
+def readable(text: str) -> str:
+    """The same in what standard error can show."""
+    from loadgen.reports.text import ascii_only
+
+    return printable(text) if speaks_unicode(sys.stderr) else ascii_only(printable(text))
+
+
 def _say_nothing(_: object) -> None:
     """For --quiet."""
 
@@ -54,7 +61,7 @@ class Screen:
             self.progress = Progress(self._above, live=True)
             self._live = self._make_live()
         else:
-            self.progress = Progress(lambda line: print(printable(line), file=sys.stderr, flush=True), live=False)
+            self.progress = Progress(lambda line: print(readable(line), file=sys.stderr, flush=True), live=False)
 
     def __enter__(self) -> Screen:
         if self._live is not None:
@@ -73,13 +80,13 @@ class Screen:
         return Live(console=console, transient=True, refresh_per_second=1, get_renderable=self._block)
 
     def _above(self, line: str) -> None:
-        self._live.console.print(printable(line))
+        self._live.console.print(readable(line))
 
     def _block(self) -> Any:
         from rich.text import Text
 
         lines = self.progress.lines(width(sys.stderr) - 1)
-        return Text("\n".join(map(printable, lines)), no_wrap=True, overflow="crop")
+        return Text("\n".join(map(readable, lines)), no_wrap=True, overflow="crop")
 
 
 def speaks_unicode(stream: Any) -> bool:

@@ -21,7 +21,7 @@ def render(found: Across, width: int = 100, unicode: bool = True) -> str:
     parts += text.section("Warnings", rows.warning_lines(report), width)
     parts += text.section("Notes", [*found.notes, *rows.notes(report)], width)
     whole = "\n".join(parts).rstrip("\n") + "\n"
-    return whole if unicode else whole.encode("ascii", "replace").decode()
+    return whole if unicode else text.ascii_only(whole)
 
 
 def render_markdown(found: Across) -> str:
