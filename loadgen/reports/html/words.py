@@ -19,6 +19,9 @@ from loadgen.statistics import Verdict
 FIRST = 8
 """Sentences of a comparison on the first screen; the others are behind a fold."""
 
+FIRST_CROSSINGS = 3
+"""Sentences on crossings there, those that tell of one first."""
+
 Kind = Literal["better", "worse", "unsure", "even"]
 
 
@@ -43,16 +46,22 @@ class Compare:
 
 
 def compare(comparison: Comparison) -> Compare:
-    """With more than `FIRST` cells the decided ones with the greatest differences come first, each in its order."""
+    """With more than `FIRST` cells, those with the greatest differences come first, decided ones before others."""
     told = [cell for cell in comparison.cells if cell.primary.sentence]
-    shown = {id(cell) for cell in sorted(told, key=_weight)[:FIRST]}
+    ordered = sorted(told, key=_weight) if len(told) > FIRST else told
     one = comparison.cells[0] if comparison.cells else None
     crossed = [found for found in comparison.crossings if found.measure == comparison.primary]
+    along = sorted(
+        (found for found in crossed if found.axis not in (BATCH, INTERACTIVITY)), key=lambda found: not found.crossings
+    )
     return Compare(
         heading=f"{one.candidate} against {one.baseline}: {one.primary.label}" if one else comparison.primary,
-        crossings=[found.sentence for found in crossed if found.axis not in (BATCH, INTERACTIVITY)],
-        first=[_verdicted(cell) for cell in told if id(cell) in shown],
-        rest=[_verdicted(cell) for cell in told if id(cell) not in shown],
+        crossings=[found.sentence for found in along[:FIRST_CROSSINGS]],
+        first=[_verdicted(cell) for cell in ordered[:FIRST]],
+        rest=[
+            *(Verdicted(found.sentence, "even") for found in along[FIRST_CROSSINGS:]),
+            *map(_verdicted, ordered[FIRST:]),
+        ],
         equal=[found.sentence for found in crossed if found.axis in (BATCH, INTERACTIVITY)],
     )
 
@@ -60,7 +69,7 @@ def compare(comparison: Comparison) -> Compare:
 def _weight(cell: ComparedCell) -> tuple[int, float]:
     ratio = cell.primary.ratio
     decided = cell.primary.verdict in (Verdict.FASTER, Verdict.SLOWER)
-    return (0 if decided else 1, -abs(ratio.value - 1) if ratio else 0.0)
+    return (0 if decided else 1, -max(ratio.value, 1 / ratio.value) if ratio and ratio.value > 0 else 0.0)
 
 
 def _verdicted(cell: ComparedCell) -> Verdicted:
