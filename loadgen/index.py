@@ -69,8 +69,8 @@ def look(root: Path, read: Callable[[sqlite3.Connection], T], say: Callable[[str
 
 
 def reindex(root: Path, say: Callable[[str], None] = lambda _: None) -> tuple[int, int]:
-    """Makes the index anew from the store's files; the number of runs and of nights in it. ``say`` is told of runs whose
-    process is gone. Raises as `look` does."""
+    """Makes the index anew from the store's files; the number of runs and of nights in it. ``say`` is told of runs
+    whose process is gone. Raises as `look` does."""
     close_abandoned(root, say)
     with _held(root):
         _remove(root)

@@ -7,8 +7,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from cli_runner import write_scenario
+from fakes import FakeServer
 
 from loadgen.errors import StoreError, UsageError
+from loadgen.progress import Progress
+from loadgen.run import Request, execute
+from loadgen.scenario import load
 from loadgen.store import append_line, create_run, find_run, read_json, request_files, store_root, write_json
 
 
@@ -106,19 +111,39 @@ def test_a_compressing_that_was_cut_short_counts_nothing_twice(tmp_path: Path) -
     assert [path.name for path in request_files(tmp_path)] == ["requests-h-w0.jsonl", "requests-h-w1.jsonl.gz"]
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    sync, rename = os.fsync, os.rename
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What reached the disk, and what got its name, in order."""
+    found: list[str] = []
+    sync, rename = os.fsync, os.replace
 
     def synced(fd: int) -> None:
-        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        found.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
         sync(fd)
 
     def renamed(before: str, after: str) -> None:
-        done.append(f"rename {Path(after).name}")
+        found.append(f"rename {Path(after).name}")
         rename(before, after)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
+    return found
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, done: list[str]) -> None:
     write_json(tmp_path / "summary.json", {"a": 1})
     assert done == [f"sync .summary.json.{os.getpid()}", "rename summary.json", f"sync {tmp_path.name}"]
+
+
+def test_request_lines_are_on_the_disk_before_the_summary_that_is_made_of_them(tmp_path: Path, done: list[str]) -> None:
+    with FakeServer(ttft_ms=1, gap_ms=0) as server:
+        text = (
+            f"targets: {{a: {{endpoint: '{server.url}', model: m}}}}\n"
+            "workload: {prompts: natural, output: {exact: 4}}\nload: {concurrency: 1, warmup_s: 0, requests: 5}\n"
+        )
+        loaded = load(write_scenario(tmp_path, text + "repeats: 1\n"))
+        execute(Request(loaded, tmp_path / "store"), Progress(lambda _: None, None))
+    (lines,) = tmp_path.glob("store/runs/*/*/cells/*/*/rep-*/attempt-1/requests-*.jsonl")
+    named = done.index("rename summary.json")
+    assert done.index(f"sync {lines.name}") < named
+    assert done[named + 1] == "sync attempt-1"
