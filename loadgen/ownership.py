@@ -97,8 +97,8 @@ def close_if_abandoned(run: Run) -> str | None:
                 path.unlink(missing_ok=True)
             whole = sum(repeat.whole() is not None for repeat in run.repeats())
             sentence = (
-                f"its process (pid {described['pid']}) ended without a word, at {ended} or later: it was killed, or "
-                f"the machine went down. Whole repeats: {whole}; --resume goes on with them."
+                f"The process of this run (pid {described['pid']}) ended without a word, at {ended} or later; it was "
+                f"killed, or the machine went down. Whole repeats so far {whole}; --resume goes on with them."
             )
             failures = [*described.get("failures", ()), sentence]
             run.write("run.json", {**described, "status": "aborted", "ended": ended, "failures": failures})

@@ -67,7 +67,7 @@ def test_a_run_whose_process_is_gone_is_aborted_with_its_data_kept(tmp_path: Pat
     described = run.read("run.json")
     assert described["status"] == "aborted"
     assert described["failures"] == [said[0].removeprefix(f"{run.id}: ")]
-    assert "was killed, or the machine went down. Whole repeats: 1; --resume goes on" in said[0]
+    assert "it was killed, or the machine went down. Whole repeats so far 1; --resume goes on" in said[0]
     assert described["ended"] <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     assert (whole / "summary.json").read_text() == '{\n "one": 1\n}\n'
     assert (cut / "requests-h-w0.jsonl").read_text() == '{"seq": 1}\n{"se'
