@@ -293,3 +293,11 @@ def test_json_has_floors_rates_and_mixtures_with_versions(known: RunReport) -> N
     assert found["floors"]["cells"][0]["decode"]["bound"] == "bandwidth"
     assert found["normalised"]["cells"][0]["energy_j"] is None
     assert [one["target"] for one in found["mixtures"]] == ["moe"]
+
+
+def test_the_report_ends_with_its_page_or_with_the_folder_of_a_run_that_has_none(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    assert text.render(found).splitlines()[-1] == f"run: {found.path}"
+    page = Path(found.path) / "report.html"
+    page.touch()
+    assert text.render(found).splitlines()[-1] == f"report: {page}"

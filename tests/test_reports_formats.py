@@ -197,13 +197,15 @@ def test_runs_of_other_axes_have_all_axes_and_a_dash_where_one_is_not_theirs(two
     other = [msgspec.structs.replace(cell, axes={"input": 512, **cell.axes}) for cell in two[1].cells]
     rows = beside.table([two[0], msgspec.structs.replace(two[1], cells=tuple(other))])
     assert rows[0][:4] == ["concurrency", "input", "target", "run"]
-    assert [row[:2] for row in rows[1:]] == [["1", "-"]] * 2 + [["4", "-"]] * 2 + [["1", "512"]] * 2 + [["4", "512"]] * 2
+    assert [row[:2] for row in rows[1:]] == [["1", "-"]] * 2 + [["4", "-"]] * 2 + [["1", "512"]] * 2 + [
+        ["4", "512"]
+    ] * 2
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_runs_side_by_side_fit_their_window(two: list[RunReport], width: int) -> None:
     lines = beside.render(two, width, unicode=False).splitlines()
-    assert max(len(line) for line in lines if not line.startswith("report: ")) <= width
+    assert max(len(line) for line in lines if not line.startswith("run: ")) <= width
     assert "\n".join(lines).isascii()
 
 

@@ -24,7 +24,7 @@ def render(reports: Sequence[RunReport], width: int = 100, unicode: bool = True)
     for heading, said in _sections(reports, names, rows.UNICODE if unicode else rows.ASCII):
         parts += text.section(heading, said, width)
     parts += text.wrapped(_advice(reports), width)
-    parts += [f"report: {report.path}/report.html" for report in reports]
+    parts += map(text.where, reports)
     whole = "\n".join(parts) + "\n"
     return whole if unicode else text.ascii_only(whole)
 

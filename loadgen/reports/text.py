@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from loadgen.assemble import RunReport
@@ -32,9 +33,15 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += section("Warnings", rows.warning_lines(report), width)
     about = [*filter(None, [rows.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]
     parts += section("Notes", about, width)
-    parts.append(f"report: {report.path}/report.html")
+    parts.append(where(report))
     text = "\n".join(parts) + "\n"
     return text if unicode else ascii_only(text)
+
+
+def where(report: RunReport) -> str:
+    """Where to look further: the page, or the run's folder where a run that was killed has none."""
+    page = Path(report.path) / "report.html"
+    return f"report: {page}" if page.exists() else f"run: {report.path}"
 
 
 def ascii_only(text: str) -> str:
