@@ -10,7 +10,7 @@ The peak is the larger of two moments (B requests, n tokens in, m out, V the voc
     decode    weights + KV of B (n + m) tokens + one token of each request
 
 Logits are 6 bytes because they are made in 16 bits and raised to float32 while both are held. ``prompt_logits: all`` is
-what transformers did up to 4.44: logits for every token of the prompt, of which only the last is used. Today's engines
+what transformers 4.38 did: logits for every token of the prompt, of which only the last is used. Today's engines
 keep the last (``last``), and cut long prompts into steps of ``step_tokens``.
 """
 
@@ -69,7 +69,7 @@ def gpu_bytes(text: str) -> float:
 
     Raises UsageError with the list.
     """
-    key = re.sub(r"^(nvidia|geforce|rtx)+", "", re.sub(r"[\s_]", "", text.lower())).removeprefix("-")
+    key = re.sub(r"^((nvidia|geforce|rtx)-?)+", "", re.sub(r"[\s_]", "", text.lower()))
     if key in CARDS:
         return CARDS[key] * 1e9
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)(gib|gb|g)?", key)
@@ -196,7 +196,7 @@ def group_sizes(shape: ModelShape) -> Iterator[int]:
 
 def fewest_gpus(plan: MemoryPlan, memory_bytes: float) -> int | None:
     """The smallest tensor-parallel group that holds the plan; None where no size that divides the heads does."""
-    sizes = (dataclasses.replace(plan, gpus=gpus) for gpus in group_sizes(plan.shape))
+    sizes = (dataclasses.replace(plan, gpus=gpus, split="tensor") for gpus in group_sizes(plan.shape))
     return next((one.gpus for one in sizes if one.fits(memory_bytes)), None)
 
 

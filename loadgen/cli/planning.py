@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+MOST, MOST_GPUS = 10**9, 1024
+"""The largest length or batch, and the most GPUs."""
+
+MOST_PARAMETERS, MOST_LAYERS = 10**15, 10_000
+"""What is larger is no model, but a mistake in its config.json."""
+
 _FOR = "With --memory: "
 
 
@@ -37,10 +43,10 @@ def plan(
         typer.Option("--memory", metavar="MODEL", help="Show what this model (a folder, a config.json) takes."),
     ] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help=_FOR + "24GB, 80GiB, or a name such as a100.")] = None,
-    input_tokens: Annotated[int, typer.Option("--input", min=1, help=_FOR + "tokens of a prompt.")] = 1000,
-    output_tokens: Annotated[int, typer.Option("--output", min=1, help=_FOR + "tokens of a reply.")] = 100,
-    batch: Annotated[int, typer.Option("--batch", min=1, help=_FOR + "requests at once.")] = 1,
-    tp: Annotated[int, typer.Option("--tp", min=1, help=_FOR + "GPUs that share it.")] = 1,
+    input_tokens: Annotated[int, typer.Option("--input", min=1, max=MOST, help=_FOR + "tokens of a prompt.")] = 1000,
+    output_tokens: Annotated[int, typer.Option("--output", min=1, max=MOST, help=_FOR + "tokens of a reply.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=MOST, help=_FOR + "requests at once.")] = 1,
+    tp: Annotated[int, typer.Option("--tp", min=1, max=MOST_GPUS, help=_FOR + "GPUs that share it.")] = 1,
     dtype: Annotated[str | None, typer.Option("--dtype", help=_FOR + "bf16, fp8, int8, int4, mxfp4.")] = None,
     quantization: Annotated[
         str | None, typer.Option("--quantization", help=_FOR + "gptq-int8, gptq-int4, awq, fp8, mxfp4.")
@@ -116,8 +122,10 @@ def _model(
     if logits not in ("all", "last"):
         raise UsageError(f"--prompt-logits {logits!r}: all or last belongs here.")
     shape = read_shape(Path(model).expanduser(), stored_as(*stored))
+    if shape.total > MOST_PARAMETERS or shape.layers > MOST_LAYERS:
+        raise UsageError(f"{model}: {shape.layers} layers and {shape.total} parameters: no model has; mend the file.")
     if shape.attention.heads % lengths["tp"]:
-        raise UsageError(f"--tp {lengths['gpus']}: {shape.name} has {shape.attention.heads} heads; take a divisor.")
+        raise UsageError(f"--tp {lengths['tp']}: {shape.name} has {shape.attention.heads} heads; take a divisor.")
     plan = MemoryPlan(
         shape=shape,
         input_tokens=lengths["input"],

@@ -48,19 +48,24 @@ def values(plan: MemoryPlan, memory_bytes: float) -> dict[str, Any]:
 
 def verdict(plan: MemoryPlan, memory_bytes: float) -> str:
     """Whether it fits on its GPUs, and on how few it would."""
-    fewest = fewest_gpus(plan, memory_bytes)
-    place = _place(plan, memory_bytes)
+    place, fewest = _place(plan, memory_bytes), _fewest(plan, memory_bytes)
     if plan.fits(memory_bytes):
         fewer = f"; {fewest} would do" if fewest and fewest < plan.gpus else ""
         return f"It fits on {place}{fewer}."
     if fewest is not None:
-        return f"It does not fit on {place}; the smallest tensor parallelism that does is {fewest}."
+        how = "tensor parallelism" if plan.split == "tensor" else "number of GPUs, split by layers,"
+        return f"It does not fit on {place}; the smallest {how} that does is {fewest}."
     layers = fewest_by_layers(plan, memory_bytes)
     by_layers = f"; split by layers (a pipeline), {layers} would do" if layers else ""
     return (
         f"It does not fit on {place}, nor by tensor parallelism, which its {plan.shape.attention.heads} heads allow up "
         f"to {max(group_sizes(plan.shape))}{by_layers}."
     )
+
+
+def _fewest(plan: MemoryPlan, memory_bytes: float) -> int | None:
+    """The fewest GPUs that hold it, split as it is."""
+    return (fewest_gpus if plan.split == "tensor" else fewest_by_layers)(plan, memory_bytes)
 
 
 def _title(plan: MemoryPlan) -> str:
@@ -138,9 +143,11 @@ def _planned(need: Need) -> str:
     one = dataclasses.replace(plan, batch=1)
     peak = one.at_peak()
     dtype = "float32" if plan.wide else plan.shape.stored.name
-    asked = f"{plan.input_tokens} + {plan.output_tokens}" if need.whole_input else f"unknown + {plan.output_tokens}"
-    text = f"{need.target}: {plan.shape.name} in {dtype}: weights {_gb(peak.weights)} GB, {_gb(peak.total)} GB with a "
-    text += f"request of {asked} tokens"
+    asked = f"request of {plan.input_tokens} + {plan.output_tokens} tokens"
+    if not need.whole_input:
+        asked = f"reply of {plan.output_tokens} tokens (prompts of unknown length come on top)"
+    weights, total = _gb(peak.weights), _gb(peak.total)
+    text = f"{need.target}: {plan.shape.name} in {dtype}: weights {weights} GB, {total} GB with a {asked}"
     if memory_bytes is None:
         return text
     if not one.fits(memory_bytes):
