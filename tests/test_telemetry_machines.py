@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from cli_runner import loadgen, write_scenario
+from fakes import FakeServer
 from made_runs import made_run, scenario_of
 
 from loadgen.assemble import RunReport, assemble
@@ -209,7 +212,7 @@ def test_memory_energy_and_both_ttfts_stand_in_the_report(run: Run) -> None:
     assert "## Memory and energy" in page
     assert "No joules: energy is told for windows of 30 s and more alone" in page
     for line in text.render(report, width=80).splitlines():
-        assert len(line) <= 80 or "report:" in line
+        assert len(line) <= 80 or str(run.folder) in line
 
 
 def test_what_an_engine_set_aside_is_told_in_bytes_and_tokens(run: Run) -> None:
@@ -233,3 +236,28 @@ def test_a_side_that_was_slowed_down_forbids_a_verdict(run: Run) -> None:
     told(run, "b", used(20))
     (cell,) = assemble(run).comparisons[0].cells
     assert "throttled" not in str(cell)
+
+
+# A run ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_keeps_what_it_saw_and_of_an_endpoint_nothing_but_its_page(tmp_path: Path) -> None:
+    with FakeServer(ttft_ms=5, gap_ms=2) as server:
+        scenario = (
+            f"targets: {{a: {{endpoint: '{server.url}', engine: vllm, model: fake}}}}\n"
+            "workload: {prompts: natural, output: {exact: 4}}\nload: {concurrency: 1, warmup_s: 0.2, window_s: 1.5}\n"
+            "repeats: 1\n"
+        )
+        done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, scenario)))
+        assert done.good, done.err
+    (result,) = done.results()
+    found = result.telemetry
+    assert found.client_rss_peak_bytes is not None
+    assert found.host_peak_bytes is not None
+    assert found.host_peak_bytes > found.client_rss_peak_bytes > 2**20
+    assert (found.server_cores, found.server_rss_peak_bytes, found.torch_peak_bytes, result.energy_j) == (None,) * 4
+    assert (found.source, found.gpus) == (None, ())
+    (attempt,) = done.attempts()
+    words = [json.loads(line)["server"] for line in (attempt / "ticks.jsonl").read_text().splitlines()]
+    assert {"running", "client_bytes", "host_bytes"} <= set(words[-1])
+    assert "server_bytes" not in words[-1]
