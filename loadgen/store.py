@@ -15,9 +15,10 @@
     STORE/noise/<kind of machine>/<scenario>-<target>-<6 hex>.json
                         what repeats of one thing differ by there; made by ``loadgen calibrate``
 
-Request lines become ``.jsonl.gz`` when ``loadgen gc`` or a nightly comes across a run that is over; they are the only
-thing that is ever deleted (``retention.py``). A repeat is whole when its ``summary.json`` is there, because that is renamed into place last. Folders are 0700 and
-files 0600: prompts and replies are nobody else's business. Everything but the request lines can be rebuilt from them.
+A repeat is whole when its ``summary.json`` is there, because that is renamed into place last. Request lines become
+``.jsonl.gz`` when ``loadgen gc`` or a nightly comes across a run that is over, and are the only thing that is ever
+deleted (``retention.py``). Folders are 0700 and files 0600: prompts and replies are nobody else's business. Everything
+but the request lines can be rebuilt from them.
 """
 
 from __future__ import annotations
