@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from loadgen.errors import StoreError
+from loadgen.record import from_line, to_line
 from loadgen.redact import BEGINNING, redact
 from loadgen.store import FREE, FULL, write_stream
 
@@ -25,15 +26,29 @@ def stop_if_full(lost: Sequence[str]) -> None:
 
 
 def strike_out_of(paths: Sequence[Path], secrets: Sequence[str]) -> None:
-    """Request lines without secrets, which a server may have quoted in its errors. A file that has none, as nearly all
-    have, is left as it is. Raises StoreError."""
+    """Request lines without secrets, which a server may have quoted. A file that has none, as nearly all have, is left
+    as it is; in the others no field is touched but those that hold a server's words. Raises StoreError."""
     plain = [msgspec.json.encode(secret)[1:-1].decode() for secret in secrets]  # as it stands inside a JSON string
     for path in paths if plain else ():
         _strike_out_of(path, plain)
 
 
 def _strike_out_of(path: Path, plain: Sequence[str]) -> None:
+    beginnings = [secret.encode()[:BEGINNING] for secret in plain]
     with path.open("rb") as lines:
-        if any(secret.encode()[:BEGINNING] in line for line in lines for secret in plain):
+        if any(beginning in line for line in lines for beginning in beginnings):
             lines.seek(0)
-            write_stream(path, lambda file: file.writelines(redact(line.decode(), plain).encode() for line in lines))
+            write_stream(path, lambda file: file.writelines(_without(line, plain) for line in lines))
+
+
+def _without(line: bytes, plain: Sequence[str]) -> bytes:
+    try:
+        record = from_line(line)
+    except msgspec.DecodeError:  # a line that was cut off, which nobody reads
+        return redact(line.decode(errors="replace"), plain).encode()
+    said = msgspec.json.encode((record.err, record.text, record.finish, record.server_times)).decode()
+    clean = redact(said, plain)
+    if clean == said:
+        return line
+    record.err, record.text, record.finish, record.server_times = msgspec.json.decode(clean)
+    return to_line(record)
