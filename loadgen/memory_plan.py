@@ -3,9 +3,10 @@
 In: a `ModelShape`, lengths, a batch, how the work is split. Out: a `Memory` in bytes, part by part; how many tokens and
 requests fit; the fewest GPUs. ``tests/test_memory_plan.py`` holds it against published figures, row by row.
 
-The peak is the larger of two moments (B requests, n tokens in, m out, V the vocabulary, h the hidden size)::
+The peak is the larger of two moments (B requests, n tokens in, m out, V the vocabulary, h the hidden size, d the size of
+a head)::
 
-    prefill   weights + KV of B n tokens + the larger of  activations   step · (2 h + 3 width) · 2 bytes
+    prefill   weights + KV of B n tokens + the larger of  activations   step · (4 h + 3 width + 2 d) · 2 bytes
                                                           logits        tokens with logits · V · 6 bytes + hidden states
     decode    weights + KV of B (n + m) tokens + one token of each request
 
@@ -173,9 +174,9 @@ class MemoryPlan:
     def _memory(self, kept: int, step: int, with_logits: int) -> Memory:
         """``kept`` tokens in the cache, ``step`` tokens worked on, ``with_logits`` of them with logits."""
         shape, value = self.shape, self.value_bytes
-        activations = float(step * (2 * shape.hidden + 3 * _width(shape)) * value)
-        logits = float(with_logits * shape.vocabulary * (4 if self.wide else 6) + step * shape.hidden * value)
         head_size = shape.attention.kv_values // (2 * shape.attention.kv_heads)
+        activations = float(step * (4 * shape.hidden + 3 * _width(shape) + 2 * head_size) * value)
+        logits = float(with_logits * shape.vocabulary * (4 if self.wide else 6) + step * shape.hidden * value)
         return Memory(
             weights=shape.weight_bytes(shape.stored) * value / PLAIN_BYTES,
             tables=float(2 * shape.layers * self.rotary_positions * head_size * value),

@@ -152,7 +152,7 @@ def test_every_part_is_as_computed_by_hand() -> None:
     last = tiny(batch=3).at_peak()
     assert (last.weights, last.tables, last.copies) == (weights, 0, 0)
     assert last.kv == 3 * 10 * 2 * 2 * 2 * 2 * 2  # tokens, layers, keys and values, heads, head size, bytes
-    assert (last.activations, last.logits) == (30 * (2 * 8 + 3 * 16) * 2, 0)
+    assert (last.activations, last.logits) == (30 * (4 * 8 + 3 * 16 + 2 * 2) * 2, 0)
     every = tiny(shape=shape_of(TINY | {"vocab_size": 1000}, "t"), prompt_logits="all", rotary_positions=7).at_peak()
     assert (every.activations, every.logits) == (0, 10 * 1000 * 6 + 10 * 8 * 2)
     assert every.tables == 2 * 2 * 7 * 2 * 2
