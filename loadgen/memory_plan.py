@@ -3,8 +3,8 @@
 In: a `ModelShape`, lengths, a batch, how the work is split. Out: a `Memory` in bytes, part by part; how many tokens and
 requests fit; the fewest GPUs. ``tests/test_memory_plan.py`` holds it against published figures, row by row.
 
-The peak is the larger of two moments (B requests, n tokens in, m out, V the vocabulary, h the hidden size, d the size of
-a head)::
+The peak is the larger of two moments (B requests, n tokens in, m out; V the vocabulary, h the hidden size, d the size
+of a head)::
 
     prefill   weights + KV of B n tokens + the larger of  activations   step · (4 h + 3 width + 2 d) · 2 bytes
                                                           logits        tokens with logits · V · 6 bytes + hidden states
