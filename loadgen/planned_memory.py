@@ -41,7 +41,9 @@ def planned_memory(cells: Sequence[Cell], folder: Path, machine: Sequence[Mappin
         for name in cell.scenario.targets:
             number = kept.cells[cell.id].targets[name]
             stand = footing(kept, described, cell.id, name, None)
-            need = _need(cell, name, stand, _memory(kept.targets[number], stand, machine))
+            share = _share(cell.scenario.targets[name].options.get("memory_fraction"))
+            one = _memory(kept.targets[number], stand, machine)
+            need = _need(cell, name, stand, None if one is None else one * share)
             before = most.get((name, number))
             if before is None or _size(need) > _size(before):
                 most[name, number] = need
@@ -50,6 +52,12 @@ def planned_memory(cells: Sequence[Cell], folder: Path, machine: Sequence[Mappin
 
 def _size(need: Need) -> float:
     return need.plan.at_peak().total if need.plan else 0.0
+
+
+def _share(option: Any) -> float:
+    """The part of a GPU that an engine was told to take; all of it where it was told nothing that is a number."""
+    known = isinstance(option, int | float) and not isinstance(option, bool) and 0 < option < 1
+    return float(option) if known else 1.0
 
 
 def _memory(served: Served, stand: Footing, machine: Sequence[Mapping[str, Any]]) -> float | None:

@@ -116,3 +116,17 @@ def test_the_plan_of_a_scenario_says_what_every_target_takes_and_whether_it_fits
     assert "1000 + 100 tokens" in text
     assert "unknown: not known: no config.json of unknown's model is at hand" in text
     assert text.index("memory (from sizes alone") < text.index("order (")
+
+
+@pytest.mark.parametrize(("fraction", "sentence"), [(0.9, "It fits on 2 × 72 GB"), (0.7, "does not fit on 2 × 56 GB")])
+def test_a_launched_target_has_the_share_of_its_gpus_that_it_is_told(
+    tmp_path: Path, fraction: float, sentence: str
+) -> None:
+    path = write_scenario(
+        tmp_path,
+        f"targets: {{moe: {{engine: vllm, model: x/moe, config: {MOE}, gpu: a100, "
+        f"options: {{tensor_parallel: 2, memory_fraction: {fraction}}}}}}}\n"
+        "workload: {prompts: synthetic, input_tokens: 1000, vocab_size: 9, output: {exact: 100}}\n"
+        "load: {window_s: 10, warmup_s: 2, concurrency: 1}\nrepeats: 1\n",
+    )
+    assert sentence in " ".join(loadgen(tmp_path, "plan", str(path)).out.split())
