@@ -42,6 +42,9 @@ _QWEN2 = _Family(bias="qkv", windows="late")
 _QWEN3 = _Family(qk_norm=True, own_head_dim=True, windows="late")
 _MLA = _Family(mla=True)
 
+MOST_LAYERS = 10_000
+"""A config with more is damaged."""
+
 FAMILIES: Mapping[str, _Family] = MappingProxyType(
     {
         "llama": _Family(),
@@ -105,6 +108,8 @@ def shape_of(
     architecture = _architecture(inner, fields, place)
     config, family = _Config(inner, place, architecture), FAMILIES[architecture]
     hidden, layers = config.count("hidden_size"), config.count("num_hidden_layers")
+    if layers > MOST_LAYERS:  # they are gone through one by one
+        raise UsageError(f"{place}: num_hidden_layers: {layers}: {MOST_LAYERS} at most; no model has as many.")
     experts = _experts(config, family, hidden, layers)
     return ModelShape(
         name=name,

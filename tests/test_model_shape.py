@@ -232,6 +232,7 @@ def test_a_given_precision_stands_for_an_unknown_one() -> None:
         ({"hidden_size": None}, "hidden_size: missing, and the size of a qwen2_moe model"),
         ({"hidden_size": "3584"}, "hidden_size: '3584': a whole number of 1 or more"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers: 1000000000000: 10000 at most"),
         ({"num_attention_heads": True}, "num_attention_heads: True"),
         ({"num_experts_per_tok": 65}, "num_experts_per_tok: 65 of 64 experts"),
         ({"moe_intermediate_size": None}, "moe_intermediate_size: missing"),
