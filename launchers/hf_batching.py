@@ -32,6 +32,9 @@ T = TypeVar("T")
 GRACE_S = 2.0
 """After `stop`, what is in the batch may go on for so long."""
 
+PAUSE_STEPS = 3
+"""So many delays after a step, the next one is the first of others."""
+
 
 @dataclass(eq=False)
 class Row:
@@ -44,7 +47,8 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How requests are let in. ``way`` is continuous, static or none; ``step_delay_s`` is added to each decode step."""
+    """How requests are let in. ``way`` is continuous, static or none. ``step_delay_s`` is how long after the step
+    before a decode step ends at the earliest, so that its own time does not show."""
 
     way: str
     max_waiting: int
@@ -63,6 +67,7 @@ class Batching:
         self._thread = thread
         self._waiting: deque[Reply] = deque()
         self._rows: list[Row] = []
+        self._stepped = 0.0
         self._random = torch.Generator().manual_seed(policy.seed)
         self._news = asyncio.Event()
         self._stop_at: float | None = None
@@ -160,8 +165,7 @@ class Batching:
         def work() -> list[int]:
             logits = self._slots.decode([row.token for row in rows])
             tokens = choose(logits, [row.chooser for row in rows], [row.reply.tokens for row in rows])
-            if self._policy.step_delay_s:
-                time.sleep(self._policy.step_delay_s)
+            self._delay()
             return tokens
 
         try:
@@ -171,6 +175,14 @@ class Batching:
             return
         self._metrics.step(len(rows))
         self._hand_over(tokens, rows)
+
+    def _delay(self) -> None:
+        """Lets a decode step last as long as it is to last. After a pause it begins anew."""
+        delay, now = self._policy.step_delay_s, time.perf_counter()
+        if delay:
+            since = self._stepped if now - self._stepped < PAUSE_STEPS * delay else now
+            time.sleep(max(0.0, since + delay - now))
+            self._stepped = time.perf_counter()
 
     def _hand_over(self, tokens: list[int], rows: list[Row]) -> None:
         for token, row in zip(tokens, rows, strict=True):

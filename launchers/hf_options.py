@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
     add("--trust-remote-code", action="store_true")
     add("--seed", type=int, default=0, help="seed of dummy weights and of sampling without a seed of its own")
     add("--threads", type=positive, help="CPU threads of torch, of each rank (default: its own choice)")
-    add("--step-delay-ms", type=float, default=0.0, help="sleep so long in each decode step (for tests)")
+    add("--step-delay-ms", type=float, default=0.0, help="no decode step is shorter (for tests)")
     _add_model(parser)
     _add_batching(parser)
     return parser.parse_args()
