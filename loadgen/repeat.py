@@ -229,6 +229,7 @@ def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], 
             out=str(requests_path(folder, index)),
             driver=cell.scenario.load.driver,
             save_text=workload.save_text,
+            hidden=site.hidden,
             tokenizer=site.tokenizer,
         )
         for index in range(workers)

@@ -1,6 +1,6 @@
 """What a worker process is told: one `Job` a repeat. It travels as one line of JSON on the worker's standard input.
 
-API keys are in ``headers``, so a job is never written to disk.
+API keys are in ``headers``, so a job is never written to disk; ``hidden`` are the values that no record may hold.
 """
 
 from __future__ import annotations
@@ -69,4 +69,5 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "loadgen"
     phase: Literal["measure", "probe"] = "measure"
     save_text: bool = False
+    hidden: tuple[str, ...] = ()
     tokenizer: str | None = None

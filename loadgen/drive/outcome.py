@@ -15,6 +15,7 @@ from loadgen.drive.job import Job
 from loadgen.drive.reply import Reply
 from loadgen.drive.sockets import READ
 from loadgen.record import Phase, Prompt, Record
+from loadgen.redact import redact
 
 _TEXT_LIMIT = 300
 """Longest error text that is kept; a server's error body can be a page."""
@@ -145,7 +146,7 @@ def to_record(exchange: Exchange, job: Job, start: int, count_tokens: CountToken
         phase=exchange.phase,
         t_sched=_since(exchange.send.due, start),
         status=status,
-        err=_one_line(why),
+        err=_one_line(redact(why, job.hidden)) if why else None,
         ask_tok=prompt.ask_tok,
         in_tok_client=prompt.in_tok_client,
         prompt_sha=prompt.sha(),
@@ -159,7 +160,7 @@ def to_record(exchange: Exchange, job: Job, start: int, count_tokens: CountToken
         _add_reply(record, exchange, exchange.reply, start)
         _add_tokens(record, exchange.reply, count_tokens)
         if job.save_text:
-            record.text = exchange.reply.text()
+            record.text = redact(exchange.reply.text(), job.hidden)
     _add_rates(record)
     return record
 
@@ -211,8 +212,6 @@ def _since(at: int, start: int) -> float:
     return (at - start) / 1e9
 
 
-def _one_line(text: str | None) -> str | None:
+def _one_line(text: str) -> str:
     """Without line ends and control characters: this text reaches terminals."""
-    if text is None:
-        return None
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:_TEXT_LIMIT]
