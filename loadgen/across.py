@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from loadgen import fairness
 from loadgen.assemble import ReportCell, RunReport, TargetCell, Warned, axis_of, pairs_of, warnings_of
-from loadgen.compare import compare
-from loadgen.comparison import Comparison, Settings
+from loadgen.comparing.compare import compare
+from loadgen.comparing.comparison import Comparison, Settings
 from loadgen.errors import EXIT_INVALID, EXIT_OK, UsageError
+from loadgen.fair import fairness
 from loadgen.matching import Asked, Of, pairs_of_cells, pairs_of_sides
 from loadgen.noise import Noise, doubted, remembered
 from loadgen.scenario.factors import FACTORS

@@ -11,16 +11,17 @@ from typing import Any
 
 import msgspec
 
-from loadgen.compare import compare
-from loadgen.comparison import CellPairs, Comparison, Settings, Sides
+from loadgen.comparing.compare import compare
+from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
-from loadgen.fairness import Kept, held, with_note
-from loadgen.fingerprint import Fingerprint, read_fingerprints
-from loadgen.floor import Floors, MeasuredCell
+from loadgen.fair.fairness import Kept, held, with_note
+from loadgen.fair.fingerprint import Fingerprint, read_fingerprints
 from loadgen.judge import Judgement, judge
-from loadgen.mixture import Mixture
+from loadgen.limits.floor import Floors, MeasuredCell
+from loadgen.limits.mixture import Mixture
+from loadgen.limits.normalise import Normalisation
+from loadgen.limits.yardsticks import Yardsticks, yardsticks
 from loadgen.noise import doubted, remembered
-from loadgen.normalise import Normalisation
 from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
@@ -28,7 +29,6 @@ from loadgen.scenario import contrasts, parse_objective
 from loadgen.store import Run
 from loadgen.summary import Doubt, Summary
 from loadgen.until import too_wide
-from loadgen.yardsticks import Yardsticks, yardsticks
 
 VERSION = 1
 

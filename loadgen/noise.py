@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadgen.comparison import ComparedCell, Comparison
+from loadgen.comparing.comparison import ComparedCell, Comparison
 from loadgen.errors import StoreError
 from loadgen.metrics import measure
 from loadgen.scenario import Cell, Scenario

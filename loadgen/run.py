@@ -21,9 +21,10 @@ from loadgen import host, launch
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
-from loadgen.fingerprint import Prober
+from loadgen.fair.fingerprint import Prober
 from loadgen.fleet.local import Fleet, Stop
 from loadgen.interrupt import Interrupt, counted_by
+from loadgen.limits.served import Serving, serving
 from loadgen.needless import spared, whole
 from loadgen.noise import remember
 from loadgen.ownership import held, this_owner
@@ -31,7 +32,6 @@ from loadgen.plan import Plan, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, Loaded, expand, public_dict
-from loadgen.served import Serving, serving
 from loadgen.sites import Sites
 from loadgen.store import Run, create_run, write_bytes, write_json
 from loadgen.targets import check

@@ -15,11 +15,11 @@ from loadgen.backends import RequestOptions
 from loadgen.drive.http import parse_endpoint
 from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
-from loadgen.model_config import read_shape
 from loadgen.redact import of_url, secret_values
 from loadgen.scenario import Cell, Loaded, Target
 from loadgen.scenario.model import MadeModel
 from loadgen.scenario.secrets import may_be_secret
+from loadgen.shapes.model_config import read_shape
 from loadgen.summary import Doubt
 
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from loadgen.comparison import ComparedCell, Comparison
+from loadgen.comparing.comparison import ComparedCell, Comparison
+from loadgen.comparing.sentence import cell_name
 from loadgen.plan import PlannedCell
-from loadgen.sentence import cell_name
 from loadgen.statistics import UNTIL_MOST, narrow
 from loadgen.summary import Doubt
 

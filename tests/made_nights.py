@@ -9,13 +9,13 @@ from typing import Any
 from made_runs import MACHINE, made_run, scenario_of
 
 from loadgen.assemble import assemble
-from loadgen.baseline import news
-from loadgen.events import Night, append
-from loadgen.history import History, noise_floors, read_history
+from loadgen.nights.baseline import news
+from loadgen.nights.events import Night, append
+from loadgen.nights.history import History, noise_floors, read_history
+from loadgen.nights.series import points_of
+from loadgen.nights.verdicts import Past, SeriesVerdict, confirm, gates_of, judge
 from loadgen.scenario import Scenario, load
-from loadgen.series import points_of
 from loadgen.store import Run
-from loadgen.verdicts import Past, SeriesVerdict, confirm, gates_of, judge
 
 GPU = {"name": "H200", "uuid": "GPU-1", "memory_gb": 150.0, "driver": "570"}
 LAUNCHED = "{engine: vllm, model: m%s}"

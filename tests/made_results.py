@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from model_configs import QWEN2_57B, QWEN15_32B
 
+from loadgen.limits.served import Served, ServedCell, Serving
 from loadgen.repeat import Result
-from loadgen.served import Served, ServedCell, Serving
 from loadgen.summarise import summarise
 from loadgen.summary import Distribution, Summary, Window
 from loadgen.telemetry.prometheus import Seen

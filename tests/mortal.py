@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import loadgen.cli
-import loadgen.history
+import loadgen.nights.history
 import loadgen.reports.html
 import loadgen.retention
 import loadgen.run

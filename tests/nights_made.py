@@ -13,7 +13,7 @@ from typing import Any
 
 from cli_runner import write_scenario
 
-from loadgen.events import Night, append
+from loadgen.nights.events import Night, append
 from loadgen.store import read_json, write_json
 
 ENGINE = """

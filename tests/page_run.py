@@ -8,11 +8,11 @@ from typing import Any
 
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
+from loadgen.limits.served import serving
 from loadgen.plan import make_plan
 from loadgen.record import Record, to_line
 from loadgen.repeat import Result
 from loadgen.scenario import expand, load, public_dict
-from loadgen.served import serving
 from loadgen.store import append_line, create_run, requests_path, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Window

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from model_configs import QWEN2_57B, RELEASED, Fields, dense
 
-from loadgen.memory_plan import MemoryPlan, stored_as
-from loadgen.model_config import shape_of
+from loadgen.shapes.memory_plan import MemoryPlan, stored_as
+from loadgen.shapes.model_config import shape_of
 
 FOLDER = Path(__file__).parent / "published"
 GIB = 1 << 30

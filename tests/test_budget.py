@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from made_runs import scenario_of
 
-from loadgen.budget import in_time, ordered, pace, seconds_of, within
 from loadgen.errors import UsageError
+from loadgen.nightly.budget import in_time, ordered, pace, seconds_of, within
 from loadgen.scenario import Scenario, expand
 
 FIVE = "matrix: {load.concurrency: [1, 2, 4, 8, 16]}\nrepeats: 1\n"

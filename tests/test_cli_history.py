@@ -15,10 +15,10 @@ from cli_runner import Done, command, environment
 from made_nights import AT, GPU, VECTOR, described, launched, made_scenario, night, nights, throughput
 from made_runs import MACHINE, made_run
 
-from loadgen.blame import changes
-from loadgen.events import Accepted, Night, append, read_events
-from loadgen.history import read_history
 from loadgen.host import nvml_gpus
+from loadgen.nights.blame import changes
+from loadgen.nights.events import Accepted, Night, append, read_events
+from loadgen.nights.history import read_history
 from loadgen.scenario import Scenario
 
 

@@ -13,9 +13,9 @@ import pytest
 from cli_runner import command, loadgen, write_scenario
 from model_configs import QWEN2_57B, QWEN15_32B
 
-from loadgen.memory_plan import MemoryPlan
-from loadgen.model_config import shape_of
 from loadgen.reports.memory import render, verdict
+from loadgen.shapes.memory_plan import MemoryPlan
+from loadgen.shapes.model_config import shape_of
 
 MODELS = Path(__file__).parents[1] / "scenarios/models"
 MOE, DENSE = MODELS / "qwen2-57b-a14b.json", MODELS / "qwen1.5-32b.json"

@@ -12,10 +12,10 @@ import pytest
 from cli_runner import Done, command, loadgen
 from model_configs import QWEN2_57B, QWEN15_32B
 
-from loadgen.model_config import shape_of
 from loadgen.reports.plot import HEIGHT, plot
 from loadgen.reports.roofline import render
-from loadgen.roofline import GPUS, Roofline
+from loadgen.shapes.model_config import shape_of
+from loadgen.shapes.roofline import GPUS, Roofline
 
 MODELS = Path(__file__).parents[1] / "scenarios/models"
 BOTH = (str(MODELS / "qwen1.5-32b.json"), str(MODELS / "qwen2-57b-a14b.json"))
@@ -158,6 +158,6 @@ def test_a_plot_of_equal_values_is_a_line() -> None:
 
 
 def test_the_start_of_the_command_loads_no_part_of_it() -> None:
-    code = "import loadgen.cli, sys; print('loadgen.roofline' in sys.modules)"
+    code = "import loadgen.cli, sys; print('loadgen.shapes.roofline' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

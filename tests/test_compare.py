@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_summarise import failure, reply
 
-from loadgen.compare import compare
-from loadgen.comparison import CellPairs, ComparedCell, Comparison, Settings
-from loadgen.crossing import Point, find
+from loadgen.comparing.compare import compare
+from loadgen.comparing.comparison import CellPairs, ComparedCell, Comparison, Settings
+from loadgen.comparing.crossing import Point, find
 from loadgen.errors import UsageError
 from loadgen.statistics import Verdict
 from loadgen.summarise import summarise

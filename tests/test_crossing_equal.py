@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_summarise import reply
 
-from loadgen.compare import compare
-from loadgen.comparison import CellPairs, Comparison, Crossings, Settings, Sides
-from loadgen.curve import at, front, growing, overlap
+from loadgen.comparing.compare import compare
+from loadgen.comparing.comparison import CellPairs, Comparison, Crossings, Settings, Sides
+from loadgen.comparing.curve import at, front, growing, overlap
 from loadgen.summarise import summarise
 from loadgen.summary import Distribution, Summary, Window
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from scenario_text import scenario
 
-from loadgen.facts import facts_of, scenario_of
-from loadgen.fairness import Kept, differences, doubts
-from loadgen.fingerprint import key_of
+from loadgen.fair.facts import facts_of, scenario_of
+from loadgen.fair.fairness import Kept, differences, doubts
+from loadgen.fair.fingerprint import key_of
 from loadgen.plan import Plan, make_plan
 from loadgen.scenario import expand, public_dict
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from made_runs import A, B, summary
 
-from loadgen.compare import compare
-from loadgen.comparison import CellPairs, Comparison, Settings, Sides
-from loadgen.fairness import Side, held, note, same_replies, with_note
-from loadgen.fingerprint import Fingerprint, Probe
+from loadgen.comparing.compare import compare
+from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
+from loadgen.fair.fairness import Side, held, note, same_replies, with_note
+from loadgen.fair.fingerprint import Fingerprint, Probe
 from loadgen.statistics import Verdict
 
 

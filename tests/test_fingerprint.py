@@ -14,11 +14,11 @@ from cli_runner import loadgen, write_scenario
 from fakes import FakeServer
 from scenario_text import scenario
 
-from loadgen import gates
 from loadgen.assemble import assemble
 from loadgen.errors import StoreError, TargetError
-from loadgen.fairness import Kept
-from loadgen.fingerprint import FILE, PROBE_TOKENS, PROBES, Fingerprint, Probe, Prober, read_fingerprints
+from loadgen.fair import gates
+from loadgen.fair.fairness import Kept
+from loadgen.fair.fingerprint import FILE, PROBE_TOKENS, PROBES, Fingerprint, Probe, Prober, read_fingerprints
 from loadgen.fleet.local import Fleet
 from loadgen.plan import make_plan
 from loadgen.record import read_records

@@ -8,11 +8,11 @@ import pytest
 from made_results import H200, machine, one_target, result, two_models
 from model_configs import QWEN2_57B, QWEN15_32B
 
-from loadgen.floor import AgainstFloor, Floors, MeasuredCell, floors
-from loadgen.model_config import shape_of
+from loadgen.limits.floor import AgainstFloor, Floors, MeasuredCell, floors
+from loadgen.limits.served import Serving
 from loadgen.repeat import Result
-from loadgen.roofline import GPUS, Roofline, crossings
-from loadgen.served import Serving
+from loadgen.shapes.model_config import shape_of
+from loadgen.shapes.roofline import GPUS, Roofline, crossings
 from loadgen.telemetry.prometheus import Seen
 
 

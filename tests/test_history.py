@@ -12,13 +12,13 @@ from made_nights import AT, VECTOR, described, launched, made_scenario, night, n
 from made_runs import MACHINE, made_run
 
 from loadgen.assemble import assemble
-from loadgen.baseline import failing
-from loadgen.events import Accepted, Night, Pinned, Raised, Recovered, append, read_events
-from loadgen.history import noise_floors, read_history
+from loadgen.nights.baseline import failing
+from loadgen.nights.events import Accepted, Night, Pinned, Raised, Recovered, append, read_events
+from loadgen.nights.history import noise_floors, read_history
+from loadgen.nights.series import points_of
+from loadgen.nights.verdicts import State
 from loadgen.noise import Floor, FloorCell, load_key, machine_key, write_floor
 from loadgen.scenario import Scenario
-from loadgen.series import points_of
-from loadgen.verdicts import State
 
 
 @pytest.fixture(scope="module")

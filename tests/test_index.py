@@ -15,9 +15,9 @@ from made_nights import AT, VECTOR, made_scenario, night, nights, throughput
 from made_runs import made_run
 
 from loadgen.errors import StoreError, UsageError
-from loadgen.events import Accepted, Recovered, append, read_events
-from loadgen.history import read_history
-from loadgen.index import NAME, contents, look, reindex
+from loadgen.nights.events import Accepted, Recovered, append, read_events
+from loadgen.nights.history import read_history
+from loadgen.nights.index import NAME, contents, look, reindex
 from loadgen.scenario import Scenario
 
 
@@ -130,7 +130,7 @@ def test_an_empty_file_becomes_an_index_without_a_word(store: tuple[Path, Scenar
 def test_processes_that_make_the_index_at_once_all_succeed(store: tuple[Path, Scenario]) -> None:
     (store[0] / NAME).unlink(missing_ok=True)
     code = (
-        "import sys, pathlib; from loadgen.history import read_history; "
+        "import sys, pathlib; from loadgen.nights.history import read_history; "
         "print(len(read_history(pathlib.Path(sys.argv[1]), print).nights))"
     )
     words = [sys.executable, "-c", code, str(store[0])]

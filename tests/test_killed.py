@@ -18,8 +18,8 @@ import pytest
 from cli_runner import environment, write_scenario
 from fakes import FakeServer
 
-from loadgen.events import Night, append
-from loadgen.index import contents, look
+from loadgen.nights.events import Night, append
+from loadgen.nights.index import contents, look
 from loadgen.ownership import half_written
 from loadgen.record import read_records
 from loadgen.repeat import Result

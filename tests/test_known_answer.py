@@ -11,7 +11,7 @@ import pytest
 from cli_runner import Done, loadgen, write_scenario
 from fakes import FakeServer
 
-from loadgen.comparison import Comparison, Crossings
+from loadgen.comparing.comparison import Comparison, Crossings
 from loadgen.statistics import Verdict
 
 LADDER = (2, 4, 8)

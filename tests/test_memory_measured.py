@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadgen.memory_plan import MemoryPlan
-from loadgen.model_config import shape_of
+from loadgen.shapes.memory_plan import MemoryPlan
+from loadgen.shapes.model_config import shape_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -23,7 +23,7 @@ from published_memory import (
 )
 
 from loadgen.errors import UsageError
-from loadgen.memory_plan import (
+from loadgen.shapes.memory_plan import (
     CONTEXT_BYTES,
     MemoryPlan,
     fewest_by_layers,
@@ -32,7 +32,7 @@ from loadgen.memory_plan import (
     group_sizes,
     stored_as,
 )
-from loadgen.model_config import shape_of
+from loadgen.shapes.model_config import shape_of
 
 ROOT = Path(__file__).parents[1]
 ROWS = transformers_rows()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from model_configs import QWEN2_57B, RELEASED, deepseek, dense, gpt_oss, mixtral, qwen_moe
 
 from loadgen.errors import UsageError
-from loadgen.model_config import FAMILIES, read_shape, shape_of
-from loadgen.model_shape import Experts, ModelShape
-from loadgen.precision import PRECISIONS
+from loadgen.shapes.model_config import FAMILIES, read_shape, shape_of
+from loadgen.shapes.model_shape import Experts, ModelShape
+from loadgen.shapes.precision import PRECISIONS
 
 SAME = None
 """A dense model: all of its parameters are active."""

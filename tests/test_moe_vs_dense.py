@@ -17,11 +17,11 @@ import msgspec
 import pytest
 
 from loadgen import launch
+from loadgen.limits.served import serving
 from loadgen.plan import make_plan, workers_of
 from loadgen.record import Record
 from loadgen.repeat import Result
 from loadgen.scenario import Loaded, expand, load, public_dict
-from loadgen.served import serving
 from loadgen.store import Run, create_run, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Summary, Window

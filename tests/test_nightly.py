@@ -17,16 +17,16 @@ from cli_runner import command, environment, loadgen
 from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
 
 from loadgen.errors import BusyError, PreflightError
-from loadgen.events import Night, Raised, Recovered, read_events
-from loadgen.index import contents, look, reindex
 from loadgen.launch import leftovers
-from loadgen.night import NightReport, lines, remarks
-from loadgen.nightly import Asked, nightly
-from loadgen.past_runs import unfinished
+from loadgen.nightly.past_runs import unfinished
+from loadgen.nightly.story import Asked, nightly
+from loadgen.nights.events import Night, Raised, Recovered, read_events
+from loadgen.nights.index import contents, look, reindex
+from loadgen.nights.night import NightReport, lines, remarks
+from loadgen.nights.verdicts import State
 from loadgen.progress import Progress
 from loadgen.scenario import load
 from loadgen.store import read_json
-from loadgen.verdicts import State
 
 HOOK = "nightly: {webhook_env: A_HOOK}\n"
 SPEED = "nightly: {webhook_env: A_HOOK, primary: [output_tok_s]}\n"
@@ -294,7 +294,7 @@ def test_two_nightlies_in_the_same_second_are_one_and_a_busy_one_and_the_store_i
 
 
 def test_servers_without_gpus_have_the_cores_of_a_machine_alone(place: Place) -> None:
-    from loadgen.locks import held, machine_locks
+    from loadgen.nightly.locks import held, machine_locks
 
     with (
         held(machine_locks(["cores"]), "another", 0, print),

@@ -12,9 +12,9 @@ import pytest
 from made_nights import VECTOR
 from numpy.typing import NDArray
 
-from loadgen.regression import WINDOW, against, candidates, discoveries, still_worse
-from loadgen.series import Point, Series, gate
-from loadgen.verdicts import Past, SeriesVerdict, State, confirm, drift, judge, line
+from loadgen.nights.regression import WINDOW, against, candidates, discoveries, still_worse
+from loadgen.nights.series import Point, Series, gate
+from loadgen.nights.verdicts import Past, SeriesVerdict, State, confirm, drift, judge, line
 
 LOGS = tuple(math.log(value) for value in VECTOR)
 FAST = Series(key="fast", scenario="qwen3-moe", cell="batch16", target="tp2", measure="output_tok_s")

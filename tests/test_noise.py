@@ -13,8 +13,8 @@ import pytest
 from made_runs import MACHINE, A, B, made_run, scenario_of, summary
 
 from loadgen.assemble import assemble
-from loadgen.compare import compare
-from loadgen.comparison import CellPairs, Comparison
+from loadgen.comparing.compare import compare
+from loadgen.comparing.comparison import CellPairs, Comparison
 from loadgen.errors import StoreError
 from loadgen.noise import (
     UNKNOWN,

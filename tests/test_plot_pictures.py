@@ -22,7 +22,7 @@ from plotted_run import plotted_run
 from loadgen.assemble import RunReport
 from loadgen.cli import plotting
 from loadgen.errors import LoadgenError, StoreError, UsageError
-from loadgen.history import read_history
+from loadgen.nights.history import read_history
 from loadgen.plots import kinds
 from loadgen.plots.chart import Axis, Band, Bars, Heat, Level, Lines, Panel, Phase, Point, Series
 from loadgen.plots.draw import draw, figure_of, log_ticks

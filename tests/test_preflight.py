@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cli_runner import write_scenario
 
-from loadgen import preflight
 from loadgen.doctor import throttle
 from loadgen.doctor.gpus import Gpu, GpuProcess
+from loadgen.nightly.story import preflight
 from loadgen.scenario import Loaded, expand, load
 
 

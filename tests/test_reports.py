@@ -11,6 +11,7 @@ import pytest
 from model_configs import QWEN2_57B, QWEN15_32B
 
 from loadgen.assemble import RunReport, assemble
+from loadgen.limits.served import serving
 from loadgen.plan import make_plan
 from loadgen.record import Record
 from loadgen.repeat import Result
@@ -18,7 +19,6 @@ from loadgen.reports import json as json_report
 from loadgen.reports import markdown, rows, text, yardsticks
 from loadgen.scenario import expand, public_dict
 from loadgen.scenario import load as load_scenario
-from loadgen.served import serving
 from loadgen.store import Run, create_run, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Window

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from model_configs import QWEN2_57B, QWEN15_32B, RELEASED, dense
 
 from loadgen.errors import UsageError
-from loadgen.model_config import shape_of
-from loadgen.precision import PRECISIONS
-from loadgen.roofline import GPUS, MEASURES, Gpu, Roofline, crossings, gain, gpu
+from loadgen.shapes.model_config import shape_of
+from loadgen.shapes.precision import PRECISIONS
+from loadgen.shapes.roofline import GPUS, MEASURES, Gpu, Roofline, crossings, gain, gpu
 
 ROUND = Gpu(name="round", memory_bytes=10_000, bandwidth_b_s=1000, bf16_flop_s=2000, fp8_flop_s=None)
 TINY = dense("llama", 16, (1, 4, 2, 1, 8))

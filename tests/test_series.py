@@ -11,8 +11,8 @@ from made_nights import GPU, described, launched, made_scenario
 from made_runs import MACHINE, made_run
 
 from loadgen.assemble import assemble
+from loadgen.nights.series import Point, points_of, policy_of, primaries
 from loadgen.scenario import Scenario, expand
-from loadgen.series import Point, points_of, policy_of, primaries
 
 
 def points(

@@ -10,13 +10,13 @@ import pytest
 from cli_runner import loadgen
 from made_nights import VECTOR, made_scenario, night, nights
 
-from loadgen.baseline import Entry, entries_of
-from loadgen.events import Accepted, append
-from loadgen.history import read_history
+from loadgen.nightly.site import write_site
+from loadgen.nights.baseline import Entry, entries_of
+from loadgen.nights.events import Accepted, append
+from loadgen.nights.history import read_history
+from loadgen.nights.series import Point, Series
 from loadgen.reports.site import STYLES
 from loadgen.reports.site.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, drawn
-from loadgen.series import Point, Series
-from loadgen.site import write_site
 from loadgen.store import create_run
 
 HOSTILE = "</title></script><img src=x onerror=alert(1)>{{7*7}}\x1b[31m\u202e"

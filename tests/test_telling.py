@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from nights_made import Hook, listening
 
-from loadgen.night import NightReport, exit_code_of, head, lines, news, remarks, standing
-from loadgen.notify import message, send, write_summary
+from loadgen.nightly.notify import message, send, write_summary
+from loadgen.nightly.telling import tell, tell_not_run
+from loadgen.nights.night import NightReport, exit_code_of, head, lines, news, remarks, standing
+from loadgen.nights.series import Series
+from loadgen.nights.verdicts import Drift, SeriesVerdict, State
 from loadgen.reports.night import render, render_markdown
-from loadgen.series import Series
 from loadgen.store import read_json, write_json
-from loadgen.telling import tell, tell_not_run
-from loadgen.verdicts import Drift, SeriesVerdict, State
 
 
 def series(name: str = "batch16") -> Series:

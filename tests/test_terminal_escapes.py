@@ -9,7 +9,7 @@ import pytest
 from made_runs import A, B, made_run, scenario_of
 
 from loadgen import cli
-from loadgen.events import Night, append
+from loadgen.nights.events import Night, append
 from loadgen.store import Run
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\x9b2J\x08\x7f</script>"

@@ -13,7 +13,7 @@ from cli_runner import write_scenario
 from test_summarise import reply
 
 from loadgen.assemble import RunReport, assemble
-from loadgen.comparison import ComparedCell
+from loadgen.comparing.comparison import ComparedCell
 from loadgen.needless import spared, whole
 from loadgen.plan import Plan, Step, make_plan
 from loadgen.repeat import Result

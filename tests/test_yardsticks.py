@@ -14,18 +14,18 @@ from made_results import H200, machine, one_target, result, two_models
 from model_configs import QWEN2_57B, QWEN15_32B
 
 from loadgen.errors import UsageError
-from loadgen.floor import MeasuredCell
-from loadgen.footing import footing
-from loadgen.mixture import Mixture, mixtures
-from loadgen.model_config import shape_of
-from loadgen.normalise import Normalised, normalised
+from loadgen.limits.floor import MeasuredCell
+from loadgen.limits.footing import footing
+from loadgen.limits.mixture import Mixture, mixtures
+from loadgen.limits.normalise import Normalised, normalised
+from loadgen.limits.served import LONGEST_CONFIG, Served, Serving, read_config, serving, stored
+from loadgen.limits.yardsticks import yardsticks
 from loadgen.plan import launch_key
 from loadgen.repeat import Result
 from loadgen.scenario import Target, expand
 from loadgen.scenario import load as load_scenario
-from loadgen.served import LONGEST_CONFIG, Served, Serving, read_config, serving, stored
+from loadgen.shapes.model_config import shape_of
 from loadgen.targets import check_target
-from loadgen.yardsticks import yardsticks
 
 
 def target(**words: Any) -> Target:

@@ -14,7 +14,7 @@ from loadgen.cli.flags import Store, period
 from loadgen.cli.screen import printable, tell, width
 
 if TYPE_CHECKING:
-    from loadgen.history import History
+    from loadgen.nights.history import History
 
 commands = typer.Typer()
 baselines = typer.Typer(
@@ -94,7 +94,7 @@ def accept(
 
     Its alert ends, and an epoch begins with that night: nights before it are no measure of later ones.
     """
-    from loadgen.events import Accepted, append
+    from loadgen.nights.events import Accepted, append
 
     known = _history(store)
     by_run: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ def pin(
 
     They are the first 14 good ones from --from on, and their request lines are never deleted.
     """
-    from loadgen.events import Pinned, append
+    from loadgen.nights.events import Pinned, append
 
     known = _history(store)
     keys = known.find(" ".join(words))
@@ -149,7 +149,7 @@ def blame(words: SeriesWords, store: Store = None) -> None:
 @commands.command(epilog="Example: loadgen reindex --store /srv/loadgen")
 def reindex(store: Store = None) -> None:
     """Make the index (loadgen.db) anew from the store's files."""
-    from loadgen import index
+    from loadgen.nights import index
 
     runs, nights = index.reindex(_root(store), lambda text: tell(f"loadgen: {text}"))
     print(f"{runs} runs, {nights} of them nights.")
@@ -166,7 +166,7 @@ def _root(store: Path | None) -> Path:
 
 
 def _history(store: Path | None) -> History:
-    from loadgen.history import read_history
+    from loadgen.nights.history import read_history
 
     return read_history(_root(store), lambda text: tell(f"loadgen: {text}"))
 

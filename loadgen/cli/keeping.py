@@ -28,7 +28,7 @@ def gc(
     Summaries, histograms and reports stay for ever. So do the request lines of nights that a baseline stands on or that
     were pinned.
     """
-    from loadgen.history import read_history
+    from loadgen.nights.history import read_history
     from loadgen.retention import collect
     from loadgen.store import store_root
 

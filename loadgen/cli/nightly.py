@@ -14,7 +14,7 @@ from loadgen.cli.screen import Screen, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
     from loadgen.assemble import RunReport
-    from loadgen.night import NightReport
+    from loadgen.nights.night import NightReport
 
 commands = typer.Typer()
 
@@ -50,8 +50,8 @@ def nightly(
     is not to be trusted, 6 nothing could be measured or a target failed, 75 another nightly is at it, 130 and 143
     interrupted.
     """
-    from loadgen.nightly import Asked
-    from loadgen.nightly import nightly as run_night
+    from loadgen.nightly.story import Asked
+    from loadgen.nightly.story import nightly as run_night
     from loadgen.reports import night as report
     from loadgen.store import store_root
 
@@ -77,7 +77,7 @@ def nightly(
 def _publish(night: NightReport, measured: RunReport, junit: Path | None) -> None:
     """For the CI system that called us: its page and its tests. What goes wrong is said, and fails nothing."""
     from loadgen.errors import StoreError
-    from loadgen.notify import write_summary
+    from loadgen.nightly.notify import write_summary
     from loadgen.reports import junit as tests
     from loadgen.reports import markdown
     from loadgen.reports import night as report

@@ -85,8 +85,8 @@ def _scenario(loaded: Loaded, with_commands: bool, as_json: bool) -> None:
 
     from loadgen.host import nvml_gpus
     from loadgen.launch import dry_run_text
+    from loadgen.limits.planned_memory import planned_memory
     from loadgen.plan import make_plan
-    from loadgen.planned_memory import planned_memory
     from loadgen.reports import plan as plan_report
     from loadgen.scenario import expand
     from loadgen.standing import planned_commands
@@ -114,9 +114,9 @@ def _model(
     import json
 
     from loadgen.errors import UsageError
-    from loadgen.memory_plan import MemoryPlan, gpu_bytes, stored_as
-    from loadgen.model_config import read_shape
     from loadgen.reports import memory as report
+    from loadgen.shapes.memory_plan import MemoryPlan, gpu_bytes, stored_as
+    from loadgen.shapes.model_config import read_shape
 
     lengths, logits = asked
     if logits not in ("all", "last"):

@@ -48,11 +48,11 @@ def roofline(
     Least times of prefill and of a decode step, and the tokens/s that follow, from sizes alone; nothing is started. Of
     two models, the second is the candidate: ratios are of its speed to the first one's.
     """
-    from loadgen import roofline as rooflines
     from loadgen.errors import UsageError
-    from loadgen.model_config import read_shape
-    from loadgen.precision import precision
     from loadgen.reports import roofline as report
+    from loadgen.shapes import roofline as rooflines
+    from loadgen.shapes.model_config import read_shape
+    from loadgen.shapes.precision import precision
 
     if len(models) > 2:
         raise UsageError(f"{models[2]}: two models can be compared at once; take this one out.")

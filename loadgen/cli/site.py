@@ -27,7 +27,7 @@ def site(
 
     A folder that is named is meant to be served: everyone on this machine can read what is written there.
     """
-    from loadgen.site import write_site
+    from loadgen.nightly.site import write_site
     from loadgen.store import store_root
 
     print(printable(str(write_site(store_root(store), out, lambda text: tell(f"loadgen: {text}")))))

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.comparison import Comparison
-from loadgen.floor import AgainstFloor
+from loadgen.comparing.comparison import Comparison
+from loadgen.limits.floor import AgainstFloor
 from loadgen.metrics import METRICS
 from loadgen.plots.chart import Axis, Band, Level, Lines, Panel, Point, Series
 from loadgen.plots.groups import Laid, laid, mean, measured, point_of, values

@@ -6,7 +6,7 @@ In: a `RunReport`. Out: cells, in the run's order.
 from __future__ import annotations
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.comparison import ComparedCell
+from loadgen.comparing.comparison import ComparedCell
 from loadgen.statistics import Verdict
 
 MOST_CELLS = 50

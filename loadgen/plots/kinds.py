@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from loadgen.assemble import ReportCell, RunReport
 from loadgen.errors import UsageError
-from loadgen.history import read_history
+from loadgen.nights.history import read_history
+from loadgen.nights.series import points_of
 from loadgen.plots import cells as of_cells
 from loadgen.plots import requests as of_requests
 from loadgen.plots.chart import Bars, Chart, Heat, Lines
@@ -18,7 +19,6 @@ from loadgen.plots.groups import laid
 from loadgen.plots.nights import nights
 from loadgen.plots.trace import traces
 from loadgen.scenario import parse_objective
-from loadgen.series import points_of
 
 MOST_PANELS = 6
 """Cells of a chart that has a panel for each."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from loadgen.baseline import Entry
 from loadgen.metrics import METRICS, measure
+from loadgen.nights.baseline import Entry
+from loadgen.nights.verdicts import State
 from loadgen.plots.chart import Axis, Level, Lines, Panel, Point, Series
-from loadgen.verdicts import State
 
 MOST_NIGHTS = 400
 """Nights that are drawn: the last ones."""

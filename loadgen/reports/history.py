@@ -6,15 +6,15 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from loadgen.baseline import Entry, failing, last_good, past_of
-from loadgen.blame import Change, changes
-from loadgen.events import Accepted, Pinned
-from loadgen.history import History
-from loadgen.regression import LEAST, RECENT
+from loadgen.nights.baseline import Entry, failing, last_good, past_of
+from loadgen.nights.blame import Change, changes
+from loadgen.nights.events import Accepted, Pinned
+from loadgen.nights.history import History
+from loadgen.nights.regression import LEAST, RECENT
+from loadgen.nights.series import EPOCH, Series
+from loadgen.nights.verdicts import SeriesVerdict, State, drift, judge, line, number, percent, small
 from loadgen.reports.rows import plain
 from loadgen.reports.text import aligned, wrapped
-from loadgen.series import EPOCH, Series
-from loadgen.verdicts import SeriesVerdict, State, drift, judge, line, number, percent, small
 
 CSV = (
     "time", "run", "scenario", "target", "cell", "measure", "series", "state", "value", "normal", "expected_low",

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.comparison import ComparedCell
+from loadgen.comparing.comparison import ComparedCell
 from loadgen.reports.rows import failure_lines, number, plain, warning_lines
 from loadgen.statistics import Verdict
 

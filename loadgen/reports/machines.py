@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.facts import starts_of
+from loadgen.fair.facts import starts_of
 from loadgen.repeat import Result
 from loadgen.reports.rows import DASH, axis_names, labels, number
 from loadgen.reports.yardsticks import Column

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
-from loadgen.comparison import Comparison
+from loadgen.comparing.comparison import Comparison
+from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import METRICS, measure
 from loadgen.reports import machines, rows, yardsticks
 from loadgen.reports.rows import number
-from loadgen.sentence import INTERACTIVITY
 from loadgen.statistics import Ratio
 
 

@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loadgen.memory_plan import CONTEXT_BYTES, Memory, MemoryPlan, fewest_by_layers, fewest_gpus, group_sizes
-from loadgen.planned_memory import Need
+from loadgen.limits.planned_memory import Need
 from loadgen.reports.text import aligned, wrapped
+from loadgen.shapes.memory_plan import CONTEXT_BYTES, Memory, MemoryPlan, fewest_by_layers, fewest_gpus, group_sizes
 
 _MOST_SHOWN = 8
 _NOTE = (

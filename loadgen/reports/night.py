@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadgen.night import NightReport, head, lines, remarks
+from loadgen.nights.night import NightReport, head, lines, remarks
+from loadgen.nights.verdicts import SeriesVerdict, State, line, number, percent
 from loadgen.reports.rows import plain
 from loadgen.reports.text import aligned, section, wrapped
-from loadgen.verdicts import SeriesVerdict, State, line, number, percent
 
 if TYPE_CHECKING:
     from loadgen.reports.junit import Case, Outcome

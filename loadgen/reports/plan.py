@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from loadgen.limits.planned_memory import Need
 from loadgen.plan import Plan
-from loadgen.planned_memory import Need
 from loadgen.progress import counted, duration, extent
 from loadgen.reports import memory
 from loadgen.reports.text import aligned

@@ -13,7 +13,7 @@ from typing import Any
 from loadgen.reports.plot import plot
 from loadgen.reports.rows import plain
 from loadgen.reports.text import aligned, wrapped
-from loadgen.roofline import MEASURES, Roofline, crossings, gain
+from loadgen.shapes.roofline import MEASURES, Roofline, crossings, gain
 
 NOTES = (
     "decode ms: one step of the whole batch; prefill ms: all of its prompts. output tok/s: each phase at its floor, "

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.floor import AgainstFloor
-from loadgen.normalise import Normalised
+from loadgen.limits.floor import AgainstFloor
+from loadgen.limits.normalise import Normalised
 from loadgen.reports.rows import DASH, axis_names, labels, number
 
 UNIFORM = (

@@ -42,7 +42,7 @@ def share(value: Any) -> Any:
 def gpu_name(text: str) -> str:
     """The name of a GPU whose peaks are known, as ``roofline.py`` spells it: ``h200`` for ``H200``."""
     from loadgen.errors import UsageError
-    from loadgen.roofline import gpu_key
+    from loadgen.shapes.roofline import gpu_key
 
     try:
         return gpu_key(text)

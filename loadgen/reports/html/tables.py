@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import msgspec
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.comparison import Compared, ComparedCell, Comparison
+from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
+from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import measure
 from loadgen.repeat import Result
 from loadgen.reports import machines, rows, yardsticks
 from loadgen.reports.rows import DASH, number
-from loadgen.sentence import INTERACTIVITY
 from loadgen.statistics import Ratio
 
 MOST_ROWS = 1000

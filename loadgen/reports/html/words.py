@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loadgen.assemble import RunReport
-from loadgen.comparison import Compared, ComparedCell, Comparison
+from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
+from loadgen.comparing.sentence import BATCH, INTERACTIVITY
 from loadgen.metrics import METRICS
 from loadgen.reports import rows
-from loadgen.sentence import BATCH, INTERACTIVITY
 from loadgen.statistics import Verdict
 
 FIRST = 8

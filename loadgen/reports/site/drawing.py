@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from loadgen.baseline import Entry
-from loadgen.verdicts import number
+from loadgen.nights.baseline import Entry
+from loadgen.nights.verdicts import number
 
 WIDTH, HEIGHT = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 12.0, 14.0, 26.0

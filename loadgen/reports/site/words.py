@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from loadgen.baseline import SOUND, Entry, failing, last_good
-from loadgen.blame import changes
-from loadgen.events import Accepted, Night, Pinned
-from loadgen.history import History
+from loadgen.nights.baseline import SOUND, Entry, failing, last_good
+from loadgen.nights.blame import changes
+from loadgen.nights.events import Accepted, Night, Pinned
+from loadgen.nights.history import History
+from loadgen.nights.verdicts import SeriesVerdict, State, line, number, percent, small
 from loadgen.reports.history import epoch_reason
 from loadgen.reports.site.drawing import Plot, drawn
-from loadgen.verdicts import SeriesVerdict, State, line, number, percent, small
 
 NIGHTS = 60
 """The last nights of a series that its page shows."""

@@ -1,0 +1,89 @@
+"""The memory of every target of a scenario, for ``loadgen plan``: what is known before anything is started.
+
+In: cells, the GPUs of this machine. Out: for each target its `MemoryPlan` per configuration, at the lengths and the
+concurrency that need the most, with the memory of its GPUs; or why it is not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadgen.limits.footing import Footing, footing
+from loadgen.limits.served import Served, serving
+from loadgen.scenario import Cell
+from loadgen.shapes.memory_plan import STEP_TOKENS, MemoryPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One target in one configuration. ``plan`` is None where its model is not known, and ``why`` says so.
+
+    ``memory_bytes`` is that of one of its GPUs, None where it runs on none that is known. ``whole_input`` is False
+    where the lengths of prompts are not known before they are drawn; they count as one token.
+    """
+
+    target: str
+    plan: MemoryPlan | None
+    memory_bytes: float | None = None
+    whole_input: bool = True
+    why: str = ""
+
+
+def planned_memory(cells: Sequence[Cell], folder: Path, machine: Sequence[Mapping[str, Any]]) -> list[Need]:
+    """What the targets of these cells need, each configuration once. Paths start from ``folder``."""
+    kept, described = serving(cells, folder), {"machine": {"gpus": list(machine)}}
+    most: dict[tuple[str, int], Need] = {}
+    for cell in cells:
+        for name in cell.scenario.targets:
+            number = kept.cells[cell.id].targets[name]
+            stand = footing(kept, described, cell.id, name, None)
+            share = _share(cell.scenario.targets[name].options.get("memory_fraction"))
+            one = _memory(kept.targets[number], stand, machine)
+            need = _need(cell, name, stand, None if one is None else one * share)
+            before = most.get((name, number))
+            if before is None or _size(need) > _size(before):
+                most[name, number] = need
+    return list(most.values())
+
+
+def _size(need: Need) -> float:
+    return need.plan.at_peak().total if need.plan else 0.0
+
+
+def _share(option: Any) -> float:
+    """The part of a GPU that an engine was told to take; all of it where it was told nothing that is a number."""
+    known = isinstance(option, int | float) and not isinstance(option, bool) and 0 < option < 1
+    return float(option) if known else 1.0
+
+
+def _memory(served: Served, stand: Footing, machine: Sequence[Mapping[str, Any]]) -> float | None:
+    """Bytes of one GPU: as this machine says of its own, else as the vendor of the one that the scenario names."""
+    if served.launched and machine and not served.gpu:
+        return float(min(one["memory_gb"] for one in machine)) * 1e9
+    return stand.gpu.memory_bytes or None if stand.gpu else None
+
+
+def _need(cell: Cell, name: str, stand: Footing, memory_bytes: float | None) -> Need:
+    if stand.shape is None:
+        return Need(target=name, plan=None, why=stand.why[0])
+    target, workload, load = cell.scenario.targets[name], cell.scenario.workload, cell.scenario.load
+    asked, output = workload.settings.get("input_tokens"), workload.output
+    known = isinstance(asked, int) and not isinstance(asked, bool) and asked > 0
+    in_process = target.engine == "hf"
+    every = in_process and target.options.get("prompt_logits") == "all"
+    plan = MemoryPlan(
+        shape=stand.shape,
+        input_tokens=int(asked) if known and asked else 1,
+        output_tokens=output.exact or output.max or 1,
+        batch=math.ceil((load.concurrency or load.burst or 1) / stand.replicas),
+        gpus=max(1, (stand.gpus or 1) // stand.replicas),
+        split="layers" if in_process and target.options.get("sharding") in (None, "layers", "auto") else "tensor",
+        prompt_logits="all" if every else "last",
+        step_tokens=None if in_process else STEP_TOKENS,
+        wide=stand.wide,
+    )
+    return Need(target=name, plan=plan, memory_bytes=memory_bytes, whole_input=known)

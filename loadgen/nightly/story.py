@@ -1,0 +1,268 @@
+"""The story of a night, and the only file that knows its order::
+
+    lock -> preflight -> run -> verdict -> confirm -> report -> site, retention -> tell
+
+In: `Asked`. Out: a `NightReport`, and in the store a run that has become a night. Whatever ends it before its verdict
+is written down (a kill, a power cut, Ctrl-C) leaves a run that ``resume`` goes on with; what goes wrong after that
+costs its own step and no other, and is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from loadgen.assemble import RunReport
+from loadgen.doctor.finding import Finding
+from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError
+from loadgen.nightly.budget import NIGHTS, in_time, pace, within
+from loadgen.nightly.locks import held, machine_locks, name_lock
+from loadgen.nightly.past_runs import confirming, paces, planned_cells, unfinished
+from loadgen.nightly.preflight import examine, gpus_here, places_of
+from loadgen.nightly.site import write_site
+from loadgen.nightly.telling import digest_due, tell, tell_not_run
+from loadgen.nights.baseline import news
+from loadgen.nights.events import Night, append
+from loadgen.nights.history import History, noise_floors, read_history
+from loadgen.nights.night import NightReport, exit_code_of, sentence
+from loadgen.nights.series import points_of
+from loadgen.nights.verdicts import Drift, SeriesVerdict, State, confirm, drift, gates_of, judge
+from loadgen.ownership import close_abandoned
+from loadgen.reports import rows
+from loadgen.retention import KEEP_S, collect
+from loadgen.run import Request, Watcher, execute
+from loadgen.scenario import Cell, Loaded, expand
+from loadgen.store import Run, make_folder
+
+MEASURE, CONFIRM = "measure", "confirm"
+"""What a run is to its night: ``night.part`` of run.json."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a nightly is to do. ``wait_s`` is how long it waits for its locks, ``budget_s`` how long it may take (None:
+    as long as it takes). ``resume`` goes on with a night that was not finished, if there is one. ``anyway`` measures
+    in spite of what the preflight finds. Request lines are kept for ``keep_s``."""
+
+    loaded: Loaded
+    store: Path
+    wait_s: float = 0.0
+    budget_s: float | None = None
+    resume: bool = False
+    anyway: bool = False
+    keep_s: float = KEEP_S
+
+    @property
+    def name(self) -> str:
+        """What the night is called: its scenario."""
+        return self.loaded.scenario.name
+
+    @property
+    def webhook(self) -> str | None:
+        """The name of the variable that holds the webhook's URL."""
+        return self.loaded.scenario.nightly.webhook_env
+
+
+@dataclass
+class _State:
+    """What a night knows while it goes on."""
+
+    asked: Asked
+    watcher: Watcher
+    began: float
+    paced: float = 1.0
+    left_out: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    unconfirmed: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def left_s(self) -> float | None:
+        """Seconds that are left of the budget."""
+        budget = self.asked.budget_s
+        return None if budget is None else budget - (time.monotonic() - self.began)
+
+
+def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
+    """Does a night, and gives its report with that of its run. Raises BusyError if another has what it needs,
+    PreflightError if nothing could be measured, LoadgenError for what stops it later; people are told of these too."""
+    cells = expand(asked.loaded.scenario)
+    make_folder(asked.store)
+    wanted = [name_lock(asked.store, asked.name), *machine_locks(places_of(cells, gpus_here()))]
+    with held(wanted, f"nightly {asked.name}", asked.wait_s, watcher.say):
+        state = _State(asked, watcher, time.monotonic())
+        try:
+            night, report = _night(state, cells)
+        except Exception as error:
+            why = str(error) if isinstance(error, LoadgenError) else f"a bug, {type(error).__name__}: {error}"
+            problems = tell_not_run(asked.store, asked.name, asked.webhook, why)
+            if problems and isinstance(error, LoadgenError):
+                error.args = (" ".join([why, *problems]),)
+            raise
+        return (night if night.interrupted else _finished(state, night)), report
+
+
+def _night(state: _State, cells: list[Cell]) -> tuple[NightReport, RunReport]:
+    """From preflight to verdict."""
+    asked = state.asked
+    close_abandoned(asked.store, state.watcher.say)
+    past = read_history(asked.store, state.watcher.say)
+    resumed = _to_resume(asked, past, state.watcher.say)
+    chosen = _chosen(state, cells, resumed, past)
+    _preflight(state, [cell for cell in cells if cell.id in chosen])
+    note = {"part": MEASURE, "left_out": state.left_out}
+    report = execute(Request(asked.loaded, asked.store, resumed, cells=chosen, night=note), state.watcher)
+    plain = NightReport(
+        name=asked.name, run=str(report.run["run"]), path=report.path, started=str(report.run["started"]),
+        went_on=resumed is not None, left_out=state.left_out, findings=state.findings, exit_code=report.exit_code,
+    )  # fmt: skip
+    return (plain if plain.interrupted else _judged(state, plain, report)), report
+
+
+def _to_resume(asked: Asked, past: History, say: Callable[[str], None]) -> Run | None:
+    if not asked.resume:
+        return None
+    found = unfinished(asked.store, asked.loaded.scenario, {night.run for night in past.nights}, MEASURE)
+    say(f"going on with {found.id}" if found else "there is no night of this scenario to go on with; a new one begins")
+    return found
+
+
+def _chosen(state: _State, cells: Sequence[Cell], resumed: Run | None, past: History) -> Collection[str]:
+    """The cells of this night, by id. A night that goes on has those that it began with."""
+    asked = state.asked
+    nights = [night.run for night in past.nights if night.scenario == asked.name]
+    state.paced = pace(paces(asked.store, nights[-NIGHTS:]))
+    if resumed is not None:
+        state.left_out = tuple((resumed.read("run.json").get("night") or {}).get("left_out") or ())
+        return planned_cells(resumed)
+    if asked.budget_s is None:
+        return [cell.id for cell in cells]
+    kept, left_out = within(asked.budget_s, asked.loaded.scenario, cells, state.paced)
+    state.left_out = tuple(left_out)
+    if left_out:
+        state.watcher.say(f"the budget has no time for {len(left_out)} cells: {', '.join(left_out)}")
+    return [cell.id for cell in kept]
+
+
+def _preflight(state: _State, cells: Sequence[Cell]) -> None:
+    """Raises PreflightError with every problem, unless the night is to go on anyway."""
+    state.findings = tuple(examine(state.asked.loaded, cells, state.asked.store))
+    for one in state.findings:
+        state.watcher.say(f"{one.state}: {sentence(one)}")
+    wrong = [sentence(one) for one in state.findings if one.state == "problem"]
+    if wrong and not state.asked.anyway:
+        raise PreflightError(f"the night was not begun. {' '.join(wrong)} (--anyway measures in spite of it.)")
+
+
+# Verdict --------------------------------------------------------------------------------------------------------------
+
+
+def _judged(state: _State, night: NightReport, report: RunReport) -> NightReport:
+    """The night with its verdicts, written down. An interrupted second measurement leaves it open."""
+    asked, scenario = state.asked, report.run["scenario"]
+    points = points_of(report)
+    history = read_history(asked.store, state.watcher.say)
+    pasts, gates = history.pasts(points, noise_floors(asked.store, report, points)), gates_of(scenario)
+    verdicts = judge(points, pasts, gates)
+    again = _again(state, night, [one for one in verdicts if one.candidate])
+    codes = [report.exit_code, *([again.exit_code] if again else []), *([EXIT_FAILED] if state.failures else [])]
+    if again is not None:
+        night = msgspec.structs.replace(night, confirmed_by=again.path, exit_code=exit_code_of(codes))
+        if night.interrupted:
+            return night
+        verdicts = confirm(verdicts, points_of(again), pasts, gates)
+    codes += [EXIT_REGRESSION] if any(one.state is State.REGRESSION for one in verdicts) else []
+    at, code = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), exit_code_of([EXIT_OK, *codes])
+    confirms = (str(again.run["run"]),) if again else ()
+    event = Night(
+        at=at, run=night.run, scenario=asked.name, verdicts=tuple(verdicts), confirms=confirms, exit_code=code
+    )
+    append(asked.store, [event, *news(verdicts, pasts, at)])
+    unwell = {one.series.key for one in verdicts if one.state not in (State.OK, State.LEARNING)}
+    changed = {one.series.key: tuple(history.changed(one)) for one in points if one.series.key in unwell}
+    return msgspec.structs.replace(
+        night, verdicts=tuple(verdicts), changed=changed, unconfirmed=tuple(state.unconfirmed),
+        failures=(*_wrong(report), *_wrong(again, "Measured again: "), *state.failures), exit_code=code,
+    )  # fmt: skip
+
+
+def _wrong(report: RunReport | None, which: str = "") -> list[str]:
+    """What makes a run less than good, in sentences: failures, invalid cells, objectives that were missed."""
+    if report is None:
+        return []
+    missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
+    invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
+    failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
+    return [f"{which}{line}" for line in (*failed, *invalid, *missed)]
+
+
+def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict]) -> RunReport | None:
+    """Measures the cells of the candidates once more, with fresh servers, as a run of its own; what keeps it from that
+    is noted, and the candidates remain suspect."""
+    if not candidates:
+        return None
+    asked = state.asked
+    begun = confirming(asked.store, night.run)
+    ids = planned_cells(begun) if begun else _in_time(state, candidates)
+    if not ids:
+        return None
+    state.watcher.say(f"{len(candidates)} series seem worse; measuring again: {', '.join(ids)}")
+    note = {"part": CONFIRM, "confirms": night.run}
+    try:
+        return execute(Request(asked.loaded, asked.store, begun, cells=ids, night=note), state.watcher)
+    except LoadgenError as error:
+        state.failures.append(f"The candidates could not be measured again: {error}")
+        return None
+
+
+def _in_time(state: _State, candidates: Sequence[SeriesVerdict]) -> list[str]:
+    """The cells of the candidates, the least likely to be chance first, for as many as the budget has time left."""
+    scenario = state.asked.loaded.scenario
+    cells = {cell.id: cell for cell in expand(scenario)}
+    by_chance = sorted(candidates, key=lambda one: one.p or 0.0)
+    wanted = [cells[name] for name in dict.fromkeys(one.series.cell for one in by_chance)]
+    kept, late = in_time(state.left_s(), scenario, wanted, state.paced)
+    state.unconfirmed += late
+    return kept
+
+
+# Afterwards -----------------------------------------------------------------------------------------------------------
+
+
+def _finished(state: _State, night: NightReport) -> NightReport:
+    """The night is judged and kept; what is done now must not cost it."""
+    asked = state.asked
+    notes: list[str] = []
+    if digest_due(asked.store, asked.name):
+        night = msgspec.structs.replace(night, drifts=tuple(_drifts(asked)))
+    for what, step in (("retention", _clean), ("the site", _show)):
+        try:
+            step(asked, state.watcher.say)
+        except LoadgenError as error:
+            notes.append(str(error))
+        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn must not keep people from being told
+            notes.append(f"{what} failed, which is a bug: {type(error).__name__}: {error}")
+    notes += tell(asked.store, asked.webhook, msgspec.structs.replace(night, notes=tuple(notes)))
+    return msgspec.structs.replace(night, notes=tuple(notes))
+
+
+def _clean(asked: Asked, say: Callable[[str], None]) -> None:
+    """Retention: request lines are compressed, old ones deleted, but for those of baselines."""
+    for one in collect(asked.store, read_history(asked.store, say).kept(), asked.keep_s):
+        if one.failed:
+            say(f"{one.run}: {one.failed}")
+
+
+def _show(asked: Asked, say: Callable[[str], None]) -> None:
+    write_site(asked.store, say=say)
+
+
+def _drifts(asked: Asked) -> list[Drift]:
+    """The weekly look at what a window that moves along cannot see."""
+    history = read_history(asked.store)
+    watched = {key: history.series[key] for key in history.live() if history.series[key].scenario == asked.name}
+    watched = {key: one for key, one in watched.items() if history.entries[key][-1].point.primary}
+    return drift(watched, history.by_now(list(watched)), dict(asked.loaded.scenario.nightly.gate))

@@ -1,0 +1,92 @@
+"""What people are told of a night, and when: a change of state at once, and every week a digest, even when all is well.
+
+In: a `NightReport`. Out: a message by `notify`, and in the store what was told (``nightly/<name>.json``), so that what
+could not be sent tonight is sent tomorrow, and nothing is told twice. What goes wrong comes back as sentences.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+
+from loadgen.errors import LoadgenError
+from loadgen.nightly.notify import message, send
+from loadgen.nights.night import NightReport, head, lines, news, standing
+from loadgen.store import make_folder, read_json, write_json
+
+VERSION = 1
+WEEK_S = 7 * 86400.0 - 7200.0
+"""A night may begin a little earlier than the one a week ago."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What people were told last: by series' key how it stood, why a night could not be run (None: it was), and when
+    there was a digest (seconds since 1970)."""
+
+    schema: int = VERSION
+    standing: dict[str, str] = {}
+    problem: str | None = None
+    digest: float = 0.0
+
+
+def tell(store: Path, variable: str | None, night: NightReport) -> list[str]:
+    """Tells of a night by the webhook whose URL is in an environment variable (None: nobody wants to be told)."""
+    if variable is None:
+        return []
+    told = _told(store, night.name)
+    weekly = digest_due(store, night.name)
+    said = [*(["RUNS AGAIN"] if told.problem is not None else []), *news(told.standing, night)]
+    if weekly:
+        said = list(dict.fromkeys([*said, *lines(night)]))
+    if not said and not weekly:
+        return []
+    foot = f"run {night.path}" + (f", measured again {night.confirmed_by}" if night.confirmed_by else "")
+    title = f"{_title(night.name)}{' (weekly)' if weekly else ''}: {head(night)}"
+    problem = send(variable, message(title, said, foot))
+    if problem is not None:
+        return [problem]
+    known = {**told.standing, **standing(night.verdicts)}
+    return _keep(store, night.name, Told(standing=known, digest=time.time() if weekly else told.digest))
+
+
+def tell_not_run(store: Path, name: str, variable: str | None, why: str) -> list[str]:
+    """A night that could not be run is told once, until one can be run again."""
+    told = _told(store, name)
+    if variable is None or told.problem is not None:
+        return []
+    text = message(f"{_title(name)}: nothing was measured", [f"NOT RUN: {why}"], f"store {store.absolute()}")
+    problem = send(variable, text)
+    return [problem] if problem else _keep(store, name, msgspec.structs.replace(told, problem=why))
+
+
+def digest_due(store: Path, name: str) -> bool:
+    """True if a week has passed since the last digest, or there was none."""
+    return not 0 <= time.time() - _told(store, name).digest < WEEK_S
+
+
+def _title(name: str) -> str:
+    return f"loadgen nightly {name} on {socket.gethostname()}"
+
+
+def _told(store: Path, name: str) -> Told:
+    """What was told of a nightly; nothing, where nobody was told anything or the file is damaged."""
+    try:
+        return msgspec.convert(read_json(_path(store, name)), Told)
+    except (LoadgenError, msgspec.ValidationError):
+        return Told()
+
+
+def _keep(store: Path, name: str, told: Told) -> list[str]:
+    try:
+        make_folder(_path(store, name).parent)
+        write_json(_path(store, name), told)
+    except LoadgenError as error:
+        return [f"People were told, and will be told again, since that cannot be kept: {error}"]
+    return []
+
+
+def _path(store: Path, name: str) -> Path:
+    return store / "nightly" / f"{name}.json"

@@ -1,0 +1,211 @@
+"""``loadgen.db``: an SQLite index of a store's runs and nights, which can be rebuilt from its files at any time.
+
+In: ``runs/`` and ``events.jsonl``, which are the truth. Out: rows. Nobody writes into the index what is not in the
+files: it is brought up to date by looking at what they hold by now, under a lock (two processes that make a WAL
+database at once fail) and in one transaction, so that a kill at any moment costs nothing but the looking.
+
+Points are kept of nights alone; of other runs there is a line in ``runs``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from loadgen.assemble import assemble
+from loadgen.errors import BusyError, StoreError
+from loadgen.nights.events import NAME as EVENTS
+from loadgen.nights.events import Night, decoded
+from loadgen.nights.series import Point, points_of
+from loadgen.ownership import close_abandoned
+from loadgen.store import Run, read_json
+
+T = TypeVar("T")
+
+NAME = "loadgen.db"
+WAIT_S = 120.0
+
+MIGRATIONS = (
+    """
+    CREATE TABLE runs (run TEXT PRIMARY KEY, folder TEXT, scenario TEXT, status TEXT, started TEXT, ended TEXT,
+                       stamp INTEGER, night INTEGER) WITHOUT ROWID;
+    CREATE TABLE facts (run TEXT, cell TEXT, target TEXT, facts TEXT, PRIMARY KEY (run, cell, target)) WITHOUT ROWID;
+    CREATE TABLE points (key TEXT, run TEXT, scenario TEXT, cell TEXT, target TEXT, measure TEXT, at TEXT, state TEXT,
+                         y REAL, reps INTEGER, is_primary INTEGER, place INTEGER, PRIMARY KEY (key, run)) WITHOUT ROWID;
+    CREATE INDEX points_by_run ON points (run);
+    CREATE TABLE events (at INTEGER PRIMARY KEY, run TEXT, line BLOB);
+    CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
+    """,
+)
+"""What makes version n + 1 of the tables out of version n. A step never changes; a further one is added."""
+
+_BROKEN = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH")
+
+
+class _Unusable(Exception):
+    """The file is no index that this loadgen can bring up to date."""
+
+
+def look(root: Path, read: Callable[[sqlite3.Connection], T], say: Callable[[str], None]) -> T:
+    """What ``read`` makes of the index of a store, which is brought up to date first. One that is corrupt, or of a
+    later loadgen, is made anew, and ``say`` is told, as it is of runs whose process is gone. Raises StoreError, and
+    BusyError if another process holds it."""
+    close_abandoned(root, say)
+    with _held(root):
+        try:
+            return _looked(root, read)
+        except (_Unusable, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and not _broken(error):
+                raise
+            say(f"The index {root / NAME} cannot be used ({error}); it is made anew from the runs.")
+            _remove(root)
+            return _looked(root, read)
+
+
+def reindex(root: Path, say: Callable[[str], None] = lambda _: None) -> tuple[int, int]:
+    """Makes the index anew from the store's files; the number of runs and of nights in it. ``say`` is told of runs
+    whose process is gone. Raises as `look` does."""
+    close_abandoned(root, say)
+    with _held(root):
+        _remove(root)
+        return _looked(root, _counted)
+
+
+@contextmanager
+def _held(root: Path) -> Iterator[None]:
+    """Nobody else looks at the index meanwhile, not even one that it is being taken away from."""
+    from filelock import FileLock, Timeout
+
+    path = root / NAME
+    try:
+        with FileLock(root / f".{NAME}.lock", timeout=WAIT_S, mode=0o600):
+            yield
+    except Timeout as error:
+        raise BusyError(f"another process has held the index {path} for {WAIT_S:.0f} s; try again.") from error
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise StoreError(f"cannot use the index {path}: {error}. The runs are as they were.") from error
+
+
+def contents(root: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of the index by table, as it stands in the file now."""
+    with closing(sqlite3.connect(root / NAME)) as index:
+        found = index.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        return {name: sorted(index.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for (name,) in found}
+
+
+def _counted(index: sqlite3.Connection) -> tuple[int, int]:
+    runs, nights = index.execute("SELECT count(*), count(night) FROM runs").fetchone()
+    return int(runs), int(nights)
+
+
+def _broken(error: sqlite3.DatabaseError) -> bool:
+    """True if the file is at fault, and not a full disk or a missing permission."""
+    name = getattr(error, "sqlite_errorname", "")
+    return any(name.startswith(one) for one in _BROKEN)
+
+
+def _remove(root: Path) -> None:
+    for end in ("", "-wal", "-shm", "-journal"):
+        (root / f"{NAME}{end}").unlink(missing_ok=True)
+
+
+def _looked(root: Path, read: Callable[[sqlite3.Connection], T]) -> T:
+    path = root / NAME
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what SQLite adds beside it gets the same mode
+    with closing(sqlite3.connect(path, isolation_level=None)) as index:
+        index.execute("PRAGMA journal_mode = WAL")
+        index.execute("PRAGMA synchronous = NORMAL")
+        _migrate(index)
+        index.execute("BEGIN IMMEDIATE")
+        try:
+            _bring_up_to_date(root, index)
+        except BaseException:
+            index.execute("ROLLBACK")
+            raise
+        index.execute("COMMIT")
+        return read(index)
+
+
+def _migrate(index: sqlite3.Connection) -> None:
+    (version,) = index.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise _Unusable(f"it has version {version}, and this loadgen knows up to {len(MIGRATIONS)}")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        index.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+# What the files hold by now -------------------------------------------------------------------------------------------
+
+
+def _bring_up_to_date(root: Path, index: sqlite3.Connection) -> None:
+    _read_events(root, index)
+    known = dict(index.execute("SELECT run, stamp FROM runs"))
+    found = {path.parent.name: path for path in root.glob("runs/*/*/run.json")}
+    for run in known.keys() - found.keys():
+        _forget(index, run)
+    nights = {run: number for number, run in index.execute("SELECT at, run FROM events WHERE run IS NOT NULL")}
+    noted = {run for (run,) in index.execute("SELECT run FROM runs WHERE night IS NOT NULL")}
+    for run, path in sorted(found.items()):
+        stamp = path.stat().st_mtime_ns
+        if known.get(run) != stamp or (run in nights) != (run in noted):
+            _forget(index, run)
+            _add(index, path, stamp, nights.get(run))
+
+
+def _read_events(root: Path, index: sqlite3.Connection) -> None:
+    """The events that came since the last look. A last line without its end is left for the next one."""
+    path = root / EVENTS
+    progress = dict(index.execute("SELECT name, value FROM progress"))
+    done, number = progress.get("events_bytes", 0), progress.get("events", 0)
+    size = path.stat().st_size if path.exists() else 0
+    if size < done:
+        raise _Unusable(f"{EVENTS} is shorter than it was")
+    if size == done:
+        return
+    with path.open("rb") as file:
+        file.seek(done)
+        new = file.read()
+    whole = new[: new.rfind(b"\n") + 1]
+    for event, line in decoded(whole):
+        number += 1
+        run = event.run if isinstance(event, Night) else None
+        index.execute("INSERT INTO events VALUES (?, ?, ?)", (number, run, line))
+    for name, value in (("events_bytes", done + len(whole)), ("events", number)):
+        index.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (name, value))
+
+
+def _forget(index: sqlite3.Connection, run: str) -> None:
+    for table in ("runs", "points", "facts"):
+        index.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
+
+
+def _add(index: sqlite3.Connection, path: Path, stamp: int, night: int | None) -> None:
+    """A run's line, and its points if it is a night. One that cannot be read has a line that says so."""
+    words, points = ("", "unreadable", "", ""), list[Point]()
+    try:
+        described = read_json(path)
+        found = points_of(assemble(Run(path.parent))) if night is not None else []
+        scenario, status = described["scenario"]["name"], described["status"]
+        words = (str(scenario), str(status), str(described.get("started") or ""), str(described.get("ended") or ""))
+        points = found
+    except Exception:  # noqa: BLE001 - a run that is broken in whatever way must not cost the history of the others
+        pass
+    folder = "/".join(path.parts[-4:-1])
+    index.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path.parent.name, folder, *words, stamp, night))
+    of_points = [_row(place, point) for place, point in enumerate(points)]
+    index.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", of_points)
+    facts = {(point.run, point.series.cell, point.series.target): point.facts for point in points}
+    of_facts = [(*place, msgspec.json.encode(one, order="sorted").decode()) for place, one in facts.items()]
+    index.executemany("INSERT INTO facts VALUES (?, ?, ?, ?)", of_facts)
+
+
+def _row(place: int, point: Point) -> tuple[str | float | None, ...]:
+    one = point.series
+    named = (one.key, point.run, one.scenario, one.cell, one.target, one.measure)
+    return (*named, point.at, point.state, point.y, point.reps, int(point.primary), place)
