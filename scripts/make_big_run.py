@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from loadgen import host
+from loadgen.limits.served import serving
 from loadgen.plan import Step, make_plan
 from loadgen.record import Record, to_line
 from loadgen.repeat import Result
 from loadgen.scenario import Cell, expand, load, public_dict
-from loadgen.served import serving
 from loadgen.store import create_run, requests_path, write_bytes, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Window

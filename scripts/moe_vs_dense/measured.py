@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.floor import AgainstFloor
+from loadgen.limits.floor import AgainstFloor
 from loadgen.metrics import Measure, measure
 from loadgen.statistics import mean_interval
 

@@ -16,7 +16,7 @@ from measured import Mean, at, axis_of, batch_seen, floor_of, mean_of, number, p
 from published import published
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.comparison import ComparedCell
+from loadgen.comparing.comparison import ComparedCell
 from loadgen.metrics import Measure
 from loadgen.reports import rows
 from loadgen.reports.markdown import bullets, safe, tabled

@@ -9,7 +9,7 @@ from chromium import Browser
 from made_nights import VECTOR, made_scenario, night, nights
 from page_run import HOSTILE
 
-from loadgen.site import write_site
+from loadgen.nightly.site import write_site
 
 pytestmark = pytest.mark.browser
 
