@@ -53,6 +53,13 @@ def test_blame_names_what_changed_and_not_what_did_not() -> None:
     assert found == ["engine_version 0.9 -> 0.10", "image x:1 -> x:2", "gpu_driver (not known) -> 580"]
 
 
+def test_how_long_a_start_took_is_no_change() -> None:
+    before = {"found.weights_load_s": "4.9", "found.dtype": "bfloat16"}
+    assert list(map(str, changes(before, {"found.weights_load_s": "5.6", "found.dtype": "float16"}))) == [
+        "found.dtype bfloat16 -> float16"
+    ]
+
+
 def test_a_gpu_that_is_held_to_less_is_named(tmp_path: Path) -> None:
     root, scenario = tmp_path / "store", launched(tmp_path)
     root.mkdir()
