@@ -11,7 +11,7 @@ from cli_runner import write_scenario
 
 from loadgen.doctor import throttle
 from loadgen.doctor.gpus import Gpu, GpuProcess
-from loadgen.nightly.story import preflight
+from loadgen.nightly import preflight
 from loadgen.scenario import Loaded, expand, load
 
 
