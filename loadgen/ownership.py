@@ -93,8 +93,7 @@ def close_if_abandoned(run: Run) -> str | None:
                 return None
             described = run.read("run.json")
             ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(last_written(run)))
-            for path in half_written(run):
-                path.unlink(missing_ok=True)
+            tidy(run)
             whole = sum(repeat.whole() is not None for repeat in run.repeats())
             sentence = (
                 f"The process of this run (pid {described['pid']}) ended without a word, at {ended} or later; it was "
@@ -110,6 +109,12 @@ def close_if_abandoned(run: Run) -> str | None:
 def half_written(run: Run) -> list[Path]:
     """Files that were about to be renamed into their place. Whoever holds the run may delete them."""
     return [path for path in run.folder.rglob(".*") if _TEMPORARY.fullmatch(path.name) and path.is_file()]
+
+
+def tidy(run: Run) -> None:
+    """Deletes what whoever wrote the run before had only half written. For whoever holds it."""
+    for path in half_written(run):
+        path.unlink(missing_ok=True)
 
 
 def last_written(run: Run) -> float:

@@ -18,7 +18,7 @@ from typing import IO, Any
 import msgspec
 
 from loadgen.errors import BusyError, StoreError
-from loadgen.ownership import half_written, held
+from loadgen.ownership import held, tidy
 from loadgen.store import Run, write_stream
 
 KEEP_S = 90 * 86400.0
@@ -110,8 +110,7 @@ def _compressed(run: Run, files: list[Path], dry_run: bool) -> Kept:
     size = sum(path.stat().st_size for path in plain)
     if dry_run:
         return Kept(run=run.id, packed=len(plain), packed_bytes=size)
-    for path in half_written(run):
-        path.unlink(missing_ok=True)
+    tidy(run)
     saved = sum(compress(path) for path in plain)
     return Kept(run=run.id, packed=len(plain), packed_bytes=size, saved_bytes=saved)
 
@@ -122,7 +121,8 @@ def _deleted(run: Run, files: list[Path], dry_run: bool) -> Kept:
     if files and not dry_run:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         run.write("run.json", {**run.read("run.json"), "requests_deleted": at})
-        for path in (*half_written(run), *files):
+        tidy(run)
+        for path in files:
             path.unlink(missing_ok=True)
     return Kept(run=run.id, deleted=len(files), deleted_bytes=size)
 

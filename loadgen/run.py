@@ -27,7 +27,7 @@ from loadgen.interrupt import Interrupt, counted_by
 from loadgen.limits.served import Serving, serving
 from loadgen.needless import spared, whole
 from loadgen.noise import remember
-from loadgen.ownership import held, this_owner
+from loadgen.ownership import held, this_owner, tidy
 from loadgen.plan import Plan, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.stored import write_reports
@@ -104,6 +104,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     check_required(cells, request.loaded.path.parent)
     run = request.resume or create_run(request.store, request.loaded.scenario.name)
     with held(run):
+        tidy(run)
         state = _begin(request, run, cells, plan, watcher)
         watcher.planned(plan, run, request.loaded)
         try:

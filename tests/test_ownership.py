@@ -179,3 +179,13 @@ def test_whoever_looks_at_a_killed_run_closes_it(tmp_path: Path) -> None:
         done = loadgen(tmp_path, *words)
         assert status(Run(folder)) == "aborted", words
         assert "ended without a word" in done.out + done.err
+
+
+def test_a_resume_that_was_killed_while_it_took_the_run_over_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """The run says aborted, so nobody has to close it; what the killed one was about to rename is still there."""
+    path = scenario(tmp_path)
+    loadgen(tmp_path, "run", str(path))
+    (folder,) = tmp_path.glob("store/runs/*/*")
+    (folder / ".run.json.315").write_text("{")
+    loadgen(tmp_path, "run", str(path), "--resume", "last")
+    assert half_written(Run(folder)) == []
