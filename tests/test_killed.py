@@ -143,6 +143,8 @@ def test_after_fifty_kills_every_line_is_there_and_none_counts_twice(rounds: Rou
     hit = " ".join(rounds.moments)
     assert all(moment in hit for moment in ("mid-line (line)", "mid-line (tick)", "mid-rename", "mid-index"))
     assert "Traceback" not in (rounds.folder / "out.txt").read_text()
+    settle(rounds)
+    assert rounds.order(["gc"]) == 0  # it clears what was half written of a run that was complete already: a report
     counted_once(rounds)
     index_is_its_rebuild(rounds)
 
