@@ -24,7 +24,7 @@ from loadgen.probe import probe
 from loadgen.redact import struck_out
 from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
-from loadgen.scenario.model import MadeModel
+from loadgen.scenario.target import MadeModel
 from loadgen.store import Run, read_json
 from loadgen.summary import Doubt
 from loadgen.targets import (

@@ -17,8 +17,8 @@ from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
 from loadgen.redact import of_url, secret_values
 from loadgen.scenario import Cell, Loaded, Target
-from loadgen.scenario.model import MadeModel
 from loadgen.scenario.secrets import may_be_secret
+from loadgen.scenario.target import MadeModel
 from loadgen.shapes.model_config import read_shape
 from loadgen.summary import Doubt
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.scenario.model import Target
+from loadgen.scenario.target import Target
 from loadgen.targets import doubts_of
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loadgen.scenario.loading import Loaded, from_public, load, own_words, public_dict
     from loadgen.scenario.matrix import Cell, expand
-    from loadgen.scenario.model import Comparison, Load, MadeModel, Matrix, Output, Scenario, Target, Workload
+    from loadgen.scenario.model import Comparison, Load, Matrix, Output, Scenario, Workload
     from loadgen.scenario.objective import Objective, parse_objective
     from loadgen.scenario.profile import Machine
     from loadgen.scenario.schema import json_schema
     from loadgen.scenario.sides import contrasts
+    from loadgen.scenario.target import MadeModel, Target
 
 __all__ = [
     "Cell",
@@ -49,11 +50,12 @@ _HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "loading": ("Loaded", "from_public", "load", "own_words", "public_dict"),
         "matrix": ("Cell", "expand"),
-        "model": ("Comparison", "Load", "MadeModel", "Matrix", "Output", "Scenario", "Target", "Workload"),
+        "model": ("Comparison", "Load", "Matrix", "Output", "Scenario", "Workload"),
         "objective": ("Objective", "parse_objective"),
         "profile": ("Machine",),
         "schema": ("json_schema",),
         "sides": ("contrasts",),
+        "target": ("MadeModel", "Target"),
     }
 )
 

@@ -17,15 +17,14 @@ from loadgen.scenario.kinds import Words
 from loadgen.scenario.model import (
     Comparison,
     Load,
-    MadeModel,
     Matrix,
     Nightly,
     Output,
     Scenario,
-    Target,
     When,
     Workload,
 )
+from loadgen.scenario.target import MadeModel, Target
 from loadgen.scenario.telemetry import Telemetry
 from loadgen.scenario.tree import Node, Path, Problem, dotted
 

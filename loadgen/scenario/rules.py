@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Iterator
 
 from loadgen.scenario.factors import factors_of
-from loadgen.scenario.model import ARRIVAL_WORDS, Load, MadeModel, Scenario, Target
+from loadgen.scenario.model import ARRIVAL_WORDS, Load, Scenario
 from loadgen.scenario.objective import parse_measure, parse_objective
 from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
+from loadgen.scenario.target import MadeModel, Target
 from loadgen.scenario.telemetry import EVERY
 from loadgen.scenario.tree import Path
 from loadgen.statistics import UNTIL_LEAST, UNTIL_MOST
