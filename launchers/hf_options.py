@@ -16,7 +16,7 @@ from hf_quantize import PACKAGES as QUANTIZERS
 WAYS = {
     "continuous": "continuous, one contiguous KV row per sequence (hf_batching)",
     "static": "static, a batch runs until its last reply ends (hf_batching)",
-    "none": "none, one request at a time (hf_batching)",
+    "none": "none, one request at a time, its KV cache as long as its text (hf_batching, hf_grown)",
     "paged": "continuous, transformers' ContinuousBatchingManager with a paged KV cache",
 }
 EXPERTS = ("auto", "eager", "grouped_mm", "batched_mm")
@@ -167,6 +167,15 @@ def _check_together(args: argparse.Namespace) -> None:
             f"--device {args.device}: with --tensor-parallel rank i runs on cuda:i; say --device cuda and choose GPUs "
             "with CUDA_VISIBLE_DEVICES."
         )
+
+
+def kv_cache(args: argparse.Namespace) -> str:
+    """How keys and values are kept: none, static, paged, slots (rows of full length), grown (as long as the text)."""
+    if args.no_kv_cache:
+        return "none"
+    if args.static_cache:
+        return "static"
+    return {"paged": "paged", "none": "grown"}.get(args.batching, "slots")
 
 
 def is_path(model: str) -> bool:

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from hf_load import Loaded, load, pick_device
-from hf_options import WAYS, Unusable, arguments, check_options
+from hf_options import WAYS, Unusable, arguments, check_options, kv_cache
 from hf_ranks import Ranks, bind_to_leader, follow, meet_leader, pipe_to_leader
 
 if TYPE_CHECKING:
@@ -229,13 +229,7 @@ def describe(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
         "tensor_parallel": args.tensor_parallel,
         "sharding": SHARDING[args.sharding],
         "layers_on": loaded.layers_on,
-        "kv_cache": "none"
-        if args.no_kv_cache
-        else "paged"
-        if args.batching == "paged"
-        else "static"
-        if args.static_cache
-        else "slots",
+        "kv_cache": kv_cache(args),
         "compile": args.compile,
         "prompt_logits": args.prompt_logits,
         "attention": config._attn_implementation,

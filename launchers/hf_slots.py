@@ -25,7 +25,7 @@ from transformers import DynamicCache
 
 
 class Rows(Protocol):
-    """What batches sequences: `Slots`, `Recompute`, or `Led` around one of them. Rows 0..used-1 are in use."""
+    """What batches sequences: `Slots`, `Grown`, `Recompute`, or `Led` around one of them. Rows 0..used-1 are in use."""
 
     rows: int
 
@@ -77,7 +77,7 @@ class Slots:
         self._way = way
         self._cache = SlotCache(rows, length, fixed=way.static)
         self._flash = "flash" in str(model.config._attn_implementation)
-        self._keep = {"logits_to_keep": 1} if _takes_logits_to_keep(model) and not way.all_logits else {}
+        self._keep = {"logits_to_keep": 1} if takes_logits_to_keep(model) and not way.all_logits else {}
         self._step = model if way.compiled is None else compiled(model, way.compiled)
 
     @property
@@ -177,6 +177,7 @@ def unfit(config: Any) -> str | None:
     return None
 
 
-def _takes_logits_to_keep(model: Any) -> bool:
+def takes_logits_to_keep(model: Any) -> bool:
+    """Whether a model can be told to compute the logits of its last positions only."""
     asks = getattr(model, "_supports_logits_to_keep", None)
     return bool(callable(asks) and asks())

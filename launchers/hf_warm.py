@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import hf_memory
 import torch
 from hf_batching import Batching, Policy
+from hf_grown import Grown
 from hf_load import Loaded, first_line
 from hf_metrics import Metrics
-from hf_options import Unusable
+from hf_options import Unusable, kv_cache
 from hf_paged import Paged, kv_capacity, make_manager
 from hf_ranks import Led, Ranks
 from hf_recompute import Recompute
@@ -68,6 +69,8 @@ def make_rows(args: argparse.Namespace, loaded: Loaded) -> Rows:
         all_logits=every,
         devices=loaded.cuda_devices,
     )
+    if kv_cache(args) == "grown":
+        return Grown(loaded.model, way)
     return Slots(loaded.model, count, loaded.length, way)
 
 

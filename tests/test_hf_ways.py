@@ -103,6 +103,29 @@ def test_every_way_gives_the_tokens_of_generate(model: Any, expected: Any, make:
     assert replies(rows) == expected  # into rows that were used before
 
 
+@pytest.mark.parametrize("all_logits", [False, True], ids=["last logits", "all prompt logits"])
+def test_a_cache_that_grows_gives_the_tokens_of_generate_and_is_as_long_as_its_text(
+    model: Any, expected: Any, all_logits: bool
+) -> None:
+    from hf_grown import Grown
+    from hf_slots import Way
+
+    rows = Grown(model, Way(all_logits=all_logits))
+    for prompt, reply in zip(PROMPTS, expected, strict=True):
+        found = [int(rows.prefill(prompt).argmax())]
+        while len(found) < len(reply):
+            found.append(int(rows.decode([found[-1]]).argmax()))
+        assert found == reply
+        assert rows._cache.layers[0].keys.shape[-2] == len(prompt) + len(reply) - 1
+        rows.drop(0)
+        assert rows.used == 0
+    rows.pretend(1, 40)
+    rows.decode([1])
+    assert rows._cache.layers[0].keys.shape[-2] == 41
+    rows.cut(0)
+    assert rows.used == 0
+
+
 def test_flash_attention_is_told_which_positions_are_there(flash: Any, expected: Any) -> None:
     assert replies(slots()(flash)) == expected
 
