@@ -132,6 +132,20 @@ def test_one_fleet_runs_one_job_after_the_other_and_jobs_may_use_fewer_workers(
     assert [record.worker for record in records_of(second)] == [0, 0, 0]
 
 
+def test_a_jobs_cpu_is_its_own_and_not_that_of_the_jobs_before(fleet: Callable[[int], Fleet], tmp_path: Path) -> None:
+    running = fleet(1)
+    with FakeServer(**FAST) as server:
+        used = []
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            jobs = make_jobs(server.url, folder, 1, {"concurrency": 2, "requests": 40})
+            used.append(run(running, jobs).audits[0].cpu_s)
+        (worker,) = workers_of_ours()
+        times = worker.cpu_times()
+    assert 0 < sum(used) <= times.user + times.system + 0.02  # the kernel counts in ticks of 10 ms
+
+
 def test_more_workers_than_slots_end_with_the_work(fleet: Callable[[int], Fleet], tmp_path: Path) -> None:
     with FakeServer(**FAST) as server:
         jobs = make_jobs(server.url, tmp_path, 2, {"concurrency": 1, "requests": 4})

@@ -38,7 +38,8 @@ class Tick(msgspec.Struct, kw_only=True):
 class Audit(msgspec.Struct, kw_only=True):
     """A worker's whole repeat. ``cpu_share`` is CPU over time from the first measured send to the end of sending.
 
-    ``clock_steps`` counts how often somebody set the clock, ``rss_mib`` is the largest resident memory so far.
+    ``cpu_s`` is all of it, from the job's arrival on. ``clock_steps`` counts how often somebody set the clock,
+    ``rss_mib`` is the largest resident memory so far.
     """
 
     worker: int

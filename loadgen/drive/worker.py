@@ -32,6 +32,7 @@ from typing import Any
 
 import msgspec
 
+from loadgen.drive.clock import cpu_s
 from loadgen.drive.job import Job
 from loadgen.drive.loop import Loop
 from loadgen.drive.prepare import Prepared, token_counter
@@ -96,6 +97,7 @@ def main() -> None:
 
 
 def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
+    used_before = cpu_s()  # by the jobs before this one
     prepared = Prepared(job)
     with contextlib.ExitStack() as stack:
         fd = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -113,7 +115,7 @@ def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
         message = control.next()
         while message is not None and "start" not in message:
             if "stop" in message:
-                tell("done", _audit(loop, job, mine))
+                tell("done", _audit(loop, job, mine, used_before))
                 return
             message = control.next()
         if message is None:
@@ -124,7 +126,7 @@ def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
         gc.disable()  # a collection in the middle would stop the loop for milliseconds; the loop makes no cycles
         loop.watch(control.fd, lambda: _obey(loop, control))
         loop.run(message["start"])
-        tell("done", _audit(loop, job, mine))
+        tell("done", _audit(loop, job, mine, used_before))
 
 
 def _thaw() -> None:
@@ -167,8 +169,7 @@ def _connections(job: Job) -> int:
     return max(1, min(-(-wanted // job.workers), _WARM_LIMIT))
 
 
-def _audit(loop: Loop, job: Job, mine: int) -> Audit:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _audit(loop: Loop, job: Job, mine: int, used_before: float) -> Audit:
     share = None
     if loop.cpu_marks is not None:
         t0, c0, t1, c1 = loop.cpu_marks
@@ -179,7 +180,7 @@ def _audit(loop: Loop, job: Job, mine: int) -> Audit:
         digest=mine,
         sent=tally.sent_total,
         dropped=tally.dropped,
-        cpu_s=usage.ru_utime + usage.ru_stime,
+        cpu_s=cpu_s() - used_before,
         cpu_share=share,
         rss_mib=peak_mib(),
         clock_steps=loop.offset.steps,
