@@ -14,7 +14,7 @@ from loadgen.arrays import NDArray, np
 from loadgen.plots.chart import MOST_POINTS, Axis, Band, Bars, Heat, Level, Lines, Panel, Phase, Point, Series
 from loadgen.plots.groups import point_of
 from loadgen.plots.trace import GAP_EDGES_MS, Floats, Trace
-from loadgen.statistics import floor_of, nearest_rank
+from loadgen.statistics import floor_of, nearest_rank, tally
 
 MOST_REQUESTS = 300
 """Requests of a gantt."""
@@ -67,7 +67,7 @@ def ttft(traces: Sequence[Trace], colours: Colours, limits: Mapping[str, float] 
 def _cumulative(trace: Trace, colours: Colours) -> Series:
     ordered = trace.measured("ttft") * 1e3
     n = len(ordered)
-    ranks = np.unique(np.linspace(0, n - 1, min(n, _QUANTILES)).round().astype(np.int64))
+    ranks, _ = tally(np.linspace(0, n - 1, min(n, _QUANTILES)).round().astype(np.int64))
     points: list[Point] = [(float(ordered[rank]), (int(rank) + 1) / n, None, None, None) for rank in ranks]
     start: Point = (float(ordered[0]), 0.0, None, None, None)
     return Series(

@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loadgen import __version__
 from loadgen.assemble import RunReport
@@ -25,6 +25,10 @@ from loadgen.reports.html.inside import details
 from loadgen.reports.html.page import Page, page
 from loadgen.reports.rows import plain
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_FOLDER = Path(__file__).parent
 SCRIPTS = ("echarts.min.js", "options.js", "charts.js")
 """In the order in which they run."""
 
@@ -36,31 +40,36 @@ MOST_BYTES = 1_950_000
 def render(report: RunReport, charts: bool = True) -> str:
     """The page. Without ``charts`` there is no script and no record is read: tables alone, under 100 KB for a run of a
     few dozen cells."""
-    shown = page(report, charts)
-    text = _rendered(shown, charts)
+    shown, template = page(report, charts), _template()
+    text = _rendered(template, shown, charts)
     if not charts:
         return text
     found = details(report, MOST_BYTES - len(text.encode()))
-    return _rendered(dataclasses.replace(shown, inside=found), charts)
+    return _rendered(template, dataclasses.replace(shown, inside=found), charts)
 
 
-def _rendered(shown: Page, charts: bool) -> str:
+def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    folder = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=partial(_one_line, Markup),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("page.html.j2")
+
+
+def _rendered(template: Template, shown: Page, charts: bool) -> str:
+    from markupsafe import Markup
+
     # The hashes of the policy are those of the bytes between the tags: nothing may be added to them there.
-    scripts = [(folder / name).read_text() for name in SCRIPTS] if charts else []
-    style = (folder / "page.css").read_text()
-    return environment.get_template("page.html.j2").render(
+    scripts = [(_FOLDER / name).read_text() for name in SCRIPTS] if charts else []
+    style = (_FOLDER / "page.css").read_text()
+    return template.render(
         page=shown,
         data=Markup(data_block(shown.every_figure)),
         charts=charts,
