@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM
-from loadgen.fleet.local import Stop
+from loadgen.fleet import Stop
 
 _DRAIN_S = 10.0
 """After the first Ctrl-C requests in flight have this long to end."""

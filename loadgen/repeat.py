@@ -18,7 +18,7 @@ from loadgen import histogram
 from loadgen.arrival import offsets
 from loadgen.drive.job import Job, Labels, Shape
 from loadgen.drive.tally import Audit, Tick
-from loadgen.fleet.local import Fleet, Outcome, Stop
+from loadgen.fleet import Fleet, Outcome, Stop
 from loadgen.judge import limits
 from loadgen.plan import Step, shape_of, workers_of
 from loadgen.record import read_records

@@ -22,7 +22,8 @@ from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fair.fingerprint import Prober
-from loadgen.fleet.local import Fleet, Stop
+from loadgen.fleet import Fleet, Stop
+from loadgen.fleet.local import Fleet as LocalFleet
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.limits.served import Serving, serving
 from loadgen.needless import spared, whole
@@ -179,7 +180,7 @@ def _measure(state: _State) -> None:
     workers = max(workers_of(state.cells[step.cell].scenario.load) for _, step in steps)
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
-        Fleet(workers) as fleet,
+        LocalFleet(workers) as fleet,
         Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan, state.keep) as sites,
     ):
         prober = Prober(state.run, fleet)

@@ -23,7 +23,8 @@ from loadgen.drive.job import Job, Labels, Shape
 from loadgen.drive.schedule import digest
 from loadgen.drive.tally import Tick
 from loadgen.errors import LoadgenError, StoreError, TargetError, UsageError
-from loadgen.fleet.local import Fleet, Outcome, Stop
+from loadgen.fleet import Outcome, Stop
+from loadgen.fleet.local import Fleet
 from loadgen.record import Record, read_records
 
 FAST = {"ttft_ms": 5, "gap_ms": 2, "tokens": 4, "log_body": False}

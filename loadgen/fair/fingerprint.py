@@ -20,7 +20,7 @@ import msgspec
 
 from loadgen.drive.job import Job, Shape
 from loadgen.errors import StoreError
-from loadgen.fleet.local import Fleet, Stop
+from loadgen.fleet import Fleet, Stop
 from loadgen.plan import Step
 from loadgen.record import Record, read_records
 from loadgen.repeat import Site, make_jobs

@@ -1,0 +1,106 @@
+"""Where workers run: as processes of this machine (`local`), or one on each node of a Ray cluster (`ray`).
+
+In: jobs (one a worker) for a repeat. Out: an `Outcome`; the request lines are in the attempt's folder by then. Whatever
+the fleet, a worker is the same process (``loadgen.drive.worker``), which takes the sessions whose number modulo N is
+its own; the shares are proved to add up to the whole schedule before anything is sent, and all workers start at one
+moment. ``load.fleet`` names a file of this folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, Self
+
+import msgspec
+
+from loadgen import errors
+from loadgen.drive.job import Job
+from loadgen.drive.schedule import digest
+from loadgen.drive.tally import Audit, Tick
+from loadgen.histogram import Interval
+
+Stop = Literal["drain", "now"]
+OnTick = Callable[[Tick], None]
+Look = Callable[[], Stop | None]
+MeasureAt = Callable[[], int | None]
+
+READY_S = 120.0
+"""How long a worker may take to make itself ready for a repeat."""
+LOOK_S = 0.1
+
+
+class WorkerClock(msgspec.Struct, frozen=True, kw_only=True):
+    """How the clock of a worker on another machine stood to ours, both CLOCK_MONOTONIC.
+
+    ``offset_ns`` is its reading minus ours at one moment, right to ``error_us`` (half of the shortest of the round
+    trips that it was asked in); ``drift_us`` by how much the offset had changed after the repeat, None if nobody was
+    there to ask. ``late_us`` is how long after the common start the worker was told of it, 0 for one that knew before.
+    Its records count from its own start, so held against another worker's they are off by no more than the errors and
+    drifts of both.
+    """
+
+    worker: int
+    host: str
+    offset_ns: int
+    error_us: float
+    drift_us: float | None = None
+    late_us: float = 0.0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repeat left besides its records. ``lost`` names workers that died; ``start_ns`` is monotonic (of this
+    machine), ``started_at`` the same moment in seconds since the epoch. ``clocks`` are those of workers elsewhere;
+    ``intervals`` the latencies over time as such workers counted them, None where the records are to be counted."""
+
+    start_ns: int
+    started_at: float
+    audits: tuple[Audit, ...]
+    lost: tuple[str, ...] = ()
+    clocks: tuple[WorkerClock, ...] = ()
+    intervals: tuple[Interval, ...] | None = None
+
+    @property
+    def skew_s(self) -> float | None:
+        """The most by which two workers can have started apart; None where all read one clock."""
+        if not self.clocks:
+            return None
+        worst = sorted((clock.error_us + clock.late_us for clock in self.clocks), reverse=True)
+        return sum(worst[:2]) / 1e6 if len(worst) > 1 else 0.0
+
+
+class Fleet(Protocol):
+    """Workers that are started once, given one job after the other, and stopped with the run (a context manager)."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def at_hand(self, wanted: int) -> int:
+        """How many workers the next repeat can have, at most ``wanted``. Raises LoadgenError if there is none."""
+
+    def about(self) -> dict[str, Any]:
+        """What the run keeps of where its workers ran."""
+
+    def run(self, jobs: Sequence[Job], on_tick: OnTick, look: Look, measure_at: MeasureAt = ...) -> Outcome:
+        """Runs one repeat and returns when it is over.
+
+        ``look()`` is called some ten times a second and says whether to stop; ``measure_at()`` likewise, and gives the
+        end (monotonic ns) of a warm-up whose length is not fixed, once it is known. Raises the worker's own error
+        (TargetError, UsageError ...) if one could not make itself ready; LoadgenError if one died before it was, or if
+        the schedules do not add up.
+        """
+
+
+def never() -> None:
+    """A warm-up whose length is fixed needs no word of its end."""
+
+
+def check_digests(jobs: Sequence[Job], found: Sequence[int]) -> None:
+    """Raises LoadgenError unless what the workers have made of their jobs is the schedule of one process."""
+    job = jobs[0]
+    whole = digest(job.shape, job.seed, 0, 1)
+    if sum(found) % (1 << 64) != whole:
+        raise errors.LoadgenError(
+            f"the schedules of {len(jobs)} workers do not add up to the whole: {sum(found) % (1 << 64):x} is not "
+            f"{whole:x}. Workers of different versions of loadgen do that; otherwise it is a bug, please report it."
+        )
