@@ -21,12 +21,12 @@ carries a token arrives at ``t_first`` and the last one at ``t_last``; the reply
 **Tokens** are counted by the server's usage, else by token ids, else by a tokenizer; never by counting chunks and
 never by what was asked for.
 
-**Rates** carry their name, because "tokens/s" is four different numbers. Of one request: ``decode_tok_s`` = 1 /
-tpot (speed while decoding) and ``request_tok_s`` = out_tok / e2e (prefill included; what the Qwen2 speed tables
-print). Of the window: ``output_tok_s`` counts the output tokens that *arrived* in the window, wherever their
-request began or ended, and ``total_tok_s`` adds the prompt tokens of the requests whose first token arrived in it.
-Both are ratios of sums, never means of ratios: a mean of per-request rates gives short replies the weight of long
-ones.
+**Rates** carry their name, because "tokens/s" is five different numbers. Of one request: ``decode_tok_s`` = 1 /
+tpot (speed while decoding), ``request_tok_s`` = out_tok / e2e (prefill included; what the Qwen2 speed tables print)
+and ``request_total_tok_s`` = (in_tok + out_tok) / e2e (what those of Qwen3 print). Of the window: ``output_tok_s``
+counts the output tokens that *arrived* in the window, wherever their request began or ended, and ``total_tok_s`` adds
+the prompt tokens of the requests whose first token arrived in it. Both are ratios of sums, never means of ratios: a
+mean of per-request rates gives short replies the weight of long ones. docs/definitions.md holds them beside others'.
 
 **Failures.** Latency and throughput come from ok requests alone; ``error_rate`` stands beside them, and goodput counts
 every failure as a miss.
@@ -112,6 +112,8 @@ _TABLE = (
            "1 / TPOT of one request: its speed while decoding."),
     Metric("request_tok_s", "request tok/s", "tok/s", "higher", "request", 0.03, _BOTH,
            "Output tokens / e2e of one request, prefill included."),
+    Metric("request_total_tok_s", "request total tok/s", "tok/s", "higher", "request", 0.03, _BOTH,
+           "(Prompt + output tokens) / e2e of one request: what the Qwen3 speed tables print."),
     Metric("conn_s", "connect", "s", "lower", "request", 0.03, (),
            "Time to open the connection; never part of TTFT."),
     Metric("in_tok", "input tok", "tok", None, "request", 0.01, (),
@@ -210,4 +212,8 @@ def value(record: Record, metric: str) -> float | None:
             return 1 / record.tpot_s if record.tpot_s else None
         case "request_tok_s":
             return record.out_tok / record.e2e_s if record.out_tok is not None and record.e2e_s else None
+        case "request_total_tok_s":
+            if record.in_tok is None or record.out_tok is None or not record.e2e_s:
+                return None
+            return (record.in_tok + record.out_tok) / record.e2e_s
     raise KeyError(metric)

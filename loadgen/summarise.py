@@ -100,6 +100,7 @@ def _distributions(of: Collector) -> dict[str, Any]:
     ttft, tpot, e2e = of.column("ttft"), of.column("tpot"), of.column("e2e")
     with np.errstate(divide="ignore", invalid="ignore"):  # a speed over no time is no speed
         decode, request = 1 / tpot, of.column("out_tok") / e2e
+        total = (of.column("in_tok") + of.column("out_tok")) / e2e
     return {
         "ttft_s": distribution_in_time(ttft),
         "ttft_from_schedule_s": distribution_in_time(ttft + of.column("late")),
@@ -109,6 +110,7 @@ def _distributions(of: Collector) -> dict[str, Any]:
         "stall_s": distribution_in_time(of.column("stall")),
         "decode_tok_s": distribution(np.where(np.isfinite(decode), decode, np.nan)),
         "request_tok_s": distribution(np.where(np.isfinite(request), request, np.nan)),
+        "request_total_tok_s": distribution(np.where(np.isfinite(total), total, np.nan)),
         "conn_s": distribution(of.column("conn")),
         "in_tok": distribution(of.column("in_tok")),
         "out_tok": distribution(of.column("out_tok")),

@@ -150,6 +150,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: Distribution
     decode_tok_s: Distribution
     request_tok_s: Distribution
+    request_total_tok_s: Distribution = Distribution(n=0)
     conn_s: Distribution
     in_tok: Distribution
     out_tok: Distribution

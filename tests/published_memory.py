@@ -13,7 +13,7 @@ from model_configs import QWEN2_57B, RELEASED, Fields, dense
 from loadgen.shapes.memory_plan import MemoryPlan, stored_as
 from loadgen.shapes.model_config import shape_of
 
-FOLDER = Path(__file__).parent / "published"
+FOLDER = Path(__file__).parents[1] / "loadgen" / "published"
 GIB = 1 << 30
 
 MODELS: dict[str, Fields] = {

@@ -15,7 +15,7 @@ LEVELS = (
     ("record", "redact"),
     ("arrival", "metrics", "shapes", "statistics"),
     ("summary",),
-    ("comparing", "sample", "histogram", "routing"),
+    ("comparing", "sample", "histogram", "routing", "published"),
     ("scenario",),
     ("workloads", "backends"),
     ("launch", "drive"),

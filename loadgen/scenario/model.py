@@ -193,6 +193,12 @@ class Scenario(Words):
         default="scenario", description="default: the file's name"
     )
     description: str = Field(default="", description="what is measured, and why")
+    published: Text | None = Field(
+        default=None, description="the published table that is measured again: a file in loadgen/published"
+    )
+    preset: Literal["qwen2", "qwen3"] | None = Field(
+        default=None, description="whose definition of speed holds; default: the published table's"
+    )
     seed: int = Field(default=1, ge=0, description="of every random number")
     targets: Annotated[
         dict[Annotated[str, StringConstraints(pattern=TARGET)], Target], Field(min_length=1, description="by name")

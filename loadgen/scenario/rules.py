@@ -14,6 +14,7 @@ from loadgen.scenario.factors import factors_of
 from loadgen.scenario.model import ARRIVAL_WORDS, Load, Scenario
 from loadgen.scenario.objective import parse_measure, parse_objective
 from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
+from loadgen.scenario.published import published_rules
 from loadgen.scenario.target import MadeModel, Target
 from loadgen.scenario.telemetry import EVERY
 from loadgen.scenario.tree import Path
@@ -37,6 +38,7 @@ def broken_rules(scenario: Scenario) -> Broken:
     yield from _telemetry(scenario)
     yield from _devices(scenario)
     yield from _stream(scenario)
+    yield from published_rules(scenario)
 
 
 def _target(path: Path, target: Target) -> Broken:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Strict, Tag
 
-from loadgen.scenario.kinds import Count, EnvName, Gpu, Positive, Text, Texts, Variable, Words
+from loadgen.scenario.kinds import Count, EnvName, Gpu, Positive, Scalar, Text, Texts, Variable, Words
 from loadgen.scenario.words import base_url
 
 
@@ -63,6 +63,9 @@ class Target(Words):
     gpu: Gpu | None = Field(default=None, description="h200, h100, a100 ...: for the floor; default: as NVML says here")
     gpus: Count | None = Field(default=None, description="how many GPUs; default: as its options and devices say")
     bandwidth_gb_s: Positive | None = Field(default=None, description="of one GPU, or of a CPU's memory, as measured")
+    row: dict[str, Scalar] | None = Field(
+        default=None, description="the row of the published table that it stands for: {model: ..., quantization: ...}"
+    )
     price_per_hour: Positive | None = Field(default=None, description="of the whole target, in a currency of yours")
     api_key_env: EnvName | None = Field(default=None, description="name of the environment variable that holds the key")
     headers: dict[str, str] = Field(default_factory=dict, description="added to every request")
