@@ -57,6 +57,31 @@ objectives: []
     assert [cell.id for cell in expand(merged)] == ["all"]
 
 
+def test_a_star_among_targets_is_said_of_every_target_beneath(tmp_path: Path) -> None:
+    put(tmp_path, TWO, "base.yaml")
+    head = "schema: loadgen/v1\nextends: base.yaml\nmatrix: {load.concurrency: [1]}\n"
+    both = scenario(
+        tmp_path, head + 'targets: {"*": {options: {dtype: bfloat16, seed: 3}}, moe: {options: {seed: 4}}}\n'
+    )
+    assert [target.options["dtype"] for target in both.targets.values()] == ["bfloat16", "bfloat16"]
+    assert [target.options["seed"] for target in both.targets.values()] == [3, 4]
+    assert both.targets["qwen2.5"].engine == "hf"
+    none = head + 'targets: {"*": null, moe: {engine: hf, model: b}}\ncomparison: null\n'
+    alone = scenario(tmp_path, none)
+    assert list(alone.targets) == ["moe"]
+    assert alone.targets["moe"].args == ()  # nothing is left of the one that was called so
+
+
+def test_a_profile_may_have_targets_of_its_own_alone(tmp_path: Path) -> None:
+    text = SMALLEST + 'profiles: {cpu: {targets: {"*": null, tiny: {engine: hf, model: b}}}}\n'
+    assert list(scenario(tmp_path, text).targets) == ["dense"]
+    assert list(scenario(tmp_path, text, profile="cpu").targets) == ["tiny"]
+
+
+def test_a_star_over_nothing_is_no_target(tmp_path: Path) -> None:
+    assert "targets.*" in complaints(tmp_path, SMALLEST.replace("dense:", '"*":'))[0]
+
+
 def test_a_problem_in_an_extended_file_names_that_file(tmp_path: Path) -> None:
     put(tmp_path, SMALLEST.replace("window_s: 1", "windw_s: 1, window_s: 1"), "base.yaml")
     text = "schema: loadgen/v1\nextends: base.yaml\nrepeats: x\n"

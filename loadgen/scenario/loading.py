@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from loadgen.errors import ScenarioError
 from loadgen.scenario.axes import put_plain
 from loadgen.scenario.matrix import resolve
-from loadgen.scenario.merge import extended, merge, put, read, resolved
+from loadgen.scenario.merge import extended, laid_over, put, read, resolved
 from loadgen.scenario.model import Scenario
 from loadgen.scenario.override import at_endpoint, with_sets
 from loadgen.scenario.problems import problems_of
@@ -145,7 +145,7 @@ def _variants(base: Node, profiles: Node | None, chosen: str | None) -> tuple[li
     names = profiles.value.items() if profiles is not None and isinstance(profiles.value, dict) else ()
     for name, profile in names:
         if isinstance(profile.value, dict):
-            variant = merge(base, _without(profile, "when"))
+            variant = laid_over(base, _without(profile, "when"))
             if name == chosen:
                 main = variant
             else:

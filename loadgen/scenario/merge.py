@@ -1,7 +1,7 @@
 """From several sources to one tree: the file, what it extends, its profile, ``--set``, and the environment.
 
 Later ones win: the extended file, the file, the profile, ``--set``. Mappings merge, lists and scalars replace, null
-deletes. Environment references are replaced last, so that a reference in a profile that is not used asks for nothing.
+deletes, and ``*`` among targets stands for every target beneath. Environment references are replaced last, so that a reference in a profile that is not used asks for nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +36,19 @@ def merge(base: Node, over: Node) -> Node:
         else:
             merged[key] = merge(merged[key], node)
     return replace(over, value=merged)
+
+
+def laid_over(base: Node, over: Node) -> Node:
+    """A scenario over another: as `merge`, but what its targets say under ``*`` is said of every target beneath first,
+    so that ``{"*": null, mine: {...}}`` has no other target."""
+    below, above = base.get("targets"), over.get("targets")
+    every = above.get("*") if above is not None else None
+    if above is None or below is None or every is None or not isinstance(below.value, dict):
+        return merge(base, over)
+    spread = merge(below, replace(above, value=dict.fromkeys(below.value, every)))
+    own = replace(above, value={name: node for name, node in above.value.items() if name != "*"})
+    without = replace(over, value={key: node for key, node in over.value.items() if key != "targets"})
+    return put(merge(base, without), ("targets",), merge(spread, own))
 
 
 def put(node: Node, path: Path, new: Node) -> Node:
@@ -122,7 +135,7 @@ def extended(tree: Node, path: File, seen: Sequence[File] = ()) -> tuple[Node, l
     base, more = extended(base, base_path, seen)
     # name and description say which scenario it is, so they are not inherited
     base = replace(base, value={key: node for key, node in base.value.items() if key not in ("name", "description")})
-    return merge(_moved(base, base_path.parent, path.parent), own), [*problems, *more]
+    return laid_over(_moved(base, base_path.parent, path.parent), own), [*problems, *more]
 
 
 def _moved(tree: Node, old: File, new: File) -> Node:
