@@ -8,6 +8,7 @@ imports msgspec and nothing else that costs start-up time.
 from __future__ import annotations
 
 import hashlib
+import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -201,6 +202,16 @@ def from_line(line: bytes) -> Record:
     Raises msgspec.DecodeError for a line that is cut off or is no record.
     """
     return _decoder.decode(line)
+
+
+def host_name() -> str:
+    """This machine's name as a part of a file's name."""
+    return "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
+
+
+def lines_name(host: str, worker: int) -> str:
+    """The name of the file that holds a worker's request lines."""
+    return f"requests-{host}-w{worker}.jsonl"
 
 
 def read_records(paths: Iterable[Path]) -> Iterator[Record]:

@@ -27,7 +27,6 @@ import contextlib
 import errno
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import IO, Any
 import msgspec
 
 from loadgen.errors import StoreError, UsageError
+from loadgen.record import host_name, lines_name
 
 SCHEMA = 1
 
@@ -128,8 +128,7 @@ class Repeat:
 
 def requests_path(attempt: Path, worker: int) -> Path:
     """Where a worker of this host writes its request lines."""
-    host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:40] or "host"
-    return attempt / f"requests-{host}-w{worker}.jsonl"
+    return attempt / lines_name(host_name(), worker)
 
 
 def request_files(attempt: Path) -> list[Path]:
