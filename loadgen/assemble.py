@@ -69,8 +69,8 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell of the matrix with its targets, in the scenario's order. ``routing`` is the kind of prompts of a cell
-    of the routing check."""
+    """One cell of the matrix with the targets that are measured in it, in the scenario's order. ``routing`` is the kind
+    of prompts of a cell of the routing check."""
 
     id: str
     axes: dict[str, Any]
@@ -161,7 +161,8 @@ def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) 
         summaries = [result.summary if result else None for result in results]
         judged = judge(objectives, summaries) if any(summaries) else []
         targets.append(TargetCell(target=target, results=results, judgements=tuple(judged)))
-    return ReportCell(id=cell, axes=planned.axes, targets=tuple(targets), routing=planned.routing)
+    here = tuple(target for target in targets if target.results)
+    return ReportCell(id=cell, axes=planned.axes, targets=here, routing=planned.routing)
 
 
 def _with_facts(cells: Sequence[ReportCell], known: Yardsticks) -> Iterator[ReportCell]:

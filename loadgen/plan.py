@@ -133,15 +133,15 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def launch_key(name: str, target: Target) -> str:
     """Equal for two cells if one server can serve both: all that makes a command line, nothing that a request says."""
-    words = target.model_dump(mode="json", exclude={"headers", "request", "exact", "backend", *_FOR_REPORTS})
+    words = target.model_dump(mode="json", exclude={"headers", "request", "exact", "backend", "only", *_FOR_REPORTS})
     return f"{name}:{hashlib.sha256(msgspec.json.encode(words, order='deterministic')).hexdigest()[:12]}"
 
 
 def _one_by_one(cells: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
     """A server at a time, which runs every cell of its configuration."""
-    for name in cells[0].scenario.targets:
+    for name in dict.fromkeys(name for cell in cells for name in cell.scenario.targets):
         served: dict[str, list[Cell]] = {}
-        for cell in cells:
+        for cell in (cell for cell in cells if name in cell.scenario.targets):
             served.setdefault(launch_key(name, cell.scenario.targets[name]), []).append(cell)
         for group in served.values():
             instance = _instance(group[0], name, servers)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scenario_text import SMALLEST, complaints, scenario
 
 from loadgen.errors import ScenarioError
+from loadgen.plan import make_plan
 from loadgen.scenario import Scenario, expand
 
 Settings = dict[str, Any]
@@ -252,3 +253,59 @@ def test_a_missing_load_is_told_for_the_cells_that_lack_it(tmp_path: Path) -> No
         "x.yaml:5:1: load: needs exactly one of concurrency, rate_rps, burst, rates, timestamps, and has none "
         "(in cell concurrency=null)"
     ]
+
+
+# A target that is measured in some cells only.
+
+
+PARTLY = """\
+schema: loadgen/v1
+targets:
+  small: {engine: hf, model: "${env:M}/a", only: {workload.input_tokens: [1, 8]}}
+  long: {engine: hf, model: "${env:M}/b", only: {workload.input_tokens: [64], load.concurrency: [1]}}
+  own: {engine: hf, model: c, only: {targets.*.model: [c]}}
+workload: {prompts: synthetic, kind: ids, vocab_size: 512, output: {exact: 8}}
+load: {warmup_s: 0, requests: 1}
+matrix: {load.concurrency: [1, 2], workload.input_tokens: [1, 64]}
+repeats: 1
+"""
+
+
+def test_a_target_is_measured_only_in_the_cells_that_it_asks_for(tmp_path: Path) -> None:
+    found = scenario(tmp_path, PARTLY, env={"M": "x"})
+    measured = {cell.id: list(cell.scenario.targets) for cell in expand(found)}
+    assert measured == {
+        "concurrency=1-input_tokens=1": ["small", "own"],
+        "concurrency=1-input_tokens=64": ["long", "own"],
+        "concurrency=2-input_tokens=1": ["small", "own"],
+        "concurrency=2-input_tokens=64": ["own"],
+    }
+    plan = make_plan(found, expand(found))
+    assert {(step.cell, step.target) for step in plan.steps} == {(c, t) for c, names in measured.items() for t in names}
+    assert list(plan.servers) == ["small-1", "own-1", "long-1"]
+
+
+def test_a_cell_that_no_target_asks_for_is_none(tmp_path: Path) -> None:
+    text = PARTLY.replace("  own: {engine: hf, model: c, only: {targets.*.model: [c]}}\n", "")
+    found = scenario(tmp_path, text, env={"M": "x"})
+    assert "concurrency=2-input_tokens=64" not in [cell.id for cell in expand(found)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("{targets.*.model: [c]}", "{input_token: [1]}", "x.yaml:5:51: targets.own.only.input_token: names no value"),
+        ("repeats: 1", "repeats: 1\ncomparison: {}", "targets.small.only: goes without comparison, which measures"),
+        ("[1, 64]", "[2]", None),
+    ],
+)
+def test_what_cannot_be_asked_for_is_a_sentence(tmp_path: Path, old: str, new: str, sentence: str | None) -> None:
+    text = PARTLY.replace(old, new)
+    if sentence is not None:
+        assert any(sentence in line for line in complaints(tmp_path, text, env={"M": "x"}))
+        return
+    text = text.replace("  own: {engine: hf, model: c, only: {targets.*.model: [c]}}\n", "")
+    assert (
+        "matrix: leaves no cell: every target is measured only elsewhere"
+        in complaints(tmp_path, text, env={"M": "x"})[0]
+    )

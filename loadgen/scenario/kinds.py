@@ -37,6 +37,7 @@ Gpu = Annotated[
 Objective = Annotated[str, AfterValidator(objective_text)]
 Measure = Annotated[str, AfterValidator(measure_text)]
 Texts = Annotated[tuple[str, ...], Strict(False)]  # a list in YAML; strict types would want a tuple
+Values = Annotated[tuple[Scalar, ...], Strict(False), Field(min_length=1)]
 Pieces = Annotated[tuple[Annotated[tuple[NotNegative, NotNegative], Strict(False)], ...], Strict(False)]
 Share = Annotated[
     float,

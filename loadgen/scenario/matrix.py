@@ -22,6 +22,7 @@ from loadgen.scenario.axes import axis_path, overlap, put_plain, short_names
 from loadgen.scenario.kinds import Scalar
 from loadgen.scenario.label import cell_id
 from loadgen.scenario.model import Matrix, Scenario
+from loadgen.scenario.only import elsewhere, wrong
 from loadgen.scenario.problems import problems_of
 from loadgen.scenario.routing_cells import routing_cells
 from loadgen.scenario.rules import broken_rules
@@ -80,6 +81,7 @@ def resolve(scenario: Scenario) -> tuple[list[Cell], list[CellProblem]]:
     """The cells of a scenario's matrix, and what is wrong with them."""
     data = scenario.model_dump(by_alias=True, exclude_unset=True, exclude={"matrix"})
     found, problems = combinations(scenario.matrix, data)
+    problems += [CellProblem(path, reason) for path, reason in wrong(data)]
     if problems:
         return [], problems
     names = short_names(path for combination in found for path in (*combination.values, *combination.added))
@@ -223,11 +225,13 @@ def _build(
             broken.setdefault(CellProblem(place, reason), []).append(name)
         if built is not None:
             cells.append(Cell(name, axes, built))
+    if not cells and not broken:
+        broken[CellProblem(("matrix",), "leaves no cell: every target is measured only elsewhere (`only`)")] = []
     return cells, [CellProblem(p.path, p.reason + _which(names, len(found))) for p, names in broken.items()]
 
 
 def _which(names: list[str], count: int) -> str:
-    if len(names) == count:
+    if len(names) in (0, count):
         return ""
     return f" (in cell {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})"
 
@@ -249,6 +253,11 @@ def _built(
             problems.append(CellProblem(path, str(error)))
     if problems:
         return None, problems
+    absent = elsewhere(mine)
+    mine["targets"] = {name: target for name, target in mine["targets"].items() if name not in absent}
+    if not mine["targets"]:
+        return None, []
+    settings = {**settings, **{("targets", name): None for name in absent}}
     kept = {path: text for path, text in scenario.references.items() if not any(_touches(s, path) for s in settings)}
     try:
         cell = Scenario.build(mine, kept)

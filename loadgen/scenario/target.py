@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Strict, Tag
 
-from loadgen.scenario.kinds import Count, EnvName, Gpu, Positive, Scalar, Text, Texts, Variable, Words
+from loadgen.scenario.kinds import Count, EnvName, Gpu, Positive, Scalar, Text, Texts, Values, Variable, Words
 from loadgen.scenario.words import base_url
 
 
@@ -29,6 +29,9 @@ def _model_form(value: Any) -> str:
 class Target(Words):
     """What is measured: an engine that loadgen launches, or an endpoint that exists."""
 
+    only: dict[str, Values] = Field(
+        default_factory=dict, description="by axis: measured in cells with these values alone; default: in all"
+    )
     engine: Text | None = Field(default=None, description="a recipe in launchers/, or the path of one (./mine.yaml)")
     endpoint: Annotated[str, AfterValidator(base_url)] | None = Field(
         default=None,
