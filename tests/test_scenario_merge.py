@@ -349,3 +349,20 @@ def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("LOADGEN_TEST_MODEL", "m")
     path = put(tmp_path, SMALLEST.replace("model: a", 'model: "${env:LOADGEN_TEST_MODEL}"'))
     assert load(path).scenario.targets["dense"].model == "m"
+
+
+# --target
+
+
+def test_only_the_targets_that_are_asked_for_are_left(tmp_path: Path) -> None:
+    both = TWO.replace("matrix: {load.concurrency: [1, 2]}\n", "matrix: {load.concurrency: [1]}\n")
+    assert list(scenario(tmp_path, both, targets=["q*", "moe"]).targets) == ["qwen2.5", "moe"]
+    one = scenario(tmp_path, both, targets=["q?en*"])
+    assert list(one.targets) == ["qwen2.5"]
+    assert one.comparison is None  # nothing is left to compare it with
+
+
+def test_a_target_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+    assert complaints(tmp_path, TWO, targets=["mo"])[0] == (
+        "--target mo: there is no target 'mo'; did you mean 'moe'? There are: qwen2.5, moe"
+    )

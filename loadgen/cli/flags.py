@@ -23,6 +23,10 @@ Endpoint = Annotated[
     str | None, typer.Option("--endpoint", help="Load a server that exists, at this URL, and launch nothing.")
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Name of the model at --endpoint.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="Only this target, or those of a pattern: 'qwen2-7b*'. May be repeated."),
+]
 
 
 def known_runs(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Endpoint, Model, Profile, Sets
+from loadgen.cli.flags import Endpoint, Model, Profile, Sets, Targets
 from loadgen.cli.runs import load
 from loadgen.cli.screen import put, speaks_unicode, tell, width
 
@@ -35,6 +35,7 @@ def plan(
     sets: Sets = None,
     endpoint: Endpoint = None,
     model: Model = None,
+    targets: Targets = None,
     with_commands: Annotated[
         bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
     ] = False,
@@ -61,7 +62,7 @@ def plan(
     With --memory, no scenario: what a model takes on GPUs of a size, and how few of them do.
     """
     if scenario is not None and memory is None and gpu is None:
-        _scenario(load(scenario, sets, profile, endpoint, model), with_commands, as_json)
+        _scenario(load(scenario, sets, profile, endpoint, model, targets), with_commands, as_json)
         return
     _check(scenario, memory, gpu)
     lengths = {"input": input_tokens, "output": output_tokens, "batch": batch, "tp": tp}

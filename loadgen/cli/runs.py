@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store, known_formats
+from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store, Targets, known_formats
 from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run(
     sets: Sets = None,
     endpoint: Endpoint = None,
     model: Model = None,
+    targets: Targets = None,
     resume: Annotated[
         str | None, typer.Option("--resume", help="Go on with this run (its name, a part of it, or `last`).")
     ] = None,
@@ -42,7 +43,7 @@ def run(
     from loadgen.store import find_run, store_root
 
     root = store_root(store)
-    loaded = load(scenario, sets, profile, endpoint, model)
+    loaded = load(scenario, sets, profile, endpoint, model, targets)
     close_abandoned(root, tell)
     name_leftovers(root)
     request = Request(loaded, root, find_run(root, resume) if resume else None, keep)
@@ -107,11 +108,26 @@ def schema(
     print(json_report.schema() if of_report else json_schema(), end="")
 
 
-def load(path: Path, sets: list[str] | None, profile: str | None, endpoint: str | None, model: str | None) -> Loaded:
+def load(
+    path: Path,
+    sets: list[str] | None,
+    profile: str | None,
+    endpoint: str | None,
+    model: str | None,
+    targets: list[str] | None = None,
+) -> Loaded:
     """The scenario that the flags mean on this machine. Raises ScenarioError."""
     from loadgen import host, scenario
 
-    return scenario.load(path, sets=sets or (), profile=profile, machine=host.machine(), endpoint=endpoint, model=model)
+    return scenario.load(
+        path,
+        sets=sets or (),
+        profile=profile,
+        machine=host.machine(),
+        endpoint=endpoint,
+        model=model,
+        targets=targets or (),
+    )
 
 
 def name_leftovers(root: Path) -> None:

@@ -21,7 +21,7 @@ from loadgen.scenario.axes import put_plain
 from loadgen.scenario.matrix import resolve
 from loadgen.scenario.merge import extended, laid_over, put, read, resolved
 from loadgen.scenario.model import Scenario
-from loadgen.scenario.override import at_endpoint, with_sets
+from loadgen.scenario.override import at_endpoint, with_sets, with_targets
 from loadgen.scenario.problems import problems_of
 from loadgen.scenario.profile import Machine, choose
 from loadgen.scenario.secrets import literal_secrets
@@ -53,12 +53,14 @@ def load(  # noqa: PLR0913 - one keyword for each flag of the command line
     env: Mapping[str, str] | None = None,
     endpoint: str | None = None,
     model: str | None = None,
+    targets: Sequence[str] = (),
 ) -> Loaded:
     """Read a scenario file.
 
     ``sets`` are texts like ``load.concurrency=8``. ``profile`` is a name, else the profile is chosen by ``machine``
     (None: no GPU). ``env`` is where ``${env:NAME}`` looks, by default the process's environment. ``endpoint`` (and
-    ``model``, the name to ask it for) replaces the targets by one server that exists.
+    ``model``, the name to ask it for) replaces the targets by one server that exists. ``targets`` are names or
+    patterns of the only ones that are kept.
 
     Raises ScenarioError with every problem that was found, one a line.
     """
@@ -68,9 +70,10 @@ def load(  # noqa: PLR0913 - one keyword for each flag of the command line
     others, main = _variants(tree, profiles, choice.name)
     main, flagged = with_sets(main, sets)
     main, replaced = at_endpoint(main, endpoint, model)
+    main, unmet = with_targets(main, targets)
     _raise_if(literal_secrets(main))
     scenario, found = _checked(main, variables)
-    problems = [*problems, *wrong, *flagged, *replaced, *found]
+    problems = [*problems, *wrong, *flagged, *replaced, *unmet, *found]
     for other in others:
         problems += _elsewhere(other, variables)
     if problems or scenario is None:

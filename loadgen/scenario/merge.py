@@ -1,7 +1,8 @@
 """From several sources to one tree: the file, what it extends, its profile, ``--set``, and the environment.
 
 Later ones win: the extended file, the file, the profile, ``--set``. Mappings merge, lists and scalars replace, null
-deletes, and ``*`` among targets stands for every target beneath. Environment references are replaced last, so that a reference in a profile that is not used asks for nothing.
+deletes, and ``*`` among targets stands for every target beneath. Environment references are replaced last, so that a
+reference in a profile that is not used asks for nothing.
 """
 
 from __future__ import annotations

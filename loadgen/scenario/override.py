@@ -1,4 +1,4 @@
-"""What the command line changes in a scenario: ``--set a.b=c``, ``--endpoint URL`` and ``--model NAME``.
+"""What the command line changes in a scenario: ``--set a.b=c``, ``--endpoint URL``, ``--model NAME``, ``--target A``.
 
 In: a tree and the texts of the flags. Out: a tree in which the changed values name the flag as their place.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from loadgen.scenario.merge import put
@@ -161,3 +162,21 @@ def at_endpoint(tree: Node, url: str | None, model: str | None) -> tuple[Node, l
     only_target = Node({name: Node(words, flag, flag)}, flag, flag)
     kept = {key: node for key, node in tree.value.items() if key != "comparison"}
     return replace(tree, value={**kept, "targets": only_target}), []
+
+
+def with_targets(tree: Node, patterns: Sequence[str]) -> tuple[Node, list[Problem]]:
+    """The tree with the targets that a pattern fits (``*`` and ``?`` as in a shell), all for no pattern, and what is
+    wrong with the patterns. Nothing is compared where one target is left."""
+    targets = tree.get("targets")
+    if not patterns or targets is None or not isinstance(targets.value, dict):
+        return tree, []
+    names = list(targets.value)
+    missing = [one for one in patterns if not any(fnmatchcase(name, one) for name in names)]
+    if missing:
+        reason = f"there is no target {missing[0]!r}{did_you_mean(missing[0], names)}"
+        return tree, [Problem(f"--target {missing[0]}", (), reason)]
+    kept = {name: node for name, node in targets.value.items() if any(fnmatchcase(name, one) for one in patterns)}
+    words = {**tree.value, "targets": replace(targets, value=kept)}
+    if len(kept) < 2:
+        words.pop("comparison", None)
+    return replace(tree, value=words), []
