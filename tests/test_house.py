@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "loadgen"
 LEVELS = (
     ("errors", "arrays", "nvml"),
     ("record", "redact"),
-    ("arrival", "metrics", "shapes", "statistics"),
+    ("arrival", "lengths", "metrics", "shapes", "statistics", "traces"),
     ("summary",),
     ("comparing", "sample", "histogram", "routing", "published"),
     ("scenario",),
