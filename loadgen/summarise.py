@@ -28,14 +28,19 @@ def summarise(records: Iterable[Record], window: Window, context: Context | None
     """
     from loadgen.collect import Collector
 
-    context = context or Context()
-    collected = Collector(window, context)
+    collected = Collector(window, context or Context())
     for record in records:
         collected.add(record)
+    return summary_of(collected)
+
+
+def summary_of(collected: Collector) -> Summary:
+    """The summary of what a collector was given; it takes no more."""
     collected.close()
+    context = collected.context
     summary = Summary(
         state="ok",
-        window=window,
+        window=collected.window,
         **_counts(collected),
         **_rates(collected),
         **_distributions(collected),

@@ -21,7 +21,7 @@ LEVELS = (
     ("launch", "drive"),
     ("collect", "audit"),
     ("fleet", "summarise", "judge"),
-    ("store", "telemetry", "warmup", "host", "targets"),
+    ("store", "telemetry", "warmup", "host", "parts", "targets"),
     ("selftest", "null_server", "noise", "ownership", "written"),
     ("ask", "retention"),
     ("plan", "engines", "doctor"),
