@@ -15,7 +15,8 @@ from loadgen.summary import Doubt
 _LEAST_S = 10.0
 _STRETCH_S = 5
 _SAME = 0.05
-_MOST_S = 120.0
+MOST_S = 120.0
+"""The longest warm-up of `auto`."""
 
 
 class WarmUp:
@@ -39,7 +40,7 @@ class WarmUp:
         self._tokens[second] = self._tokens.get(second, 0) + tick.tokens
         self._ended += sum(tick.ended.values())
         self._seconds = max(self._seconds, tick.t)
-        self._capped = self._seconds >= _MOST_S
+        self._capped = self._seconds >= MOST_S
         if self._capped or (self._seconds >= _LEAST_S and self._ended >= self._need and self._at_rest(second)):
             self._at = time.monotonic_ns()
 
@@ -57,7 +58,7 @@ class WarmUp:
         """The doubt of a warm-up that was cut off."""
         if not self._capped:
             return []
-        text = f"Throughput had not come to rest after {_MOST_S:g} s of warm-up; the window began all the same."
+        text = f"Throughput had not come to rest after {MOST_S:g} s of warm-up; the window began all the same."
         return [Doubt("warmup_capped", text)]
 
     def _at_rest(self, second: int) -> bool:

@@ -22,7 +22,7 @@ LEVELS = (
     ("collect", "audit"),
     ("fleet", "summarise", "judge"),
     ("store", "telemetry", "warmup", "host", "parts", "targets"),
-    ("selftest", "null_server", "noise", "ownership", "written"),
+    ("selftest", "null_server", "noise", "ownership", "written", "long"),
     ("ask", "retention"),
     ("plan", "engines", "doctor"),
     ("repeat", "standing", "interrupt", "until"),

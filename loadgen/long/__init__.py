@@ -1,0 +1,1 @@
+"""Long runs: what an hour looks like from inside, interval by interval, and whether it ends as it began."""
