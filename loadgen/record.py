@@ -34,6 +34,7 @@ STATUSES = (
     "malformed",  # bytes that are not this protocol
     "empty",  # a complete reply without a token
     "dropped",  # the client's own cap (load.max_in_flight): never sent
+    "unsent",  # a turn of a conversation whose turn before it failed: never sent
     "cancelled",  # the run was interrupted, or the drain ran out
 )
 
@@ -50,7 +51,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``source`` is the workload's name (and, in a mix, the part's). ``ask_tok`` is the number of output tokens asked
     for; with ``exact`` the reply must have that many, else it is an upper limit. ``in_tok_client`` is the number of
-    input tokens as the client counted them, None where the client has no tokenizer.
+    input tokens as the client counted them, None where the client has no tokenizer. A later turn of a conversation is
+    sent ``think_s`` seconds after the end of the reply before it.
     """
 
     source: str
@@ -60,6 +62,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     in_tok_client: int | None = None
+    think_s: float = 0.0
 
     def sha(self) -> str:
         """First 16 hex digits of the SHA-256 of what is asked (content only), for pairing requests across targets."""
@@ -124,11 +127,13 @@ class Record(msgspec.Struct, kw_only=True):
     """Request line v1. Times are seconds from the start of the repeat, None where undefined.
 
     ``t_sched`` is when the schedule wanted the request sent; in a closed loop it is the end of the slot's previous
-    reply. ``ttft_s`` and ``e2e_s`` count from ``t_send``; definitions are in ``metrics.py``. ``chunk_us`` holds the
-    arrival of each token-bearing chunk in whole microseconds after ``t_send``; ``chunk_tok`` the tokens in each (None
-    means one each). ``clock`` says who stamped the arrivals: the kernel on receipt, or this program when it got to
-    read. ``lag_us_max`` is the longest time that received bytes waited for the client; ``coalesced`` counts reads
-    in which several writes of the server had merged, so that only the newest stamp was left.
+    reply, and for a later turn of a conversation the end of the reply before it and the think time. ``seq`` numbers the
+    requests, ``session`` the conversations; the turns of one (from 0) have its session. ``ttft_s`` and ``e2e_s`` count
+    from ``t_send``; definitions are in ``metrics.py``. ``chunk_us`` holds the arrival of each token-bearing chunk in
+    whole microseconds after ``t_send``; ``chunk_tok`` the tokens in each (None means one each). ``clock`` says who
+    stamped the arrivals: the kernel on receipt, or this program when it got to read. ``lag_us_max`` is the longest time
+    that received bytes waited for the client; ``coalesced`` counts reads in which several writes of the server had
+    merged, so that only the newest stamp was left.
     """
 
     v: int = VERSION
@@ -177,14 +182,15 @@ class Record(msgspec.Struct, kw_only=True):
 
     def request_id(self) -> str:
         """The ``x-request-id`` that this request was sent with."""
-        return request_id((self.run, self.cell, self.target, self.rep, self.attempt), self.session)
+        return request_id((self.run, self.cell, self.target, self.rep, self.attempt), self.session, self.turn)
 
 
-def request_id(labels: Iterable[object], session: int) -> str:
+def request_id(labels: Iterable[object], session: int, turn: int = 0) -> str:
     """What goes into ``x-request-id``, so that a server's log can be joined with the records: the UUID (version 5, of
-    URLs) of ``run-cell-target-rep-attempt-session``, of which ``labels`` are the first five. A UUID, because
-    llama-cpp-python answers any other with 400 and not a word."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, "-".join(map(str, (*labels, session)))))
+    URLs) of ``run-cell-target-rep-attempt-session``, of which ``labels`` are the first five; later turns of a
+    conversation add ``-turn``. A UUID, because llama-cpp-python answers any other with 400 and not a word."""
+    names = (*labels, session, turn) if turn else (*labels, session)
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "-".join(map(str, names))))
 
 
 _encoder = msgspec.json.Encoder()

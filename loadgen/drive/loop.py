@@ -20,9 +20,11 @@ from collections.abc import Callable
 from typing import Any
 
 from loadgen.drive.clock import RealtimeOffset, Timer, cpu_s, now_ns
+from loadgen.drive.conversation import Conversations
 from loadgen.drive.outcome import CountTokens, Exchange, to_record
+from loadgen.drive.overdue import overdue
 from loadgen.drive.prepare import Prepared
-from loadgen.drive.schedule import Schedule, make_schedule, part_of, quota_of
+from loadgen.drive.schedule import PAUSE_NS, Schedule, make_schedule, part_of, quota_of
 from loadgen.drive.tally import Tally, Tick
 from loadgen.drive.traffic import Traffic
 from loadgen.drive.understand import Backlog
@@ -30,8 +32,6 @@ from loadgen.record import Phase, to_line
 
 NEVER = 1 << 62
 _CHECK_NS = 100_000_000
-_PAUSE_NS = 100_000_000
-"""After a failure a slot of a closed loop sends again no sooner than this after its last send."""
 _NAP_S = (0.0002, 0.001)
 _BUSY_READS = 200
 """Above this many reads in 100 ms the loop naps before it polls: it then fetches a dozen pieces a wake instead of one
@@ -65,13 +65,16 @@ class Loop:
         self.write = write
         self.report = report
         self.offset = RealtimeOffset()
-        self.backlog = Backlog(self.offset, self._record, self._broken, self._over)
+        self.backlog = Backlog(
+            self.offset, self._record, lambda *found: self.traffic.broken(*found), lambda *end: self.traffic.over(*end)
+        )
         self.traffic = carry(prepared, self.backlog, self._ended)
         self.timer = Timer()
         if self.timer.fd >= 0:
             self.traffic.also_watch(self.timer.fd, self.timer.clear)
         self.lines: list[bytes] = []
         self.tally = Tally(self.job.worker, 0)
+        self.talks: Conversations | None = None
         self.stopping = False
         self.measured = 0
         self.cpu_marks: tuple[int, float, int, float] | None = None
@@ -126,6 +129,8 @@ class Loop:
     def _begin(self, start: int) -> None:
         self.start = start
         self.schedule: Schedule = make_schedule(self.job, start)
+        if self.prepared.converses:
+            self.schedule = self.talks = Conversations(self.schedule, self.prepared, self.backlog)
         self.tally = Tally(self.job.worker, start)
         self.measure_from = self.stop_at = NEVER
         if self.shape.warmup_s is not None:
@@ -150,7 +155,7 @@ class Loop:
         if now >= self.next_check:
             self._check(now)
         wait = self._wait(now, due)
-        if self.backlog or (wait > 0 and self.prepared.look_ahead(self.ahead)):
+        if self.backlog or (wait > 0 and self._look_ahead(now)):
             ready = self.traffic.step(0.0)
         else:
             if self.nap_s and wait > self.nap_s:
@@ -171,12 +176,12 @@ class Loop:
         if self.quota is not None and self.measured >= self.quota:
             due = NEVER
         elif due is None:
-            if self.shape.arrival is None:
+            if self.schedule.goes_on:
                 return None
             due = NEVER
         if due < self.stop_at and due < NEVER:
             return max(due, self.not_before)
-        if now < self.stop_at < NEVER and self.quota is None and self.shape.arrival is None:
+        if now < self.stop_at < NEVER and self.quota is None and self.schedule.goes_on:
             return self.stop_at
         self._begin_drain(now if self.quota is not None or self.stop_at == NEVER else max(now, self.stop_at))
         return None
@@ -205,7 +210,8 @@ class Loop:
             self._begin_drain(now)
         self.traffic.tidy(now)
         for exchange in list(self.traffic.active):
-            self._check_exchange(exchange, now)
+            if (failed := overdue(exchange, now, self.shape, self.drain_until)) is not None:
+                self.traffic.fail(exchange, *failed)
             if exchange.pieces and (self.backlog.full or now - exchange.last_read > _CHECK_NS):
                 self.backlog.add(exchange)
         if now >= self.tally.due:
@@ -217,23 +223,16 @@ class Loop:
         self.tally.loop_ns, self.traffic.loop_ns = self.traffic.loop_ns, 0
         return self.tally.tick(len(self.traffic.active), self.backlog.pieces)
 
-    def _check_exchange(self, exchange: Exchange, now: int) -> None:
-        shape = self.shape
-        sent = exchange.t_send
-        if not sent and now - exchange.t_due > shape.connect_timeout_s * 1e9:
-            why = f"no connection within load.connect_timeout_s = {shape.connect_timeout_s:g} s"
-            self.traffic.fail(exchange, "connect_error", why)
-        elif sent and now - sent > shape.timeout_s * 1e9:
-            self.traffic.fail(exchange, "timeout", f"not complete after load.timeout_s = {shape.timeout_s:g} s")
-        elif sent and now - exchange.last_read > shape.stall_timeout_s * 1e9:
-            self.traffic.fail(exchange, "stalled", f"no byte for load.stall_timeout_s = {shape.stall_timeout_s:g} s")
-        elif now > self.drain_until:
-            self.traffic.fail(exchange, "cancelled", "the run was stopped, or load.drain_s was over, before its end")
+    def _look_ahead(self, now: int) -> bool:
+        """Builds one request ahead of its time, if there is one to build."""
+        return (self.talks is not None and self.talks.look_ahead(now)) or self.prepared.look_ahead(self.ahead)
 
     def _begin_drain(self, at: int) -> None:
         """Sends nothing more. What is in flight has until ``drain_s`` after ``at``, the end of the window."""
         if not self.stopping:
             self.stopping = True
+            if self.talks is not None:
+                self.talks.stop()
             self.drain_until = at + int(self.shape.drain_s * 1e9)
             self._mark_cpu(now_ns())
 
@@ -241,13 +240,19 @@ class Loop:
 
     def _send_one(self, now: int) -> None:
         send = self.schedule.take()
+        if self.talks is None:
+            turns, data = self.prepared.request(send.session)
+            prompt = turns[0]
+        elif (turn := self.talks.request(send)) is not None:
+            prompt, data = turn
+        else:
+            return
         phase = self._phase(now)
-        prompt, data = self.prepared.request(send.session)
+        if phase == "warmup" and self.talks is None:
+            prompt, data = self.prepared.for_warmup(send.session, prompt, data)
         exchange = Exchange(send, prompt, phase)
         if self.cap is not None and len(self.traffic.active) >= self.cap:
-            exchange.failed = "dropped"
-            exchange.why = f"load.max_in_flight = {self.shape.max_in_flight} requests were in flight"
-            exchange.ended = True
+            exchange.never("dropped", f"load.max_in_flight = {self.shape.max_in_flight} requests were in flight")
             self.tally.dropped += 1
             self.backlog.add(exchange)
             return
@@ -266,23 +271,22 @@ class Loop:
     def _ended(self, exchange: Exchange, at: int) -> None:
         failed = exchange.failed is not None or exchange.reply is None or exchange.reply.head.status != 200
         if failed:  # a closed loop would hammer a server that refuses at once
-            at = max(at, exchange.t_due + _PAUSE_NS)
-        self.schedule.ended(exchange.send.slot, at)
+            at = max(at, exchange.t_due + PAUSE_NS)
+        if self.talks is None:
+            self.schedule.ended(exchange.send.slot, at)
+        else:
+            self.talks.answered(exchange, at, failed)
 
     def _record(self, exchange: Exchange) -> None:
         record = to_record(exchange, self.job, self.start, self.count_tokens)
         self.tally.count_record(record)
+        if self.talks is not None:
+            self.talks.recorded(exchange, record)
         if record.ttft_s is not None:
             self.ttft_s += 0.1 * (record.ttft_s - self.ttft_s)
         self.lines.append(to_line(record))
         if len(self.lines) >= 32 or not self.backlog:
             self._flush()
-
-    def _broken(self, exchange: Exchange, why: str) -> None:
-        self.traffic.broken(exchange, why)
-
-    def _over(self, exchange: Exchange, at: int) -> None:
-        self.traffic.over(exchange, at)
 
     def _flush(self) -> None:
         if self.lines:

@@ -85,6 +85,10 @@ class Exchange:
         self.ended = False
         self.queued = False
 
+    def never(self, status: str, why: str) -> None:
+        """It ends without having been sent."""
+        self.failed, self.why, self.ended = status, why, True
+
 
 CountTokens = Callable[[str], int]
 
@@ -140,8 +144,9 @@ def to_record(exchange: Exchange, job: Job, start: int, count_tokens: CountToken
         endpoint=job.labels.endpoint,
         driver=job.driver,
         worker=job.worker,
-        seq=exchange.send.session,
+        seq=exchange.send.session if exchange.send.seq is None else exchange.send.seq,
         session=exchange.send.session,
+        turn=exchange.send.turn,
         source=prompt.source,
         phase=exchange.phase,
         t_sched=_since(exchange.send.due, start),

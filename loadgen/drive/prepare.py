@@ -1,11 +1,13 @@
 """What a worker makes ready before anything is timed: prompts, request bodies, counters. Off the sending path.
 
-In: a `Job`. Out: for each session the bytes of its request, built ahead while the loop has nothing else to do.
+In: a `Job`. Out: for each session the bytes of its request, built ahead while the loop has nothing else to do; for a
+later turn of a conversation once the replies before it are there.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from loadgen.record import Prompt, request_id
 
 
 class Prepared:
-    """A job's constant parts, and `request` for its sessions.
+    """A job's constant parts, and `request` for its sessions. Where a session may have later turns it
+    ``converses``, and `turn` makes them; probes ask first turns alone.
 
     Raises UsageError for a workload, backend, endpoint or header that cannot be used.
     """
@@ -34,20 +37,30 @@ class Prepared:
         self._head = request_head(self.endpoint, self.backend.PATH, job.headers)
         context = msgspec.convert(job.context, workloads.Context)
         self._source = workloads.load(job.workload).open(job.settings, context)
+        self._talking = self._source if isinstance(self._source, workloads.Conversing) else None
         self._encode = msgspec.json.Encoder().encode
-        self._ahead: deque[tuple[int, Prompt, bytes]] = deque()
+        self._ahead: deque[tuple[int, tuple[Prompt, ...], bytes]] = deque()
         self._next = job.worker
         self._vocabularies: Vocabularies = {}
 
-    def request(self, session: int) -> tuple[Prompt, bytes]:
-        """The prompt of a session and the bytes of its request."""
+    def request(self, session: int) -> tuple[tuple[Prompt, ...], bytes]:
+        """The turns of a session and the bytes of the request for the first."""
         while self._ahead and self._ahead[0][0] < session:
             self._ahead.popleft()
         if self._ahead and self._ahead[0][0] == session:
-            _, prompt, data = self._ahead.popleft()
-            return prompt, data
+            _, turns, data = self._ahead.popleft()
+            return turns, data
         self._next = session + self.job.workers
         return self._build(session)
+
+    def for_warmup(self, session: int, prompt: Prompt, data: bytes) -> tuple[Prompt, bytes]:
+        """A request as it is sent in the warm-up: it may ask for a shorter reply (``load.warmup_tokens``), and is then
+        encoded when it is sent, for no time of the warm-up counts."""
+        most = self.job.shape.warmup_tokens
+        if most is None or prompt.ask_tok <= most:
+            return prompt, data
+        shorter = msgspec.structs.replace(prompt, ask_tok=most)
+        return shorter, self._bytes(shorter, session)
 
     def look_ahead(self, depth: int) -> bool:
         """Builds the next request if fewer than ``depth`` are ready. True if it did something."""
@@ -65,15 +78,29 @@ class Prepared:
             return None
         return Reply(head, self.backend, self.job.options.stream, self.job.shape.max_event_bytes, self._vocabularies)
 
-    def request_id(self, session: int) -> str:
+    @property
+    def converses(self) -> bool:
+        """True if replies may be answered by a next turn."""
+        return self._talking is not None and self.job.phase == "measure"
+
+    def turn(self, session: int, turn: int, replies: Sequence[str]) -> tuple[Prompt, bytes]:
+        """The prompt of a later turn, with the replies to those before it, and the bytes of its request."""
+        assert self._talking is not None
+        prompt = self._talking.turn(session, turn, replies)
+        return prompt, self._bytes(prompt, session, turn)
+
+    def request_id(self, session: int, turn: int = 0) -> str:
         """What goes into ``x-request-id`` (see `record.request_id`)."""
         labels = self.job.labels
-        return request_id((labels.run, labels.cell, labels.target, labels.rep, labels.attempt), session)
+        return request_id((labels.run, labels.cell, labels.target, labels.rep, labels.attempt), session, turn)
 
-    def _build(self, session: int) -> tuple[Prompt, bytes]:
-        prompt = self._source.session(session)[0]
+    def _build(self, session: int) -> tuple[tuple[Prompt, ...], bytes]:
+        turns = self._source.session(session)
+        return turns, self._bytes(turns[0], session)
+
+    def _bytes(self, prompt: Prompt, session: int, turn: int = 0) -> bytes:
         fields: dict[str, Any] = self.backend.body(prompt, self.job.options)
-        return prompt, request_bytes(self._head, self.request_id(session), self._encode(fields))
+        return request_bytes(self._head, self.request_id(session, turn), self._encode(fields))
 
 
 def token_counter(folder: str | None) -> CountTokens | None:

@@ -20,17 +20,29 @@ from loadgen.drive.job import Job, Shape
 _DIGEST_SENDS = 100_000
 """Sends that a digest covers: enough to find a different schedule, at 0.1 s."""
 
+PAUSE_NS = 100_000_000
+"""After a failure a slot of a closed loop sends again no sooner than this after its last send."""
+
 
 class Send(NamedTuple):
-    """One request to send: its session, when it is due (ns, monotonic), and the slot that it belongs to (or -1)."""
+    """One request to send: its session, when it is due (ns, monotonic), and the slot that it belongs to (or -1).
+
+    Conversations have turns, and then ``seq`` numbers the requests; else there is one to a session.
+    """
 
     due: int
     session: int
     slot: int
+    turn: int = 0
+    seq: int | None = None
 
 
 class Schedule(Protocol):
     """A stream of sends in the order in which they are due."""
+
+    @property
+    def goes_on(self) -> bool:
+        """True if a reply may bring a send when there is none now."""
 
     def peek(self) -> int | None:
         """When the next send is due (ns), None while there is none."""
@@ -44,6 +56,8 @@ class Schedule(Protocol):
 
 class ClosedLoop:
     """Each slot sends as soon as its previous reply has ended. Slots are dealt over the workers like sessions."""
+
+    goes_on = True
 
     def __init__(self, job: Job, start: int) -> None:
         shape = job.shape
@@ -66,6 +80,8 @@ class ClosedLoop:
 
 class OpenLoop:
     """Sends at the offsets of an arrival process, whether or not replies come back."""
+
+    goes_on = False
 
     def __init__(self, job: Job, start: int) -> None:
         assert job.shape.arrival is not None

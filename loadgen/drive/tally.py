@@ -35,6 +35,15 @@ class Tick(msgspec.Struct, kw_only=True):
     cpu: float = 0.0
 
 
+class Conversed(msgspec.Struct, frozen=True, kw_only=True):
+    """Conversations of a repeat: those that were ``begun``, that came to their end (``whole``), and that a failed turn
+    ended (``broken``). The others were cut by the end of the repeat."""
+
+    begun: int
+    whole: int
+    broken: int
+
+
 class Audit(msgspec.Struct, kw_only=True):
     """A worker's whole repeat. ``cpu_share`` is CPU over time from the first measured send to the end of sending.
 
@@ -53,6 +62,7 @@ class Audit(msgspec.Struct, kw_only=True):
     kernel_clock: bool
     loop_us_max: int
     connections: int
+    conversations: Conversed | None = None
 
 
 class Tally:

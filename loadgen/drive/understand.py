@@ -96,6 +96,15 @@ class Backlog:
             elif exchange.ended and not exchange.queued:
                 self.whole(exchange)
 
+    def finish(self, exchange: Exchange) -> None:
+        """Understands at once all that is left of an exchange that has ended; its turn in the queue is given up."""
+        self._waiting.remove(exchange)
+        exchange.queued = False
+        pieces, stamps, reads = exchange.pieces, exchange.stamps, exchange.reads
+        exchange.pieces, exchange.stamps, exchange.reads = [], [], []
+        self._understand(exchange, pieces, stamps, reads)
+        self.whole(exchange)
+
     def arrivals(self, exchange: Exchange, stamps: list[bytes], reads: list[int]) -> list[int]:
         """When pieces reached this host (monotonic ns): by the kernel's stamps, where those can be true.
 

@@ -187,6 +187,7 @@ def _audit(loop: Loop, job: Job, mine: int, used_before: float) -> Audit:
         kernel_clock=loop.traffic.pool.kernel_clock,
         loop_us_max=tally.loop_ns_worst // 1000,
         connections=loop.traffic.pool.opened,
+        conversations=loop.talks.counts if loop.talks is not None else None,
     )
 
 

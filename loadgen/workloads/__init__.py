@@ -15,9 +15,9 @@ import difflib
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, Protocol, TypeVar, cast, get_args, get_origin, runtime_checkable
 
 import msgspec
 
@@ -57,6 +57,16 @@ class Source(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What this source is (kind, size, tags, SHA-256 of its data), for ``run.json`` and the reports."""
+
+
+@runtime_checkable
+class Conversing(Source, Protocol):
+    """A source whose sessions may have several turns. A later turn of `session` holds only what is new in it (user
+    messages, how many tokens are asked for, the think time before it); the whole of it is made here, once the replies
+    are known."""
+
+    def turn(self, index: int, turn: int, replies: Sequence[str]) -> Prompt:
+        """What turn ``turn`` (from 1) of session ``index`` asks after these replies to all turns before it."""
 
 
 class Workload(Protocol):

@@ -153,7 +153,7 @@ class ClientTraffic:
 
     async def _carry(self, exchange: Exchange, fields: dict[str, Any]) -> None:
         job = self.prepared.job
-        request_id = self.prepared.request_id(exchange.send.session)
+        request_id = self.prepared.request_id(exchange.send.session, exchange.send.turn)
         exchange.kernel = False
         async with self._throttle if self._throttle is not None else contextlib.nullcontext():
             exchange.t_send = exchange.last_read = now_ns()

@@ -1,0 +1,23 @@
+"""Which requests have taken too long, and how that is called in their records. Pure."""
+
+from __future__ import annotations
+
+from loadgen.drive.job import Shape
+from loadgen.drive.outcome import Exchange
+
+
+def overdue(exchange: Exchange, now: int, shape: Shape, drain_until: int) -> tuple[str, str] | None:
+    """Status and text of a request that has run out of time by ``now`` (ns), None while it has not.
+
+    Until it was sent the time is that of connecting; ``drain_until`` is the end of the run for all.
+    """
+    sent = exchange.t_send
+    if not sent and now - exchange.t_due > shape.connect_timeout_s * 1e9:
+        return "connect_error", f"no connection within load.connect_timeout_s = {shape.connect_timeout_s:g} s"
+    if sent and now - sent > shape.timeout_s * 1e9:
+        return "timeout", f"not complete after load.timeout_s = {shape.timeout_s:g} s"
+    if sent and now - exchange.last_read > shape.stall_timeout_s * 1e9:
+        return "stalled", f"no byte for load.stall_timeout_s = {shape.stall_timeout_s:g} s"
+    if now > drain_until:
+        return "cancelled", "the run was stopped, or load.drain_s was over, before its end"
+    return None
