@@ -249,7 +249,7 @@ class Loop:
             return
         phase = self._phase(now)
         if phase == "warmup" and self.talks is None:
-            prompt, data = self.prepared.for_warmup(send.session, prompt, data)
+            prompt, data = self.prepared.for_warmup(send, prompt, data)
         exchange = Exchange(send, prompt, phase)
         if self.cap is not None and len(self.traffic.active) >= self.cap:
             exchange.never("dropped", f"load.max_in_flight = {self.shape.max_in_flight} requests were in flight")

@@ -20,6 +20,7 @@ from loadgen.drive.job import Job
 from loadgen.drive.outcome import CountTokens
 from loadgen.drive.reply import Reply
 from loadgen.drive.scan import Vocabularies
+from loadgen.drive.schedule import Send
 from loadgen.record import Prompt, request_id
 
 
@@ -53,14 +54,14 @@ class Prepared:
         self._next = session + self.job.workers
         return self._build(session)
 
-    def for_warmup(self, session: int, prompt: Prompt, data: bytes) -> tuple[Prompt, bytes]:
+    def for_warmup(self, send: Send, prompt: Prompt, data: bytes) -> tuple[Prompt, bytes]:
         """A request as it is sent in the warm-up: it may ask for a shorter reply (``load.warmup_tokens``), and is then
         encoded when it is sent, for no time of the warm-up counts."""
         most = self.job.shape.warmup_tokens
         if most is None or prompt.ask_tok <= most:
             return prompt, data
         shorter = msgspec.structs.replace(prompt, ask_tok=most)
-        return shorter, self._bytes(shorter, session)
+        return shorter, self._bytes(shorter, send.session, send.turn)
 
     def look_ahead(self, depth: int) -> bool:
         """Builds the next request if fewer than ``depth`` are ready. True if it did something."""
