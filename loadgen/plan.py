@@ -232,6 +232,7 @@ def shape_of(load: Load) -> Shape:
         ramp_s=load.ramp_s,
         arrival=arrival_of(load),
         warmup_s=None if load.warmup_s == "auto" else 0.0 if burst else load.warmup_s,
+        warmup_tokens=load.warmup_tokens,
         window_s=load.window_s,
         requests=load.requests,
         drain_s=load.timeout_s if burst or load.requests else load.drain_s,

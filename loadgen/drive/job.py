@@ -29,15 +29,17 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """How load is put on. Times in seconds.
 
     Closed loop: ``concurrency`` over all workers, slots started evenly over ``ramp_s``. Open loop: ``arrival``.
-    Requests sent before ``warmup_s`` (None: until told by a `measure` message) are warm-up. Measuring ends after
-    ``window_s``, or after ``requests`` measured requests over all workers; what is in flight then has ``drain_s`` to
-    end. ``max_in_flight`` (over all workers) drops requests and counts them; ``max_rps`` spaces sends out.
+    Requests sent before ``warmup_s`` (None: until told by a `measure` message) are warm-up, and ask for at most
+    ``warmup_tokens`` (None: as many as the others). Measuring ends after ``window_s``, or after ``requests`` measured
+    requests over all workers; what is in flight then has ``drain_s`` to end. ``max_in_flight`` (over all workers) drops
+    requests and counts them; ``max_rps`` spaces sends out.
     """
 
     concurrency: int | None = None
     ramp_s: float = 0.0
     arrival: Arrival | None = None
     warmup_s: float | None = 0.0
+    warmup_tokens: int | None = None
     window_s: float | None = None
     requests: int | None = None
     drain_s: float = 30.0

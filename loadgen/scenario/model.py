@@ -78,6 +78,9 @@ class Load(Words):
     timestamps: Text | None = Field(default=None, description="file to replay: one offset in seconds a line")
     ramp_s: NotNegative = Field(default=0.0, description="closed loop: slots start evenly over this time")
     warmup_s: NotNegative | Literal["auto"] = Field(default=5.0, description="sent before the window and not measured")
+    warmup_tokens: Count | None = Field(
+        default=None, description="most tokens of a reply in the warm-up, where those of the window are long"
+    )
     window_s: Positive | None = Field(default=None, description="length of the measured window; or requests")
     requests: Count | None = Field(default=None, description="number of measured requests; or window_s")
     drain_s: NotNegative = Field(

@@ -290,3 +290,20 @@ def test_what_was_over_time_before_the_drain_ended_timed_out_even_if_the_loop_wa
 
     record = ask(once(STREAM, event(" a")), shape={"timeout_s": 0.3, "drain_s": 0.6}, during=during).only
     assert record.status == "timeout"
+
+
+def test_a_request_of_the_warm_up_may_ask_for_a_shorter_reply() -> None:
+    asked = []
+
+    def script(peer: Peer) -> None:
+        while True:
+            asked.append(json.loads(peer.request()[1])["max_tokens"])
+            time.sleep(0.02)
+            peer.send(reply(1))
+
+    driven = ask(script, shape={"warmup_s": 0.1, "warmup_tokens": 2, "requests": 2})
+    phases = [record.phase for record in driven.records]
+    assert phases[-2:] == ["measure", "measure"]
+    assert {*phases[:-2]} == {"warmup"}
+    assert [record.ask_tok for record in driven.records] == asked
+    assert asked == [2] * len(phases[:-2]) + [3, 3]
