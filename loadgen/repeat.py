@@ -20,6 +20,10 @@ from loadgen.drive.job import Job, Labels, Shape
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet import Fleet, Outcome, Stop
 from loadgen.judge import limits
+from loadgen.long.follow import Follower
+from loadgen.long.intervals import length_of
+from loadgen.long.trend import doubts as drift_doubts
+from loadgen.long.trend import drifts
 from loadgen.plan import Step, shape_of, workers_of
 from loadgen.record import read_records
 from loadgen.scenario import Cell, parse_objective
@@ -30,7 +34,7 @@ from loadgen.telemetry.measured import Telemetry, machine_doubts
 from loadgen.telemetry.prometheus import Seen
 from loadgen.telemetry.sampler import Machine, Sampler
 from loadgen.warmup import WarmUp
-from loadgen.written import stop_if_full, strike_out_of
+from loadgen.written import stop_if_full, strike_out_of, window_of
 
 SCHEMA = 1
 
@@ -119,11 +123,13 @@ def run_repeat(
     jobs = make_jobs(cell, site, step, place, shape)
     warmup = WarmUp(shape, len(jobs))
     sampler = Sampler(site.metrics, site.names, site.proxy, site.machine)
+    follower = Follower(folder, length_of(cell.scenario.load))
 
     def tick(one: Tick) -> None:
         second = Second(**msgspec.structs.asdict(one), server=sampler.now)
         append_line(folder / "ticks.jsonl", second)
         warmup.add(second)
+        follower.second(second, second.server)
         on_tick(second)
 
     stopped: list[int] = []
@@ -146,6 +152,7 @@ def run_repeat(
         own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
         telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)), *machine_doubts(telemetry))
+    doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
     summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     result = Result(
         cell=cell.id,
@@ -234,24 +241,6 @@ def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], 
         )
         for index in range(workers)
     ]
-
-
-def window_of(shape: Shape, warmed: float, folder: Path, stopped_at: float | None) -> Window:
-    """The measured window, in seconds from the start of the repeat.
-
-    It is the scenario's where it has a length; for a load that is limited by its count it goes from the first send
-    to the last end of a measured request. An interrupted repeat ends when it was stopped.
-    """
-    if shape.window_s is not None and shape.requests is None:
-        end = warmed + shape.window_s
-        return Window(warmed, max(min(end, stopped_at or end), warmed + 1e-3))
-    begin, end = None, warmed
-    for record in read_records(request_files(folder)):
-        if record.phase == "measure" and record.t_send is not None:
-            begin = record.t_send if begin is None else min(begin, record.t_send)
-            end = max(end, record.t_end or record.t_send)
-    begin = warmed if begin is None else begin
-    return Window(begin, max(end, begin + 1e-3))
 
 
 def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:

@@ -32,11 +32,11 @@ _BLOCK = 1 << 20
 
 
 class Follower:
-    """Follows one attempt in intervals of ``length_s``."""
+    """Follows one attempt in intervals of ``length_s``; without a length it does nothing."""
 
-    def __init__(self, attempt: Path, length_s: float) -> None:
+    def __init__(self, attempt: Path, length_s: float | None) -> None:
         self._attempt = attempt
-        self._intervals = Intervals(length_s)
+        self._intervals = Intervals(length_s) if length_s is not None else None
         self._reached: dict[int, float] = {}
         self._tails: dict[Path, _Tail] = {}
         self._looked_s = 0.0
@@ -44,32 +44,36 @@ class Follower:
 
     def second(self, tick: Tick, server: Mapping[str, float]) -> None:
         """A second of one worker has passed. Raises StoreError when a line cannot be written."""
+        if self._intervals is None:
+            return
         self._intervals.second(tick, server)
         self._reached[tick.worker] = tick.t
         if tick.t >= self._looked_s + _LOOK_S:
             self._looked_s = tick.t
-            self._read()
+            self._read(self._intervals)
             # A worker that has said nothing for long is gone; nobody waits for it.
-            self._write_ended(min(t for t in self._reached.values() if t > tick.t - _SILENT_S))
+            self._write_ended(self._intervals, min(t for t in self._reached.values() if t > tick.t - _SILENT_S))
 
     def finish(self) -> list[Interval]:
         """Every interval of the repeat that is over; the file is written anew. Raises StoreError."""
-        self._read()
+        if self._intervals is None:
+            return []
+        self._read(self._intervals)
         every = list(self._intervals.made(max(self._reached.values(), default=0.0)))
         encode = msgspec.json.Encoder().encode
         write_stream(self._attempt / FILE, lambda file: file.writelines(encode(one) + b"\n" for one in every))
         return every
 
-    def _read(self) -> None:
+    def _read(self, intervals: Intervals) -> None:
         for path in request_files(self._attempt):
             for one in self._tails.setdefault(path, _Tail(path)).ended():
-                self._intervals.add(one)
+                intervals.add(one)
 
-    def _write_ended(self, now_s: float) -> None:
-        settled = now_s - _GRACE_S - min(self._intervals.longest_s, SETTLE_MOST_S)
-        whole = int(max(settled, 0.0) / self._intervals.length_s)
-        self._intervals.close(settled)
-        for one in self._intervals.made(whole * self._intervals.length_s, self._written):
+    def _write_ended(self, intervals: Intervals, now_s: float) -> None:
+        settled = now_s - _GRACE_S - min(intervals.longest_s, SETTLE_MOST_S)
+        whole = int(max(settled, 0.0) / intervals.length_s)
+        intervals.close(settled)
+        for one in intervals.made(whole * intervals.length_s, self._written):
             append_line(self._attempt / FILE, one)
         self._written = max(self._written, whole)
 

@@ -22,11 +22,26 @@ import msgspec
 from loadgen.drive.tally import Tick
 from loadgen.errors import StoreError
 from loadgen.metrics import PERCENTILES
+from loadgen.scenario.model import Load
 from loadgen.statistics import floor_of, nearest_rank
 
 VERSION = 1
 FILE = "intervals.jsonl"
 """The name of the file, in an attempt's folder."""
+
+
+LONG_S = 600.0
+"""Windows of this length and more are kept in intervals unless the scenario says otherwise."""
+
+_SHORTEST_S, _LONGEST_S, _PARTS = 10.0, 60.0, 60
+
+
+def length_of(load: Load) -> float | None:
+    """The length of an interval: ``load.interval_s``, else a minute (a sixtieth of a window under an hour); None for a
+    window under 10 min, which has no course worth the name."""
+    if load.interval_s is not None or load.window_s is None or load.window_s < LONG_S:
+        return load.interval_s
+    return min(max(load.window_s / _PARTS, _SHORTEST_S), _LONGEST_S)
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):

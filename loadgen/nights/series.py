@@ -44,7 +44,10 @@ _VERSIONS = ("image", "python", "tokenizer", "config", "gpu", "gpus", "bandwidth
 _NOT_MEASURED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "workload": ("save_text", "routing_check"),
-        "load": ("drain_s", "timeout_s", "stall_timeout_s", "connect_timeout_s", "max_event_bytes", "workers"),
+        "load": (
+            *("interval_s", "drain_s", "timeout_s", "stall_timeout_s", "connect_timeout_s", "max_event_bytes"),
+            "workers",
+        ),
     }
 )
 

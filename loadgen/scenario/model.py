@@ -83,6 +83,11 @@ class Load(Words):
     )
     window_s: Positive | None = Field(default=None, description="length of the measured window; or requests")
     requests: Count | None = Field(default=None, description="number of measured requests; or window_s")
+    interval_s: Positive | None = Field(
+        default=None,
+        description="keep the repeat in intervals of this length; default: 60 (a sixtieth of a window under an hour) "
+        "for a window of 10 min or more, else none",
+    )
     drain_s: NotNegative = Field(
         default=30.0, description="after the window: how long requests in flight may take to end"
     )
