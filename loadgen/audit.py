@@ -20,6 +20,8 @@ LATE_FLOOR_S = 0.001
 LATE_OF_TTFT = 0.05
 CPU_LIMIT = 0.85
 SENT_LIMIT = 0.98
+SKEW_LIMIT_S = 0.005
+SKEW_OF_GAP = 0.1
 _STEADY = 0.05
 _COALESCED = 0.05
 
@@ -30,6 +32,13 @@ def late_limit(ttft_s: Sample) -> float:
     if len(ttft_s) == 0:
         return LATE_LIMIT_S
     return min(LATE_LIMIT_S, max(LATE_FLOOR_S, LATE_OF_TTFT * nearest_rank(sorted(ttft_s), 0.5)))
+
+
+def skew_limit(summary: Summary) -> float:
+    """The most seconds by which workers may have started apart: 5 ms, or 10 % of the mean gap between requests where
+    that is more, since the order of arrivals is then what it was meant to be."""
+    gap = summary.window.length_s / summary.requests if summary.requests else 0.0
+    return max(SKEW_LIMIT_S, SKEW_OF_GAP * gap)
 
 
 def audited_p99(ordered: Sample) -> float | None:
@@ -70,6 +79,12 @@ def _invalid(summary: Summary) -> Iterator[Doubt]:
                 f"Worker {worker} used {_percent(share)} of a core, the limit is {_percent(CPU_LIMIT)}: what it stamps "
                 "may be its own delay. Use more workers or a lower load.",
             )
+    if audit.skew_s is not None and audit.skew_s > skew_limit(summary):
+        yield Doubt(
+            "skew",
+            f"The workers may have started {_ms(audit.skew_s)} apart, the limit is {_ms(skew_limit(summary))}: the "
+            "clocks of their machines are not known better. Bring driver and nodes closer together.",
+        )
     offered, achieved = audit.offered_rps, audit.achieved_rps
     if offered and achieved is not None and achieved < SENT_LIMIT * offered:
         yield Doubt(

@@ -143,4 +143,5 @@ def _audit(of: Collector) -> Audit:
         coalesced_share=of.coalesced / of.chunks if of.chunks else None,
         tok_per_chunk=of.chunked_tok / of.chunks if of.chunks and of.context.stream else None,
         warmup_change=abs(last - before) / before if of.window.w0 >= 10 and before > 0 else None,
+        skew_s=of.context.skew_s,
     )

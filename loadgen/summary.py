@@ -42,7 +42,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     loop and ``scheduled`` (the number of requests the schedule wanted sent inside the window) for an open one.
     ``worker_cpu`` is the share of a core that each worker used over the window (1.0 = one core). ``limits`` are upper
     limits of request metrics that goodput asks for, by metric name. ``prefix_cache`` is None where nobody knows
-    whether the server keeps one. ``doubts`` are those that the caller already has; they come first in the summary.
+    whether the server keeps one. ``skew_s`` is the most by which workers of several machines can have started apart,
+    None where all read one clock. ``doubts`` are those that the caller already has; they come first in the summary.
     """
 
     exact_tok: int | None = None
@@ -52,6 +53,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     worker_cpu: tuple[float, ...] = ()
     limits: dict[str, float] = msgspec.field(default_factory=dict)
     prefix_cache: bool | None = None
+    skew_s: float | None = None
     doubts: tuple[Doubt, ...] = ()
 
 
@@ -94,6 +96,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     window; both None where there is no schedule. ``coalesced_share`` is merged reads per chunk; ``tok_per_chunk``
     output tokens per chunk; ``clocks`` counts requests by who stamped them. ``warmup_change`` is the relative change
     of the output rate between the last two 5 s before the window; None where warm-up was shorter than 10 s.
+    ``skew_s`` is the most by which workers can have started apart, None where all read one clock.
     """
 
     late_s: Distribution
@@ -107,6 +110,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     coalesced_share: float | None
     tok_per_chunk: float | None
     warmup_change: float | None
+    skew_s: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,6 +103,16 @@ def test_a_closed_loop_is_never_short_of_sends():
     assert summarise(run(), LONG, Context(concurrency=1, scheduled=9999)).invalid == ()
 
 
+@pytest.mark.parametrize(
+    ("count", "skew", "state"),
+    [(400, 0.0097, "ok"), (400, 0.0101, "invalid"), (4000, 0.0049, "ok"), (4000, 0.0051, "invalid"), (400, None, "ok")],
+)
+def test_workers_that_start_apart_by_more_than_5_ms_or_a_tenth_of_the_gap_make_the_repeat_invalid(count, skew, state):
+    summary = summarise(run(count), LONG, Context(skew_s=skew))  # 400 in 40 s: a gap of 0.1 s
+    assert (summary.state, summary.audit.skew_s) == (state, skew)
+    assert ("skew" in codes(summary)) == (state == "invalid")
+
+
 # Doubts ---------------------------------------------------------------------------------------------------------------
 
 
