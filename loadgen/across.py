@@ -17,6 +17,7 @@ from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import Comparison, Settings
 from loadgen.errors import EXIT_INVALID, EXIT_OK, UsageError
 from loadgen.fair import fairness
+from loadgen.host import machine_words
 from loadgen.matching import Asked, Of, pairs_of_cells, pairs_of_sides
 from loadgen.noise import Noise, doubted, remembered
 from loadgen.scenario.factors import FACTORS
@@ -214,11 +215,6 @@ def _noise(baseline: Of, candidate: Of, measure: str, noise: NoiseOf) -> Iterato
 def _side(side: Of) -> Side:
     run = side.report.run
     machine = run.get("machine") or {}
-    gpus = [str(gpu.get("name")) for gpu in machine.get("gpus") or ()]
-    counted = ", ".join(
-        f"{gpus.count(name)} x {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)
-    )
-    parts = [machine.get("cpu"), f"{machine['cores']} cores" if machine.get("cores") else None, counted or "no GPU"]
     return Side(
         name=side.name,
         target=side.target,
@@ -227,7 +223,7 @@ def _side(side: Of) -> Side:
         scenario=str(run["scenario"]["name"]),
         started=run.get("started"),
         status=run.get("status"),
-        machine=", ".join(str(part) for part in parts if part) if machine else _elsewhere(run),
+        machine=machine_words(machine) if machine else _elsewhere(run),
         loadgen=(run.get("versions") or {}).get("loadgen"),
     )
 

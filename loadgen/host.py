@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,16 @@ def fingerprint() -> dict[str, Any]:
         "os": platform.system(),
         "gpus": nvml_gpus(),
     }
+
+
+def machine_words(fingerprint: Mapping[str, Any]) -> str:
+    """A machine in words, by its `fingerprint`: processor, cores, GPUs."""
+    gpus = [str(gpu.get("name")) for gpu in fingerprint.get("gpus") or ()]
+    counted = ", ".join(
+        f"{gpus.count(name)} x {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)
+    )
+    cores = f"{fingerprint['cores']} cores" if fingerprint.get("cores") else None
+    return ", ".join(str(part) for part in (fingerprint.get("cpu"), cores, counted or "no GPU") if part)
 
 
 def versions() -> dict[str, str]:
