@@ -19,6 +19,7 @@ from loadgen.arrival import offsets
 from loadgen.drive.job import Job, Labels, Shape
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet import Fleet, Outcome, Stop
+from loadgen.fleet.clocks import WorkerClock
 from loadgen.judge import limits
 from loadgen.long.follow import Follower
 from loadgen.long.intervals import length_of
@@ -75,6 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the records
     can be held against logs of other programs here. ``energy_j`` is what the target's GPUs took in the window, or None.
+    ``clocks`` are those of workers on other machines, with what is not known of them.
     """
 
     schema: int = SCHEMA
@@ -90,6 +92,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     summary: Summary
     workers: tuple[Audit, ...]
     lost: tuple[str, ...] = ()
+    clocks: tuple[WorkerClock, ...] = ()
     seen: Seen = Seen()
     interrupted: bool = False
     energy_j: float | None = None
@@ -120,7 +123,8 @@ def run_repeat(
     _, folder, attempt = place
     on_tick, look = hooks
     shape = shape_of(cell.scenario.load)
-    jobs = make_jobs(cell, site, step, place, shape)
+    wanted = workers_of(cell.scenario.load)
+    jobs = make_jobs(cell, site, step, place, shape, fleet.at_hand(wanted))
     warmup = WarmUp(shape, len(jobs))
     sampler = Sampler(site.metrics, site.names, site.proxy, site.machine)
     follower = Follower(folder, length_of(cell.scenario.load))
@@ -151,7 +155,7 @@ def run_repeat(
     if seen.ttft_s is not None:
         own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
         telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
-    doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs)), *machine_doubts(telemetry))
+    doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
     summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
     result = Result(
@@ -167,6 +171,7 @@ def run_repeat(
         summary=summary,
         workers=outcome.audits,
         lost=outcome.lost,
+        clocks=outcome.clocks,
         seen=seen,
         interrupted=bool(stopped),
         energy_j=telemetry.energy_j,
@@ -180,8 +185,11 @@ def _write(folder: Path, result: Result, outcome: Outcome) -> None:
     """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole. The request
     lines are on the disk before it, so that no power cut leaves a result without what it was made of."""
     sync([*request_files(folder), *folder.glob("ticks.jsonl")])
+    counted = outcome.intervals
+    if counted is None:
+        counted = tuple(histogram.intervals(read_records(request_files(folder))))
     with io.StringIO() as log:
-        histogram.write_log(log, histogram.intervals(read_records(request_files(folder))), outcome.started_at)
+        histogram.write_log(log, counted, outcome.started_at)
         write_bytes(folder / "latency.hlog", log.getvalue().encode())
     write_json(folder / ("interrupted.json" if result.interrupted else "summary.json"), result)
 
@@ -195,8 +203,10 @@ def fail(attempt: Path, code: str, text: str) -> None:
     write_json(path, msgspec.structs.replace(result, summary=summary))
 
 
-def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape) -> list[Job]:
-    """One job for each worker that this load needs."""
+def make_jobs(
+    cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape, workers: int
+) -> list[Job]:
+    """One job for each worker."""
     run_id, folder, attempt = place
     labels = Labels(
         run=run_id,
@@ -208,7 +218,6 @@ def make_jobs(cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], 
         endpoint=site.url,
     )
     workload = cell.scenario.workload
-    workers = workers_of(cell.scenario.load)
     output = workload.output
     context = {
         "seed": step.seed,
@@ -253,6 +262,7 @@ def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts:
         scheduled=_scheduled(shape_of(load), step.seed, window),
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
         limits=limits([parse_objective(text) for text in cell.scenario.objectives]),
+        skew_s=outcome.skew_s,
         doubts=tuple(doubts),
     )
 
@@ -269,8 +279,11 @@ def _scheduled(shape: Shape, seed: int, window: Window) -> int | None:
     return count
 
 
-def _worker_doubts(outcome: Outcome, workers: int) -> list[Doubt]:
+def _worker_doubts(outcome: Outcome, workers: int, wanted: int) -> list[Doubt]:
     doubts = []
+    if workers < wanted:
+        text = f"The load was dealt to {workers} workers instead of {wanted}: others were lost before this repeat."
+        doubts.append(Doubt("fewer_workers", text))
     if outcome.lost:
         names = "; ".join(outcome.lost)
         doubts.append(

@@ -201,11 +201,10 @@ def _job(cell: Cell, site: Site, step: Step, place: tuple[str, Path], tokens: in
     )
     seed = int.from_bytes(hashlib.sha256(f"{cell.scenario.seed}:probes".encode()).digest()[:6], "big")
     step = msgspec.structs.replace(step, rep=0, seed=seed)
-    job = make_jobs(cell, site, step, (run_id, folder, 1), shape)[0]
+    (job,) = make_jobs(cell, site, step, (run_id, folder, 1), shape, 1)
     drawn = {key: value for key, value in site.options.sampling.items() if key not in SAMPLING}
     return msgspec.structs.replace(
         job,
-        workers=1,
         phase="probe",
         out=str(requests_path(folder, 0)),
         context={**job.context, "ask_tok": tokens},

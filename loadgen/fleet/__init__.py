@@ -17,6 +17,7 @@ from loadgen import errors
 from loadgen.drive.job import Job
 from loadgen.drive.schedule import digest
 from loadgen.drive.tally import Audit, Tick
+from loadgen.fleet.clocks import WorkerClock
 from loadgen.histogram import Interval
 
 Stop = Literal["drain", "now"]
@@ -27,24 +28,6 @@ MeasureAt = Callable[[], int | None]
 READY_S = 120.0
 """How long a worker may take to make itself ready for a repeat."""
 LOOK_S = 0.1
-
-
-class WorkerClock(msgspec.Struct, frozen=True, kw_only=True):
-    """How the clock of a worker on another machine stood to ours, both CLOCK_MONOTONIC.
-
-    ``offset_ns`` is its reading minus ours at one moment, right to ``error_us`` (half of the shortest of the round
-    trips that it was asked in); ``drift_us`` by how much the offset had changed after the repeat, None if nobody was
-    there to ask. ``late_us`` is how long after the common start the worker was told of it, 0 for one that knew before.
-    Its records count from its own start, so held against another worker's they are off by no more than the errors and
-    drifts of both.
-    """
-
-    worker: int
-    host: str
-    offset_ns: int
-    error_us: float
-    drift_us: float | None = None
-    late_us: float = 0.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
