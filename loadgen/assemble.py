@@ -6,91 +6,52 @@ In: files of the store. Out: one struct that every report renders. It reads what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from loadgen.cells import ReportCell, TargetCell, Warned, warnings_of
 from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
 from loadgen.fair.fairness import Kept, held, with_note
 from loadgen.fair.fingerprint import Fingerprint, read_fingerprints
-from loadgen.judge import Judgement, judge
+from loadgen.judge import judge
 from loadgen.limits.floor import Floors, MeasuredCell
 from loadgen.limits.mixture import Mixture
 from loadgen.limits.normalise import Normalisation
 from loadgen.limits.yardsticks import Yardsticks, yardsticks
+from loadgen.long.over_time import OverTime, over_time
 from loadgen.noise import doubted, remembered
 from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
 from loadgen.scenario import contrasts, parse_objective
 from loadgen.store import Run
-from loadgen.summary import Doubt, Summary
+from loadgen.summary import Summary
 from loadgen.until import too_wide
 
 VERSION = 1
 
-
-class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One target in one cell: its results by repeat (None where one is missing) and what the objectives say.
-
-    ``gpus`` is the number of its GPUs, None where nobody knows. ``doubts`` weaken what its repeats say together;
-    ``routing`` weakens what is said of a mixture of experts.
-    """
-
-    target: str
-    results: tuple[Result | None, ...]
-    judgements: tuple[Judgement, ...] = ()
-    gpus: int | None = None
-    doubts: tuple[Doubt, ...] = ()
-    routing: Doubt | None = None
-
-    @property
-    def summaries(self) -> list[Summary]:
-        """The summaries that are there."""
-        return [result.summary for result in self.results if result is not None]
-
-    @property
-    def state(self) -> str:
-        """ok, invalid, failed or skipped, of the worst of its repeats that are there."""
-        states = [summary.state for summary in self.summaries]
-        return next((state for state in ("failed", "invalid", "ok") if state in states), "skipped")
-
-    def by_repeat(self, value: Callable[[Result], float | None]) -> tuple[float | None, ...]:
-        """Something of each repeat, None for one that is missing."""
-        return tuple(value(result) if result is not None else None for result in self.results)
-
-    @property
-    def valid(self) -> list[Summary]:
-        """The summaries that may be averaged: an invalid one never is."""
-        return [summary for summary in self.summaries if summary.state == "ok"]
-
-
-class ReportCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell of the matrix with the targets that are measured in it, in the scenario's order. ``routing`` is the kind
-    of prompts of a cell of the routing check."""
-
-    id: str
-    axes: dict[str, Any]
-    targets: tuple[TargetCell, ...]
-    routing: str | None = None
-
-
-class Warned(msgspec.Struct, frozen=True, kw_only=True):
-    """A doubt or an invalidity, once, with the places it was found in."""
-
-    code: str
-    text: str
-    where: tuple[str, ...]
-    invalid: bool
+__all__ = [
+    "ReportCell",
+    "RunReport",
+    "TargetCell",
+    "Warned",
+    "assemble",
+    "axis_of",
+    "pairs_of",
+    "so_far",
+    "warnings_of",
+]
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a report says. ``run`` is run.json; ``comparisons`` has one entry for each candidate. The cells of a
     routing check stand apart from those that are compared, and ``routing`` is what they came to. ``floors`` are the
-    cells against their rooflines, ``normalised`` their rates by what they took."""
+    cells against their rooflines, ``normalised`` their rates by what they took, ``over_time`` the
+    long repeats in intervals."""
 
     schema: int = VERSION
     path: str
@@ -104,6 +65,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     normalised: Normalisation = Normalisation()
     mixtures: tuple[Mixture, ...] = ()
     fingerprints: tuple[Fingerprint, ...] = ()
+    over_time: tuple[OverTime, ...] = ()
     warnings: tuple[Warned, ...]
     failures: tuple[str, ...]
     exit_code: int
@@ -139,6 +101,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         normalised=known.normalised,
         mixtures=known.mixtures,
         fingerprints=tuple(kept.fingerprints),
+        over_time=tuple(over_time(run, described["scenario"])),
     )
 
 
@@ -258,33 +221,6 @@ def _routing(
     pattern = next((cell.id for cell in cells if cell.axes == axes), "all")
     contrasts = [(one.cells[0].baseline, one.cells[0].candidate) for one in comparisons if one.cells]
     return routing_check(pattern, sides, contrasts)
-
-
-def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:
-    """Doubts of all repeats, each code once a target, with an example's text and the places."""
-    found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
-    for cell in cells:
-        for target in cell.targets:
-            for doubt in target.doubts:
-                found.setdefault((doubt.code, target.target, False), []).append(
-                    (f"{cell.id}, {target.target}", doubt.text)
-                )
-            for result in target.results:
-                if result is None:
-                    continue
-                where = f"{cell.id}, {target.target}, repeat {result.rep}"
-                for doubt in result.summary.invalid:
-                    found.setdefault((doubt.code, target.target, True), []).append((where, doubt.text))
-                for doubt in result.summary.doubts:
-                    found.setdefault((doubt.code, target.target, False), []).append((where, doubt.text))
-    merged: dict[tuple[str, str, bool], list[str]] = {}
-    for (code, _, invalid), places in found.items():
-        key = (code, places[0][1], invalid)
-        merged.setdefault(key, []).extend(where for where, _ in places)
-    return [
-        Warned(code=code, text=text, where=tuple(where), invalid=invalid)
-        for (code, text, invalid), where in sorted(merged.items(), key=lambda item: not item[0][2])
-    ]
 
 
 def _exit_code(cells: tuple[ReportCell, ...], failures: tuple[str, ...]) -> int:

@@ -26,7 +26,7 @@ LEVELS = (
     ("ask", "retention"),
     ("plan", "engines", "doctor"),
     ("repeat", "standing", "interrupt", "until"),
-    ("probe", "fair", "limits"),
+    ("probe", "fair", "limits", "cells"),
     ("sites",),
     ("assemble",),
     ("progress", "needless", "calibrate", "matching", "nights"),

@@ -72,7 +72,7 @@ def drift(what: str, values: Sequence[float | None], length_s: float, kind: Kind
     if n - sum(known) > MOST_MISSING * n:
         return Drift(what=what, n=n, why=f"{n - sum(known)} of {n} intervals have no value")
     at = np.flatnonzero(known)
-    logs = np.interp(np.arange(n), at, np.log([values[i] for i in at]))
+    logs = np.interp(np.arange(n), at, np.log([value for value in values if value is not None and value > 0]))
     pace, error, p = (_level if kind == "level" else _growth)(logs)
     hours = length_s / 3600
     half = _half_width(error)
@@ -142,5 +142,5 @@ def _polynomials(n: int, degree: int) -> tuple[NDArray[np.float64], float]:
         for _ in range(2):  # twice is enough: what rounding left of the others goes with the second
             for other in columns:
                 column = column - other * (other @ column)
-        columns.append(column / math.sqrt(float(column @ column)))
+        columns.append(np.asarray(column / math.sqrt(float(column @ column)), np.float64))
     return np.stack(columns, axis=1), float(columns[1][1] - columns[1][0]) if degree else 0.0

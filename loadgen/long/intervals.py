@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
@@ -195,7 +196,7 @@ class Intervals:
             ended=dict(one.ended),
             request_rps=one.ended["ok"] / length_s,
             output_tok_s=None if self._unknown else one.tokens / length_s,
-            **(one.percentiles or {}),
+            **cast("dict[str, Any]", one.percentiles or {}),
             in_flight=_sum(one.flight),
             late_max_s=one.late_us / 1e6 if one.flight else None,
             client_cores=_sum(one.cores),

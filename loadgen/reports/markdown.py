@@ -8,7 +8,7 @@ from loadgen.assemble import RunReport
 from loadgen.comparing.comparison import Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import METRICS, measure
-from loadgen.reports import machines, rows, yardsticks
+from loadgen.reports import machines, over_time, rows, yardsticks
 from loadgen.reports.rows import number
 from loadgen.statistics import Ratio
 
@@ -25,8 +25,9 @@ def render(report: RunReport) -> str:
     parts += ratios(report)
     parts += _floors(report)
     parts += _normalised(report)
-    for one in machines.tables(report, more=True):
+    for one in [*machines.tables(report, more=True), *over_time.tables(report, over_time.MORE_ROWS)]:
         parts += [f"## {one.heading}", "", *tabled(one.rows(one.columns)), *bullets(one.notes)]
+    parts += bullets(over_time.lines(report), "## Over time: the other repeats")
     parts += bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
     parts += bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
     parts += bullets(rows.failure_lines(report), "## Failed")

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
-from loadgen.reports import machines, rows, yardsticks
+from loadgen.reports import machines, over_time, rows, yardsticks
 
 C = TypeVar("C", rows.Column, yardsticks.Column)
 
@@ -27,6 +27,7 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += _floors(report, width)
     parts += _normalised(report, width)
     parts += _machines(report, width)
+    parts += _over_time(report, width)
     parts += section(rows.routing_heading(report), rows.routing_lines(report), width)
     parts += section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += section("Failed", rows.failure_lines(report), width)
@@ -87,6 +88,16 @@ def _machines(report: RunReport, width: int) -> list[str]:
         notes = [part for note in one.notes for part in wrapped(note, width)]
         parts += [*wrapped(one.heading, width), "", *lines, *left_out(dropped, width), *notes, ""]
     return parts
+
+
+def _over_time(report: RunReport, width: int) -> list[str]:
+    """The course of long repeats."""
+    parts = []
+    for one in over_time.tables(report):
+        lines, dropped = fitted(one.rows, one.columns, 2, width)
+        notes = [part for note in one.notes for part in wrapped(note, width, "  ")]
+        parts += [*wrapped(one.heading, width), "", *lines, *left_out(dropped, width), *notes, ""]
+    return parts + section("", over_time.lines(report), width)
 
 
 def fitted(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from loadgen.assemble import RunReport
 from loadgen.plots import cells as of_cells
 from loadgen.plots.choice import cells_that_matter
+from loadgen.plots.over_time import over_time
 from loadgen.reports import rows, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
@@ -97,3 +98,5 @@ def _figures(report: RunReport) -> Iterator[Figure]:
     for chart in (of_cells.ratio, of_cells.pareto, of_cells.latency, of_cells.roofline):
         if (made := chart(report)) is not None:
             yield figure(chart.__name__, made)
+    for number, course in enumerate(over_time(report), 1):
+        yield figure(f"over-time-{number}", course)

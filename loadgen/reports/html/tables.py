@@ -15,7 +15,7 @@ from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import measure
 from loadgen.repeat import Result
-from loadgen.reports import machines, rows, yardsticks
+from loadgen.reports import machines, over_time, rows, yardsticks
 from loadgen.reports.rows import DASH, number
 from loadgen.statistics import Ratio
 
@@ -80,7 +80,7 @@ def of_cells(report: RunReport, chosen: Sequence[ReportCell]) -> RunReport:
 
 def chapters(report: RunReport) -> Iterator[Chapter]:
     """Everything below the charts."""
-    known = (_ratios(report), _floors(report), _normalised(report), _machines(report))
+    known = (_over_time(report), _ratios(report), _floors(report), _normalised(report), _machines(report))
     for chapter in (*known, _routing(report), _repeats(report)):
         if chapter.tables or chapter.lines:
             yield chapter
@@ -88,6 +88,14 @@ def chapters(report: RunReport) -> Iterator[Chapter]:
 
 def _left(report: RunReport) -> int:
     return len(rows.axis_names(report) or [""]) + 1
+
+
+def _over_time(report: RunReport) -> Chapter:
+    found = list(over_time.tables(report, over_time.MORE_ROWS))
+    shown = [table(one.heading, one.rows(one.columns), 2) for one in found]
+    return Chapter(
+        "over-time", "Over time", shown, [*(note for one in found for note in one.notes), *over_time.lines(report)]
+    )
 
 
 def _ratios(report: RunReport) -> Chapter:
