@@ -122,21 +122,21 @@ def autocorrelation_time(exceeds: Any) -> float:
     """tau >= 1: how many neighbours of a series (in time order) are worth one independent sample.
 
     tau = 1 + 2 sum of the autocorrelations rho_k, summed until k >= 5 tau (Sokal's window: longer sums add noise).
-    ``exceeds`` is a sequence of 0 and 1, whether each value lies above the percentile; a constant one gives 1. The
-    autocorrelations come by Fourier transform, padded so that the ends do not meet.
+    ``exceeds`` is a sequence of 0 and 1, whether each value lies above the percentile; a constant one gives 1.
     """
     from loadgen.arrays import np
+    from loadgen.correlation import autocovariances
 
-    series = np.asarray(exceeds, dtype=float)
-    n = len(series)
-    series = series - series.mean() if n else series
-    if n < 2 or not series.any():
-        return 1.0
-    power = np.abs(np.fft.rfft(series, 1 << (2 * n - 1).bit_length())) ** 2
-    rho = np.fft.irfft(power)[:n]
-    taus = np.maximum(1.0, 1 + 2 * np.cumsum(rho[1:] / rho[0]))
-    enough = np.flatnonzero(np.arange(1, n) >= 5 * taus)
-    return float(taus[enough[0]] if len(enough) else taus[-1])
+    series = np.asarray(exceeds)
+    n, lags = len(series), min(len(series), 4096)
+    while n >= 2 and (series != series[0]).any():
+        rho = autocovariances(series, lags)
+        taus = np.maximum(1.0, 1 + 2 * np.cumsum(rho[1:] / rho[0]))
+        enough = np.flatnonzero(np.arange(1, lags) >= 5 * taus)
+        if len(enough) or lags == n:
+            return float(taus[enough[0]] if len(enough) else taus[-1])
+        lags = min(n, 8 * lags)  # rarely
+    return 1.0
 
 
 def order_interval(ordered: Sample, p: float, n_eff: float) -> tuple[float, float] | None:
@@ -202,8 +202,8 @@ def ratio_paired(a: Sequence[float], b: Sequence[float]) -> Ratio:
 def ratio_welch(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """B / A of repeats that were not interleaved: Welch's t on the logarithms.
 
-    Wider than the paired interval, and blind to whatever changed between the two sets. Raises ValueError as
-    `ratio_paired` does, lengths apart.
+    Wider than the paired interval, and blind to what changed between the sets. Raises ValueError as `ratio_paired`
+    does, lengths apart.
     """
     _check(a, b)
     log_a, log_b = [math.log(value) for value in a], [math.log(value) for value in b]
