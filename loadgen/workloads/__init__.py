@@ -5,8 +5,9 @@ A session is a function of (seed, index) and nothing else, so worker processes m
 any order and together ask exactly what one worker would. Everything that can be wrong with the settings or with a file
 is found by ``open``, before anything is measured. To add a source, add a file that has ``open``.
 
-Four files here are shared by the sources and are no sources: ``order`` (which prompt comes when), ``template`` (chat
-messages to text), ``sandbox`` and ``charge`` (what a chat template may do).
+Some files here are shared by the sources and are no sources: ``order`` (which prompt comes when), ``ids`` (random token
+ids), ``replies`` (how much is asked for), ``outline`` (what is known of a prompt before it is made), ``template`` (chat
+messages to text), ``sandbox`` and ``charge`` (what a chat template may do), ``conversation_files``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.record import Prompt
 
-_SHARED = ("charge", "order", "sandbox", "template")
+_SHARED = ("charge", "conversation_files", "ids", "order", "outline", "replies", "sandbox", "template")
 """The files of this folder that are no workloads."""
 
 
@@ -33,15 +34,19 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     ``folder`` is the scenario's, for relative paths. ``template`` says who renders the model's chat template.
     ``model_path`` is a local folder with the model's tokenizer files, None where there is none. ``ask_tok`` output
-    tokens are asked for, exactly that many if ``exact``.
+    tokens are asked for, exactly that many if ``exact``; 0 where each request asks for a number of its own: one of the
+    distribution ``output``, or, where that is None, what the source itself says. With ``probe`` the number holds for
+    every request, whatever a source says.
     """
 
     seed: int
     ask_tok: int
     exact: bool = False
+    output: dict[str, Any] | None = None
     folder: str = "."
     template: Literal["server", "client"] = "server"
     model_path: str | None = None
+    probe: bool = False
 
 
 class Source(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,30 +96,29 @@ class ShareGpt:
 def open(settings: dict[str, Any], context: Context) -> ShareGpt:
     """The prompts of a ShareGPT file. Raises UsageError for a file that is none, or of which no entry can be kept."""
     chosen = parse("sharegpt", settings, Settings)
-    path = data_file(chosen.path, context)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    questions = _questions(path, data)
-    if not questions.prompts:
-        why = ", ".join(f"{count} {reason}" for reason, count in questions.dropped.items()) or "the array is empty"
-        raise UsageError(f"{path}: no conversation can be used: {why}; one needs a human turn and a reply to it.")
-    source = ShareGpt(questions, chosen, context)
+    source = ShareGpt(questions(data_file(chosen.path, context), _first_question), chosen, context)
     source.session(0)  # a template that does not fit says so now
     return source
 
 
-def _questions(path: Path, data: bytes) -> Questions:
-    """The first question of each entry; entries are decoded one at a time, so that memory holds the file only once."""
+def questions(path: Path, keep: Callable[[Sequence[Message]], tuple[Message, ...]]) -> Questions:
+    """What ``keep`` keeps of each conversation; entries are decoded one at a time, so that memory holds the file only
+    once. Raises UsageError for a file that is none, or of which no entry can be used."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     found = Questions([], Counter(), hashlib.sha256(data).hexdigest())
     decoder = msgspec.json.Decoder(Entry)
     for entry in _entries(path, data.removeprefix(b"\xef\xbb\xbf")):
-        kept = _first_question(decoder, entry)
-        if isinstance(kept, str):
-            found.dropped[kept] += 1
+        said = _said(decoder, entry)
+        if isinstance(said, str):
+            found.dropped[said] += 1
         else:
-            found.prompts.append(kept)
+            found.prompts.append(keep(said))
+    if not found.prompts:
+        why = ", ".join(f"{count} {reason}" for reason, count in found.dropped.items()) or "the array is empty"
+        raise UsageError(f"{path}: no conversation can be used: {why}; one needs a human turn and a reply to it.")
     return found
 
 
@@ -134,8 +134,13 @@ def _entries(path: Path, data: bytes) -> list[msgspec.Raw]:
         raise UsageError(f"{path}: not one JSON array of conversations: {reason_of(error)}.{hint}") from None
 
 
-def _first_question(decoder: msgspec.json.Decoder[Entry], entry: msgspec.Raw) -> tuple[Message, ...] | str:
-    """The system turn, if any, and the first human turn; or the reason why the entry is dropped."""
+def _first_question(said: Sequence[Message]) -> tuple[Message, ...]:
+    """The system turn, if any, and the first human turn."""
+    return tuple(said[: 2 if said[0].role == "system" else 1])
+
+
+def _said(decoder: msgspec.json.Decoder[Entry], entry: msgspec.Raw) -> list[Message] | str:
+    """What was said in a conversation, or the reason why it is dropped."""
     try:
         turns = decoder.decode(entry).conversations or ()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -148,4 +153,4 @@ def _first_question(decoder: msgspec.json.Decoder[Entry], entry: msgspec.Raw) ->
         return "that do not begin with a human turn"
     if not said[system].content.strip():
         return "with an empty question"
-    return tuple(said[: system + 1])
+    return said
