@@ -20,6 +20,7 @@ from loadgen.summary import Context, Window
 _BLOCK = 2048
 _TICK_S = 5.0
 _NONE = float("nan")
+_SLOW, _FAILED = 1, 2
 COLUMNS = ("send", "ttft", "late", "tpot", "e2e", "conn", "in_tok", "out_tok")
 
 
@@ -104,6 +105,7 @@ class Collector:
         self.prompts = array("Q")
         self.ok_any_phase = self.completions = self.good = 0
         self.scheduled = self.sent_in_time = 0
+        self.sched, self.bad = array("d"), array("B")
         self.in_flight_s = self.prompt_tok = 0.0
         self.unknown_prompts = self.unknown_tokens = 0
         self.cached_tok = self.cached_of = self.failed_tok = self.wrong_length = 0
@@ -130,6 +132,11 @@ class Collector:
         self.columns["stall"] = self.arrivals.stalls
         self._order = np.argsort(np.frombuffer(self.columns["send"]), kind="stable")
 
+    def outcomes(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which measured requests failed, and which are no part of goodput, in the order of their schedule."""
+        bad = np.frombuffer(self.bad, np.uint8)[np.argsort(np.frombuffer(self.sched), kind="stable")]
+        return bad == _FAILED, bad > 0
+
     def column(self, name: str) -> Floats:
         """A value per ok measured request in the order of sending (records are written when they end), NaN for none."""
         return np.frombuffer(self.columns[name])[self._order]
@@ -141,7 +148,7 @@ class Collector:
         end = record.t_end if record.t_end is not None else record.t_last
         if end is not None and w0 <= end <= w1:
             self.completions += 1
-            self.good += self._within_limits(record)
+            self.good += self.within_limits(record)
         first = record.t_first if record.t_first is not None else record.t_last
         first = end if first is None else first
         if first is not None and w0 <= first <= w1:
@@ -150,7 +157,7 @@ class Collector:
         if record.out_tok is None and record.chunk_tok is None:
             self.unknown_tokens += 1
 
-    def _within_limits(self, record: Record) -> bool:
+    def within_limits(self, record: Record) -> bool:
         """Whether the request keeps every limit. What a reply does not have (TPOT of one token) cannot be missed."""
         for name, limit in self.context.limits.items():
             got = value(record, name)
@@ -161,6 +168,9 @@ class Collector:
     def _count_measured(self, record: Record) -> None:
         self.status[record.status] += 1
         self.scheduled += self.window.w0 <= record.t_sched <= self.window.w1
+        failed = record.status != "ok" or record.t_send is None
+        self.sched.append(record.t_sched)
+        self.bad.append(_FAILED if failed else 0 if self.within_limits(record) else _SLOW)
         if record.prompt_sha is not None:
             self.prompts.append(int(record.prompt_sha, 16))
         if record.t_send is not None:

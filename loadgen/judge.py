@@ -15,7 +15,7 @@ import msgspec
 
 from loadgen.metrics import METRICS, PERCENTILES, Measure, find
 from loadgen.statistics import floor_of
-from loadgen.summary import Distribution, Summary
+from loadgen.summary import Distribution, Limit, Summary
 
 
 class Objective(Protocol):
@@ -63,13 +63,20 @@ def limits(objectives: Sequence[Objective]) -> dict[str, float]:
     Of several on one metric (p50 < 0.2 s, p99 < 0.5 s) the loosest is the one that every request is asked to keep.
     """
     found: dict[str, float] = {}
-    for objective in objectives:
-        metric = find(objective.metric)
-        upper = objective.op in ("<", "<=")
-        if metric.per == "request" and metric.better == ("lower" if upper else "higher"):
-            loosest = max if upper else min
-            found[metric.name] = loosest(objective.value, found.get(metric.name, objective.value))
+    for limit in asked(objectives):
+        loosest = max if METRICS[limit.metric].better == "lower" else min
+        found[limit.metric] = loosest(limit.value, found.get(limit.metric, limit.value))
     return found
+
+
+def asked(objectives: Sequence[Objective]) -> tuple[Limit, ...]:
+    """What each objective by itself asks of single requests; one that asks for what nobody minds asks nothing."""
+    metrics = [(objective, find(objective.metric)) for objective in objectives]
+    return tuple(
+        Limit(objective.text, metric.name, objective.value)
+        for objective, metric in metrics
+        if metric.per == "request" and metric.better == ("lower" if objective.op in ("<", "<=") else "higher")
+    )
 
 
 def _judge(objective: Objective, repeats: Sequence[Summary]) -> Judgement:

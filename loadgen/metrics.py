@@ -29,7 +29,8 @@ the prompt tokens of the requests whose first token arrived in it. Both are rati
 mean of per-request rates gives short replies the weight of long ones. docs/definitions.md holds them beside others'.
 
 **Failures.** Latency and throughput come from ok requests alone; ``error_rate`` stands beside them, and goodput counts
-every failure as a miss.
+every failure and every drop as a miss. ``goodput`` is a share of the measured requests; ``goodput_rps`` is a rate of
+the window, which counts by the end of a request, as ``request_rps`` does.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ _TABLE = (
            "output_tok_s plus the prompt tokens of requests whose first token arrived in the window / its length."),
     Metric("goodput_rps", "goodput req/s", "req/s", "higher", "window", 0.02, _BOTH,
            "Requests that ended ok inside the window within every limit of the objectives / its length."),
+    Metric("goodput", "goodput", "", "higher", "window", 0.02, _BOTH,
+           "Share of the measured requests that ended ok within every limit of the objectives; all others are misses."),
     Metric("error_rate", "error rate", "", "lower", "window", 0.02, (),
            "Share of the measured requests that did not end ok, those dropped or cut off by the client included."),
     Metric("in_flight", "in flight", "", None, "window", 0.02, (),
@@ -140,7 +143,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric
 
 
 def find(word: str) -> Metric:
-    """The metric of this name; the suffix of the unit may be left out (``ttft``, ``goodput``).
+    """The metric of this name; the suffix of the unit may be left out (``ttft``, ``conn``).
 
     Raises UsageError for any other word, with the nearest name.
     """

@@ -20,7 +20,7 @@ from loadgen.drive.job import Job, Labels, Shape
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet import Fleet, Outcome, Stop
 from loadgen.fleet.clocks import WorkerClock
-from loadgen.judge import limits
+from loadgen.judge import asked, limits
 from loadgen.long.follow import Follower
 from loadgen.long.intervals import length_of
 from loadgen.long.trend import doubts as drift_doubts
@@ -254,6 +254,7 @@ def make_jobs(
 
 def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:
     """What the summary must know besides the records."""
+    objectives = [parse_objective(text) for text in cell.scenario.objectives]
     workload, load = cell.scenario.workload, cell.scenario.load
     return Context(
         exact_tok=workload.output.exact,
@@ -261,7 +262,8 @@ def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts:
         concurrency=load.concurrency,
         scheduled=_scheduled(shape_of(load), step.seed, window),
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
-        limits=limits([parse_objective(text) for text in cell.scenario.objectives]),
+        limits=limits(objectives),
+        asked=asked(objectives),
         skew_s=outcome.skew_s,
         doubts=tuple(doubts),
     )

@@ -7,18 +7,23 @@ definitions are in ``metrics.py``, the rules of the percentiles in ``statistics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from loadgen.audit import audited_p99, doubts, invalid, late_limit
+from loadgen.metrics import METRICS
 from loadgen.record import Record
-from loadgen.statistics import tally
-from loadgen.summary import Audit, Context, Summary, Window
+from loadgen.statistics import autocorrelation_time, tally
+from loadgen.summary import Audit, Context, Misses, Summary, Window
 
 if TYPE_CHECKING:
     from loadgen.collect import Collector
+    from loadgen.sample import Floats
+
+_IN_TIME = ("ttft_s", "ttft_from_schedule_s", "tpot_s", "e2e_s", "stall_s")
+"""Metrics whose percentiles have intervals that know how neighbours are correlated."""
 
 
 def summarise(records: Iterable[Record], window: Window, context: Context | None = None) -> Summary:
@@ -37,14 +42,15 @@ def summarise(records: Iterable[Record], window: Window, context: Context | None
 def summary_of(collected: Collector) -> Summary:
     """The summary of what a collector was given; it takes no more."""
     collected.close()
-    context = collected.context
+    context, series = collected.context, _series(collected)
     summary = Summary(
         state="ok",
         window=collected.window,
         **_counts(collected),
         **_rates(collected),
-        **_distributions(collected),
+        **_distributions(collected, series),
         audit=_audit(collected),
+        misses=_misses(collected, series),
     )
     against = invalid(summary)
     return msgspec.structs.replace(
@@ -81,8 +87,11 @@ def _counts(of: Collector) -> dict[str, Any]:
 
 def _rates(of: Collector) -> dict[str, Any]:
     requests, length = of.status.total(), of.window.length_s
-    rates: dict[str, Any] = dict.fromkeys(("request_rps", "output_tok_s", "total_tok_s", "goodput_rps"))
+    rates: dict[str, Any] = dict.fromkeys(("request_rps", "output_tok_s", "total_tok_s", "goodput_rps", "goodput"))
     rates["error_rate"] = (requests - of.status["ok"]) / requests if requests else None
+    limited = _limited(of)
+    if limited and requests:
+        rates["goodput"] = 1 - float(of.outcomes()[1].mean())
     rates["in_flight"] = of.in_flight_s / length if requests and length > 0 else None
     if of.ok_any_phase == 0 or length <= 0:
         return rates
@@ -92,34 +101,63 @@ def _rates(of: Collector) -> dict[str, Any]:
         rates["output_tok_s"] = of.arrivals.tokens[0] / length
         if not of.unknown_prompts:
             rates["total_tok_s"] = (of.arrivals.tokens[0] + of.prompt_tok) / length
-    streamed_only = {"ttft_s", "ttft_from_schedule_s", "tpot_s", "stall_s", "decode_tok_s"}
-    if of.context.limits and (of.context.stream or not streamed_only & set(of.context.limits)):
+    if limited:
         rates["goodput_rps"] = of.good / length
     return rates
 
 
-def _distributions(of: Collector) -> dict[str, Any]:
+def _limited(of: Collector) -> bool:
+    """Whether there are limits that every request can keep or miss: whole replies have no times between tokens."""
+    streamed_only = {"ttft_s", "ttft_from_schedule_s", "tpot_s", "stall_s", "decode_tok_s"}
+    return bool(of.context.limits) and (of.context.stream or not streamed_only & set(of.context.limits))
+
+
+def _misses(of: Collector, series: Mapping[str, Floats]) -> dict[str, Misses]:
+    """By objective: requests that missed it, in the order of time."""
     from loadgen.arrays import np
+
+    failed, bad = of.outcomes()
+    found = {"error_rate": failed} | ({"goodput": bad} if _limited(of) else {})
+    for limit in of.context.asked:
+        values = series[limit.metric]
+        values = values[~np.isnan(values)]
+        found[limit.text] = values > limit.value if METRICS[limit.metric].better == "lower" else values < limit.value
+    return {
+        text: Misses(len(missed), int(missed.sum()), len(missed) / autocorrelation_time(missed))
+        for text, missed in found.items()
+        if len(missed)
+    }
+
+
+def _series(of: Collector) -> dict[str, Floats]:
+    """A value per ok measured request by metric, in the order of sending; NaN for none."""
+    from loadgen.arrays import np
+
+    ttft, tpot, e2e, in_tok, out_tok = map(of.column, ("ttft", "tpot", "e2e", "in_tok", "out_tok"))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a speed over no time is no speed
+        speeds = {
+            "decode_tok_s": 1 / tpot,
+            "request_tok_s": out_tok / e2e,
+            "request_total_tok_s": (in_tok + out_tok) / e2e,
+        }
+    return {
+        "ttft_s": ttft,
+        "ttft_from_schedule_s": ttft + of.column("late"),
+        "tpot_s": tpot,
+        "e2e_s": e2e,
+        "stall_s": of.column("stall"),
+        **{metric: np.where(np.isfinite(speed), speed, np.nan) for metric, speed in speeds.items()},
+        "conn_s": of.column("conn"),
+        "in_tok": in_tok,
+        "out_tok": out_tok,
+    }
+
+
+def _distributions(of: Collector, series: Mapping[str, Floats]) -> dict[str, Any]:
     from loadgen.sample import distribution, distribution_in_time
 
-    ttft, tpot, e2e = of.column("ttft"), of.column("tpot"), of.column("e2e")
-    with np.errstate(divide="ignore", invalid="ignore"):  # a speed over no time is no speed
-        decode, request = 1 / tpot, of.column("out_tok") / e2e
-        total = (of.column("in_tok") + of.column("out_tok")) / e2e
-    return {
-        "ttft_s": distribution_in_time(ttft),
-        "ttft_from_schedule_s": distribution_in_time(ttft + of.column("late")),
-        "tpot_s": distribution_in_time(tpot),
-        "e2e_s": distribution_in_time(e2e),
-        "chunk_gap_s": of.arrivals.gaps.distribution(),
-        "stall_s": distribution_in_time(of.column("stall")),
-        "decode_tok_s": distribution(np.where(np.isfinite(decode), decode, np.nan)),
-        "request_tok_s": distribution(np.where(np.isfinite(request), request, np.nan)),
-        "request_total_tok_s": distribution(np.where(np.isfinite(total), total, np.nan)),
-        "conn_s": distribution(of.column("conn")),
-        "in_tok": distribution(of.column("in_tok")),
-        "out_tok": distribution(of.column("out_tok")),
-    }
+    made = {name: (distribution_in_time if name in _IN_TIME else distribution)(one) for name, one in series.items()}
+    return {**made, "chunk_gap_s": of.arrivals.gaps.distribution()}
 
 
 def _audit(of: Collector) -> Audit:

@@ -35,15 +35,33 @@ class Doubt(msgspec.Struct, frozen=True):
     text: str
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """What an objective asks of single requests: its text, a metric per request, ``value`` in that metric's unit."""
+
+    text: str
+    metric: str
+    value: float
+
+
+class Misses(msgspec.Struct, frozen=True):
+    """How many of ``n`` requests missed a limit. Misses come in clusters: ``n_eff`` is the number of independent
+    requests that these are worth."""
+
+    n: int
+    missed: int
+    n_eff: float
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What the records do not say of their repeat.
 
     ``exact_tok`` is N where replies of exactly N tokens were asked for, else None. ``concurrency`` is set for a closed
     loop and ``scheduled`` (the number of requests the schedule wanted sent inside the window) for an open one.
     ``worker_cpu`` is the share of a core that each worker used over the window (1.0 = one core). ``limits`` are upper
-    limits of request metrics that goodput asks for, by metric name. ``prefix_cache`` is None where nobody knows
-    whether the server keeps one. ``skew_s`` is the most by which workers of several machines can have started apart,
-    None where all read one clock. ``doubts`` are those that the caller already has; they come first in the summary.
+    limits of request metrics that goodput asks for, by metric name; ``asked`` are those of every objective by itself.
+    ``prefix_cache`` is None where nobody knows whether the server keeps one. ``skew_s`` is the most by which workers of
+    several machines can have started apart, None where all read one clock. ``doubts`` are those that the caller already
+    has; they come first in the summary.
     """
 
     exact_tok: int | None = None
@@ -52,6 +70,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: int | None = None
     worker_cpu: tuple[float, ...] = ()
     limits: dict[str, float] = msgspec.field(default_factory=dict)
+    asked: tuple[Limit, ...] = ()
     prefix_cache: bool | None = None
     skew_s: float | None = None
     doubts: tuple[Doubt, ...] = ()
@@ -123,7 +142,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     counted. ``wrong_length`` is the number of replies without exactly the tokens asked for, None where no exact length
     was. ``prompts`` is the number of distinct prompts among ``requests``; ``cached_share`` the share of prompt tokens
     served from a prefix cache, None where the server does not say. ``errors`` holds up to three distinct messages per
-    status. ``invalid`` is what forbids trusting the repeat, ``doubts`` what weakens it.
+    status. ``misses`` counts requests that missed a limit: by the text of each objective on requests (of ok requests
+    that have a value), and under ``error_rate`` and ``goodput`` (of all measured requests). ``invalid`` is what forbids
+    trusting the repeat, ``doubts`` what weakens it.
     """
 
     v: int = VERSION
@@ -143,6 +164,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     output_tok_s: float | None
     total_tok_s: float | None
     goodput_rps: float | None
+    goodput: float | None = None
     error_rate: float | None
     in_flight: float | None
 
@@ -166,6 +188,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int | None
     cached_share: float | None
     audit: Audit
+    misses: dict[str, Misses] = {}
     doubts: tuple[Doubt, ...] = ()
     invalid: tuple[Doubt, ...] = ()
 

@@ -89,7 +89,8 @@ def test_every_definition_is_one_sentence():
         ("ttft", Measure("ttft_s", "p50")),
         ("mean chunk_gap", Measure("chunk_gap_s", "mean")),
         ("output_tok_s", Measure("output_tok_s")),
-        ("goodput", Measure("goodput_rps")),
+        ("goodput", Measure("goodput")),
+        ("goodput_rps", Measure("goodput_rps")),
         ("error_rate", Measure("error_rate")),
     ],
 )

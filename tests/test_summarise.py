@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from loadgen.metrics import METRICS, Measure, measure, tpot
 from loadgen.record import Record
 from loadgen.summarise import summarise
-from loadgen.summary import Context, Distribution, Summary, Window
+from loadgen.summary import Context, Distribution, Limit, Misses, Summary, Window
 
 
 def reply(send: float = 10.0, chunks: tuple[int, ...] = (50_000, 60_000, 70_000), **fields: object) -> Record:
@@ -135,8 +135,41 @@ def test_goodput_counts_requests_within_every_limit_and_failures_as_misses():
     assert summary.goodput_rps == pytest.approx(2 / 30)
 
 
+def test_goodput_is_a_share_of_all_measured_requests_failures_and_drops_among_them():
+    fast, slow = reply(), reply(chunks=(900_000, 960_000))
+    dropped = failure("dropped", t_send=None, t_end=None)
+    summary = summarise([fast, fast, slow, failure(), dropped], WINDOW, Context(limits={"ttft_s": 0.5}))
+    assert summary.goodput == pytest.approx(2 / 5)
+    assert summary.misses["goodput"] == Misses(5, 3, summary.misses["goodput"].n_eff)
+
+
+def test_goodput_counts_what_the_drain_ended_too():
+    after = reply(39.9, (200_000, 300_000))
+    assert summarise([after], WINDOW, Context(limits={"ttft_s": 0.5})).goodput == 1
+    assert summarise([after], WINDOW, Context(limits={"ttft_s": 0.5})).goodput_rps == 0
+
+
+def test_misses_are_counted_by_objective_among_replies_that_have_a_value():
+    asked = (Limit("p99 ttft < 0.5 s", "ttft_s", 0.5), Limit("p50 decode_tok_s > 20", "decode_tok_s", 20))
+    replies = [reply(chunks=(100_000, 200_000)), reply(chunks=(600_000, 620_000)), reply(chunks=(100_000,), out_tok=1)]
+    summary = summarise([*replies, failure()], WINDOW, Context(asked=asked))
+    found = {text: (one.n, one.missed) for text, one in summary.misses.items()}
+    assert found == {"p99 ttft < 0.5 s": (3, 1), "p50 decode_tok_s > 20": (2, 1), "error_rate": (4, 1)}
+
+
+def test_misses_that_come_in_a_row_are_worth_less_than_scattered_ones():
+    def misses(slow):
+        replies = [reply(10 + i / 100, (600_000 if i in slow else 100_000,), out_tok=1) for i in range(1000)]
+        return summarise(replies, WINDOW, Context(asked=(Limit("x", "ttft_s", 0.5),))).misses["x"]
+
+    together, scattered = misses(range(500, 540)), misses(range(0, 1000, 25))
+    assert together.missed == scattered.missed == 40
+    assert together.n_eff < 100 < 900 < scattered.n_eff
+
+
 def test_without_limits_there_is_no_goodput():
     assert summarise([reply()], WINDOW).goodput_rps is None
+    assert summarise([reply()], WINDOW).goodput is None
 
 
 def test_a_limit_that_whole_replies_cannot_show_leaves_no_goodput():

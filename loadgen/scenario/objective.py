@@ -38,6 +38,9 @@ SCALES: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )
 """Units that may be written, by a metric's base unit, with their size in it. No unit is the base unit."""
 
+SHARES = ("error_rate", "goodput")
+"""Metrics between 0 and 1 that people write in per cent."""
+
 _OBJECTIVE = re.compile(r"(?P<words>[^<>=≤≥]+?)\s*(?P<op><=|>=|<|>|≤|≥)\s*(?P<number>[-+.\deE]+)\s*(?P<unit>\S*)")
 
 
@@ -83,7 +86,7 @@ def parse_measure(text: str) -> Measure:
 
 
 def _limit(number: str, unit: str, metric: str) -> float:
-    kind = "share" if metric.endswith(("_rate", "goodput")) else METRICS[metric].unit
+    kind = "share" if metric in SHARES else METRICS[metric].unit
     scales = SCALES[kind]
     try:
         value = float(number) * (scales[unit.lower()] if unit else 1.0)
