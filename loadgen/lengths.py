@@ -210,6 +210,14 @@ def parse(where: str, value: Any) -> int | Lengths:
         raise UsageError(f"{where}{place}: {said[:1].lower()}{said[1:]}{known}.") from None
 
 
+def most(said: int | Lengths) -> int | None:
+    """The longest length as far as the words say; None where they set no end."""
+    if isinstance(said, int):
+        return said
+    end = said.chosen[1].max
+    return None if end == MOST else end
+
+
 def words_of(value: Any) -> str:
     """A length in words, for tables and sentences: ``512``, ``lognormal mean 600 sd 900``."""
     if not isinstance(value, dict):

@@ -1,46 +1,51 @@
 """Prompts made of chance, for loads whose input length is stated: random token ids, or random English words.
 
 ``kind: ids`` gives ``input_tokens`` token ids, sent as they are, so that the server reads exactly that many (one or
-more). They are drawn evenly from the vocabulary without the ids below ``first_id`` (256: where most vocabularies keep
-control tokens and single bytes) and, where the model's ``tokenizer.json`` is at hand, without its added tokens (the
-special ones: begin, end, roles) and without the ids that it does not have. ``vocab_size`` is read from the model's
-``config.json`` if it is not given. ``shared_prefix_tokens`` of them are the same in every prompt.
+more). Which ids there are is told in ``ids``; ``vocab_size`` is read from the model's ``config.json`` if it is not
+given.
 
 ``kind: words`` gives a text of ``words`` words; how many tokens that is, the server says. It is sent as a user's
 message, or with ``raw: true`` as text outside any chat template.
 
-A length is a number or a distribution: ``{uniform: {min: 100, max: 200}}``. Everything is drawn with SHAKE-128 from
-(seed, session), so that every machine makes the same prompts.
+A length is a number or a distribution (see ``loadgen/lengths.py``). What prompts share::
+
+    shared_prefix_tokens: 500                               the same beginning in every prompt (ids)
+    prefix: {pool: 10, tokens: 1024, share: 0.8}            8 of 10 prompts begin with one of ten beginnings (ids)
+    prefix: {pool: 3, words: 200}                           every prompt has one of three system messages (words)
+
+The prefix is a part of ``input_tokens``, and comes on top of ``words``. Everything is drawn from (seed, session).
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
 from array import array
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from loadgen.errors import UsageError
+from loadgen.lengths import Count, Draw, Lengths
 from loadgen.record import Message, Prompt
 from loadgen.workloads import Context, parse
-from loadgen.workloads.template import Form, Shaper, model_file
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
-
-
-class Uniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every whole number from ``min`` to ``max``, both included, equally often."""
-
-    min: Count
-    max: Count
+from loadgen.workloads.ids import allowed_ids, chance, described, draw
+from loadgen.workloads.outline import Outline
+from loadgen.workloads.template import Form, Shaper
 
 
-class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A distribution of lengths by its name. The next one is a field here and a line in `length_at`."""
+class Prefix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``share`` of the prompts begin with one of ``pool`` prefixes, each equally often, of so many tokens or words."""
 
-    uniform: Uniform
+    pool: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    tokens: Count | None = None
+    words: Count | None = None
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+
+    def of(self, seed: int, index: int) -> int | None:
+        """Which prefix session ``index`` begins with; None for none."""
+        if self.share < 1 and chance(f"{seed}:shared:{index}") >= self.share:
+            return None
+        return int(chance(f"{seed}:pool:{index}") * self.pool)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -51,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True):
     vocab_size: Count | None = None
     first_id: Annotated[int, msgspec.Meta(ge=0)] | None = None
     shared_prefix_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    prefix: Prefix | None = None
     words: Count | Lengths | None = None
     raw: bool | None = None
     form: Form | None = msgspec.field(name="as", default=None)
@@ -66,29 +72,45 @@ class Ids:
     name = "synthetic"
     size: int | None = None
 
-    def __init__(self, settings: Settings, lengths: int | Lengths, allowed: array[int], context: Context) -> None:
+    def __init__(self, settings: Settings, lengths: Draw, allowed: array[int], context: Context) -> None:
         self._settings = settings
         self._lengths = lengths
         self._allowed = allowed
-        self._seed = context.seed
+        self._context = context
         self._shaper = Shaper(self.name, context, templated=False)
-        self._prefix = draw(allowed, settings.shared_prefix_tokens or 0, f"{context.seed}:prefix")
+        self._shared = draw(allowed, settings.shared_prefix_tokens or 0, f"{context.seed}:prefix")
 
     def session(self, index: int) -> tuple[Prompt, ...]:
         """One prompt, with as many ids as its length says."""
-        length = length_at(self._lengths, self._seed, index)
-        own = draw(self._allowed, length - len(self._prefix), f"{self._seed}:ids:{index}")
-        return (self._shaper.as_ids(self._prefix + own),)
+        seed, prefix = self._context.seed, self._prefix(index)
+        length = self._lengths.at(seed, "length", index)
+        own = draw(self._allowed, length - len(prefix), f"{seed}:ids:{index}")
+        return (self._shaper.as_ids(prefix + own),)
+
+    def outline(self, index: int) -> Outline:
+        """The length, and which prefix the prompt begins with."""
+        seed, pool = self._context.seed, self._settings.prefix
+        which, tokens = (pool.of(seed, index), pool.tokens or 0) if pool else (0, len(self._shared))
+        blocks = ((which, tokens),) if which is not None and tokens else ()
+        return Outline(self.name, self._lengths.at(seed, "length", index), self._context.ask_tok, blocks)
+
+    def _prefix(self, index: int) -> tuple[int, ...]:
+        pool = self._settings.prefix
+        if pool is None:
+            return self._shared
+        which = pool.of(self._context.seed, index)
+        return () if which is None else draw(self._allowed, pool.tokens or 0, f"{self._context.seed}:prefix:{which}")
 
     def describe(self) -> dict[str, Any]:
-        """The length, and the ids that are drawn from."""
+        """The length, what is shared, and the ids that are drawn from."""
         return {
             "kind": self.name,
             "size": None,
             "of": "ids",
-            "input_tokens": msgspec.to_builtins(self._lengths),
-            "shared_prefix_tokens": len(self._prefix),
-            "ids": {"count": len(self._allowed), "first": self._allowed[0], "last": self._allowed[-1]},
+            "input_tokens": msgspec.to_builtins(self._lengths.said),
+            "shared_prefix_tokens": len(self._shared),
+            "prefix": msgspec.to_builtins(self._settings.prefix),
+            "ids": described(self._allowed),
             "sha256": hashlib.sha256(self._allowed.tobytes()).hexdigest(),
         }
 
@@ -99,29 +121,39 @@ class Words:
     name = "synthetic"
     size: int | None = None
 
-    def __init__(self, settings: Settings, lengths: int | Lengths, context: Context) -> None:
-        self._raw = bool(settings.raw)
+    def __init__(self, settings: Settings, lengths: Draw, context: Context) -> None:
+        self._settings = settings
         self._lengths = lengths
         self._seed = context.seed
         self._vocabulary = WORDS.split()
         self._shaper = Shaper(self.name, context, settings.form or "text", templated=not settings.raw)
 
     def session(self, index: int) -> tuple[Prompt, ...]:
-        """One prompt, with as many words as its length says."""
-        length = length_at(self._lengths, self._seed, index)
-        text = " ".join(draw(self._vocabulary, length, f"{self._seed}:words:{index}"))
-        if self._raw:
-            return (self._shaper.as_text(text),)
-        return (self._shaper.prompt((Message(role="user", content=text),)),)
+        """One prompt, with as many words as its length says, after the prefix that it shares."""
+        text = self._text(self._lengths.at(self._seed, "length", index), f"words:{index}")
+        shared = self._prefix(index)
+        if self._settings.raw:
+            return (self._shaper.as_text(f"{shared} {text}" if shared else text),)
+        system = (Message(role="system", content=shared),) if shared else ()
+        return (self._shaper.prompt((*system, Message(role="user", content=text))),)
+
+    def _prefix(self, index: int) -> str:
+        pool = self._settings.prefix
+        which = None if pool is None else pool.of(self._seed, index)
+        return "" if pool is None or which is None else self._text(pool.words or 0, f"prefix:{which}")
+
+    def _text(self, count: int, what: str) -> str:
+        return " ".join(draw(self._vocabulary, count, f"{self._seed}:{what}"))
 
     def describe(self) -> dict[str, Any]:
-        """The length, and the SHA-256 of the words that are drawn from."""
+        """The length, what is shared, and the SHA-256 of the words that are drawn from."""
         return {
             "kind": self.name,
             "size": None,
             "of": "words",
-            "words": msgspec.to_builtins(self._lengths),
-            "raw": self._raw,
+            "words": msgspec.to_builtins(self._lengths.said),
+            "prefix": msgspec.to_builtins(self._settings.prefix),
+            "raw": bool(self._settings.raw),
             "sha256": hashlib.sha256(WORDS.encode()).hexdigest(),
             **self._shaper.describe(),
         }
@@ -138,94 +170,31 @@ def open(settings: dict[str, Any], context: Context) -> Ids | Words:
     lengths = chosen.input_tokens if chosen.kind == "ids" else chosen.words
     if lengths is None:
         raise UsageError(f"workload.{wanted} is missing: kind: {chosen.kind} needs the length of a prompt.")
-    shortest = _shortest(wanted, lengths)
+    drawn = Draw(f"workload.{wanted}", lengths, context.folder)
+    _check_prefix(chosen, drawn.shortest)
     if chosen.kind == "words":
-        return Words(chosen, lengths, context)
-    if (chosen.shared_prefix_tokens or 0) >= shortest:
+        return Words(chosen, drawn, context)
+    return Ids(chosen, drawn, allowed_ids(chosen.vocab_size, chosen.first_id, context), context)
+
+
+def _check_prefix(chosen: Settings, shortest: int) -> None:
+    """Raises UsageError for a prefix that is counted in the wrong unit, stated twice or longer than a prompt."""
+    pool, tokens = chosen.prefix, chosen.shared_prefix_tokens
+    key = "shared_prefix_tokens"
+    if pool is not None:
+        unit, other = ("tokens", "words") if chosen.kind == "ids" else ("words", "tokens")
+        if getattr(pool, unit) is None or getattr(pool, other) is not None:
+            raise UsageError(f"workload.prefix: a prefix of kind: {chosen.kind} is so many {unit}; state {unit} alone.")
+        if tokens is not None:
+            raise UsageError(
+                "workload.prefix: shared_prefix_tokens says the same of a pool of one; remove one of them."
+            )
+        key, tokens = "prefix.tokens", pool.tokens
+    if (tokens or 0) >= shortest:
         raise UsageError(
-            f"workload.shared_prefix_tokens: {chosen.shared_prefix_tokens} leaves nothing of its own to a prompt of "
-            f"{shortest} tokens; the prefix must be shorter than the shortest prompt."
+            f"workload.{key}: {tokens} leaves nothing of its own to a prompt of {shortest} tokens; the prefix must be "
+            "shorter than the shortest prompt."
         )
-    return Ids(chosen, lengths, allowed_ids(chosen, context.model_path), context)
-
-
-def length_at(lengths: int | Lengths, seed: int, index: int) -> int:
-    """The length of session ``index``: the one place where distributions are drawn from."""
-    if isinstance(lengths, int):
-        return lengths
-    low, high = lengths.uniform.min, lengths.uniform.max
-    chance = int.from_bytes(hashlib.shake_128(f"{seed}:length:{index}".encode()).digest(8), "little")
-    return low + chance % (high - low + 1)
-
-
-def draw(items: Any, count: int, key: str) -> tuple[Any, ...]:
-    """``count`` of the items, each equally likely (to one part in 2^32 / len(items)); the same for the same key."""
-    chances = struct.unpack(f"<{count}I", hashlib.shake_128(key.encode()).digest(4 * count))
-    size = len(items)
-    return tuple([items[chance % size] for chance in chances])
-
-
-def allowed_ids(settings: Settings, model_path: str | None) -> array[int]:
-    """The token ids that prompts are drawn from. Raises UsageError where their number is unknown or under two."""
-    stop = settings.vocab_size or _vocab_size(model_path)
-    banned: set[int] = set()
-    tokenizer = model_file(model_path, "tokenizer.json", Tokenizer)
-    if tokenizer is not None:
-        banned = {token.id for token in tokenizer.added_tokens}
-        vocabulary = tokenizer.model.vocab
-        known = max(vocabulary.values(), default=-1) if isinstance(vocabulary, dict) else len(vocabulary) - 1
-        # Servers refuse ids that the tokenizer lacks, though config.json counts them (padding to a round number).
-        stop = min(stop, max([known, *banned]) + 1)
-    first = 256 if settings.first_id is None else settings.first_id
-    allowed = array("I", (token for token in range(first, stop) if token not in banned))
-    if len(allowed) < 2:
-        raise UsageError(
-            f"workload: prompts: synthetic has {len(allowed)} token ids to draw from: the vocabulary ends at {stop}, "
-            f"ids begin at first_id {first}, and {len(banned)} added tokens are left out; lower first_id."
-        )
-    return allowed
-
-
-class _Token(msgspec.Struct):
-    id: int
-
-
-class _Model(msgspec.Struct):
-    vocab: dict[str, int] | list[msgspec.Raw] = msgspec.field(default_factory=dict)
-
-
-class Tokenizer(msgspec.Struct):
-    """The part of ``tokenizer.json`` that says which ids exist and which are added ones."""
-
-    model: _Model = msgspec.field(default_factory=_Model)
-    added_tokens: list[_Token] = msgspec.field(default_factory=list)
-
-
-class Config(msgspec.Struct):
-    """The part of ``config.json`` that says how many ids there are; multimodal models keep it under ``text_config``."""
-
-    vocab_size: int | None = None
-    text_config: Config | None = None
-
-
-def _vocab_size(model_path: str | None) -> int:
-    config = model_file(model_path, "config.json", Config)
-    while config is not None:
-        if config.vocab_size is not None:
-            return config.vocab_size
-        config = config.text_config
-    where = f"{model_path}/config.json does not say it" if model_path else "the model has no local folder"
-    raise UsageError(f"workload.vocab_size is missing and {where}; state how many token ids the model has.")
-
-
-def _shortest(key: str, lengths: int | Lengths) -> int:
-    """The smallest length. Raises UsageError for a range that is empty."""
-    if isinstance(lengths, int):
-        return lengths
-    low, high = lengths.uniform.min, lengths.uniform.max
-    if low > high:
-        raise UsageError(f"workload.{key}.uniform: min {low} is above max {high}; exchange them.")
-    return low
 
 
 WORDS = """
