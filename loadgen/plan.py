@@ -281,10 +281,12 @@ def _timestamps(path: str) -> tuple[float, ...]:
 def workers_of(load: Load) -> int:
     """The number of worker processes: the scenario's, else by load, leaving half of the cores to everybody else.
 
-    One worker holds some 500 streams or starts some 1,500 requests a second before it is late.
+    One worker holds some 500 streams or starts some 1,500 requests a second before it is late. Nodes of a cluster have
+    cores of their own.
     """
     if load.workers != "auto":
         return load.workers
     rates = [load.rate_rps or 0.0, *(rate for _, rate in load.rates or ())]
     need = max((load.concurrency or 0) / 512, max(rates) / 1500)
-    return max(1, min(int(-(-need // 1)), (os.cpu_count() or 2) // 2))
+    most = (os.cpu_count() or 2) // 2 if load.fleet == "local" else int(need) + 1
+    return max(1, min(int(-(-need // 1)), most))

@@ -22,8 +22,7 @@ from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fair.fingerprint import Prober
-from loadgen.fleet import Fleet, Stop
-from loadgen.fleet.local import Fleet as LocalFleet
+from loadgen.fleet import Fleet, Stop, open_fleet
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.limits.served import Serving, serving
 from loadgen.needless import spared, whole
@@ -34,7 +33,7 @@ from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, Loaded, expand, public_dict
 from loadgen.sites import Sites
-from loadgen.store import Run, create_run, write_bytes, write_json
+from loadgen.store import Run, create_run, read_json, write_bytes, write_json
 from loadgen.targets import check
 from loadgen.telemetry.nvml import idle_watts
 from loadgen.telemetry.required import check_required
@@ -68,7 +67,8 @@ class Watcher(Protocol):
 class Request:
     """What is to be run. ``resume`` is a run whose whole repeats are taken over; ``keep`` leaves the servers that are
     up at the end as they are, for a look at them. ``cells`` are the only ones that are run, by id (None: all), and
-    ``night`` is what a nightly notes of the run, in run.json."""
+    ``night`` is what a nightly notes of the run, in run.json. ``address`` is that of a
+    Ray cluster, for workers that run there."""
 
     loaded: Loaded
     store: Path
@@ -76,6 +76,7 @@ class Request:
     keep: bool = False
     cells: Collection[str] | None = None
     night: dict[str, Any] | None = None
+    address: str | None = None
 
 
 @dataclass
@@ -88,6 +89,7 @@ class _State:
     plan: Plan
     watcher: Watcher
     keep: bool
+    address: str | None = None
     interrupt: Interrupt = field(default_factory=Interrupt)
     failures: list[str] = field(default_factory=list)
 
@@ -119,7 +121,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
 
 def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
     loaded = request.loaded
-    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep)
+    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep, request.address)
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
         write_bytes(run.folder / "scenario.yaml", loaded.source)
@@ -177,10 +179,10 @@ def _measure(state: _State) -> None:
     steps = [(number, step) for number, step in enumerate(state.plan.steps) if number not in idle]
     if not steps:
         return
-    workers = max(workers_of(state.cells[step.cell].scenario.load) for _, step in steps)
+    loads = [state.cells[step.cell].scenario.load for _, step in steps]
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
-        LocalFleet(workers) as fleet,
+        open_fleet({load.fleet for load in loads}, max(map(workers_of, loads)), state.address) as fleet,
         Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan, state.keep) as sites,
     ):
         prober = Prober(state.run, fleet)
@@ -206,8 +208,9 @@ def _measure(state: _State) -> None:
                 _ended(state, last[instance], left)
             described = state.run.read("run.json")
             servers = {**described["servers"], **sites.described}
+            known = {"servers": servers, "served": _serving(state), "fleet": fleet.about()}
             # Once more, because an engine may have fetched its model, and with it the config, in the meantime.
-            state.run.write("run.json", {**described, "servers": servers, "served": _serving(state)})
+            state.run.write("run.json", {**described, **known})
 
 
 def _block(state: _State, step: Step) -> tuple[str, int]:
@@ -261,12 +264,18 @@ def _look(state: _State, sites: Sites, step: Step) -> Callable[[], Stop | None]:
 
 def _report(state: _State) -> RunReport:
     status = "aborted" if state.interrupt.count else "failed" if not any(state.run.repeats()) else "complete"
-    if status == "complete" and state.failures:
+    if status == "complete" and (state.failures or _lost_any(state.run)):
         status = "degraded"
     _finish(state, status, state.failures)
     report = assemble(state.run, interrupted=state.interrupt.exit_code)
     write_reports(report)
     return report
+
+
+def _lost_any(run: Run) -> bool:
+    """True if a worker was lost in a repeat that counts."""
+    whole = [attempt for repeat in run.repeats() if (attempt := repeat.whole()) is not None]
+    return any(read_json(attempt / "summary.json").get("lost") for attempt in whole)
 
 
 def _finish(state: _State, status: str, failures: list[str]) -> None:

@@ -33,6 +33,13 @@ def run(
     resume: Annotated[
         str | None, typer.Option("--resume", help="Go on with this run (its name, a part of it, or `last`).")
     ] = None,
+    fleet: Annotated[
+        str | None, typer.Option("--fleet", help="Where workers run: local, or ray (one on each node).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="How many workers drive the load.")] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="With --fleet ray: the cluster's (default: $RAY_ADDRESS).")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers up, and say how to end them.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
     as_json: AsJson = False,
@@ -43,10 +50,12 @@ def run(
     from loadgen.store import find_run, store_root
 
     root = store_root(store)
+    words = {"load.fleet": fleet, "load.workers": workers}
+    sets = [*(sets or ()), *(f"{word}={value}" for word, value in words.items() if value is not None)]
     loaded = load(scenario, sets, profile, endpoint, model, targets)
     close_abandoned(root, tell)
     name_leftovers(root)
-    request = Request(loaded, root, find_run(root, resume) if resume else None, keep)
+    request = Request(loaded, root, find_run(root, resume) if resume else None, keep, address=address)
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
     _print_report(report, as_json)

@@ -8,7 +8,7 @@ moment. ``load.fleet`` names a file of this folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import msgspec
@@ -72,6 +72,26 @@ class Fleet(Protocol):
         (TargetError, UsageError ...) if one could not make itself ready; LoadgenError if one died before it was, or if
         the schedules do not add up.
         """
+
+
+def open_fleet(kinds: Collection[str], workers: int, address: str | None = None) -> Fleet:
+    """The fleet that ``load.fleet`` names, with so many workers. ``address`` is the Ray cluster's; default: Ray's own.
+
+    Raises UsageError where cells name different ones, and whatever a cluster has against it.
+    """
+    if len(kinds) > 1:
+        raise errors.UsageError(f"load.fleet: {' and '.join(sorted(kinds))} in one run; one fleet drives all cells.")
+    if "ray" in kinds:
+        from loadgen.fleet import ray
+
+        return ray.Fleet(workers, address)
+    if address is not None:
+        raise errors.UsageError(
+            f"--address {address}: is that of a Ray cluster, and means nothing without --fleet ray."
+        )
+    from loadgen.fleet import local
+
+    return local.Fleet(workers)
 
 
 def never() -> None:

@@ -100,6 +100,9 @@ class Load(Words):
     connect_timeout_s: Positive = Field(default=10.0, description="making a connection")
     max_event_bytes: Count = Field(default=10_485_760, description="longest event of a stream that is read")
     workers: Count | Literal["auto"] = Field(default="auto", description="processes that drive the load")
+    fleet: Literal["local", "ray"] = Field(
+        default="local", description="where workers run: on this machine, or one on each node of a Ray cluster"
+    )
     driver: Literal["loadgen", "httpx", "openai", "tgi"] = Field(default="loadgen", description="client that sends")
 
     @property

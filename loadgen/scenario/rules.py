@@ -37,6 +37,7 @@ def broken_rules(scenario: Scenario) -> Broken:
     yield from _comparison(scenario)
     yield from _telemetry(scenario)
     yield from _devices(scenario)
+    yield from _fleet(scenario)
     yield from _stream(scenario)
     yield from published_rules(scenario)
 
@@ -162,6 +163,15 @@ def _devices(scenario: Scenario) -> Broken:
             reason = f"{other!r} would stand beside {one!r} on GPU {', '.join(shared)}"
             how = "name other devices for one, take comparison.scope: restart, or set comparison.share_devices: true"
             yield ("targets", other, "devices"), f"{reason}; {how}"
+
+
+def _fleet(scenario: Scenario) -> Broken:
+    if scenario.load.fleet == "local":
+        return
+    launched = [name for name, target in scenario.targets.items() if target.endpoint is None]
+    if launched:
+        reason = f"puts workers on other machines, which cannot reach {launched[0]!r}: it is launched on this one"
+        yield ("load", "fleet"), f"{scenario.load.fleet} {reason}, for itself alone; start it, and name its endpoint"
 
 
 def _stream(scenario: Scenario) -> Broken:
