@@ -14,7 +14,7 @@ from loadgen import backends
 from loadgen.drive.http import MalformedReply, parse_endpoint, request_bytes, request_head
 from loadgen.drive.once import ask_once
 from loadgen.errors import TargetError
-from loadgen.repeat import Site
+from loadgen.jobs import Site
 
 _TIMEOUT_S = 120.0
 _ADVICE = {

@@ -10,16 +10,16 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from loadgen import histogram
 from loadgen.arrival import offsets
-from loadgen.drive.job import Job, Labels, Shape
+from loadgen.drive.job import Shape
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet import Fleet, Outcome, Stop
 from loadgen.fleet.clocks import WorkerClock
+from loadgen.jobs import Site, make_jobs
 from loadgen.judge import asked, limits
 from loadgen.long.follow import Follower
 from loadgen.long.intervals import length_of
@@ -28,40 +28,16 @@ from loadgen.long.trend import drifts
 from loadgen.plan import Step, shape_of, workers_of
 from loadgen.record import read_records
 from loadgen.scenario import Cell, parse_objective
-from loadgen.store import append_line, request_files, requests_path, sync, write_bytes, write_json
+from loadgen.store import append_line, request_files, sync, write_bytes, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Summary, Window
 from loadgen.telemetry.measured import Telemetry, machine_doubts
 from loadgen.telemetry.prometheus import Seen
-from loadgen.telemetry.sampler import Machine, Sampler
+from loadgen.telemetry.sampler import Sampler
 from loadgen.warmup import WarmUp
 from loadgen.written import stop_if_full, strike_out_of, window_of
 
 SCHEMA = 1
-
-
-class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a target is now, and how it is asked. ``headers`` may hold a key and is never written anywhere, nor is what
-    stands in ``hidden``.
-
-    ``model_path`` is the model's local folder, None if there is none; ``metrics`` the URL of the engine's Prometheus
-    page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target;
-    ``machine`` is where telemetry finds it.
-    """
-
-    url: str
-    backend: str
-    options: Any
-    headers: dict[str, str]
-    proxy: str | None = None
-    model_path: str | None = None
-    tokenizer: str | None = None
-    metrics: str | None = None
-    names: dict[str, str] = {}
-    doubts: tuple[Doubt, ...] = ()
-    folder: str = "."
-    hidden: tuple[str, ...] = ()
-    machine: Machine = Machine()
 
 
 class Second(Tick, kw_only=True):
@@ -201,55 +177,6 @@ def fail(attempt: Path, code: str, text: str) -> None:
     reasons = (Doubt(code, text), *result.summary.invalid)
     summary = msgspec.structs.replace(result.summary, state="failed", invalid=reasons)
     write_json(path, msgspec.structs.replace(result, summary=summary))
-
-
-def make_jobs(
-    cell: Cell, site: Site, step: Step, place: tuple[str, Path, int], shape: Shape, workers: int
-) -> list[Job]:
-    """One job for each worker."""
-    run_id, folder, attempt = place
-    labels = Labels(
-        run=run_id,
-        cell=cell.id,
-        target=step.target,
-        rep=step.rep,
-        attempt=attempt,
-        server=step.server,
-        endpoint=site.url,
-    )
-    workload = cell.scenario.workload
-    output = workload.output
-    context = {
-        "seed": step.seed,
-        "folder": site.folder,
-        "template": workload.template,
-        "model_path": site.model_path,
-        "ask_tok": output.exact or output.max,
-        "exact": output.exact is not None,
-    }
-    return [
-        Job(
-            labels=labels,
-            worker=index,
-            workers=workers,
-            endpoint=site.url,
-            backend=site.backend,
-            options=site.options,
-            headers=site.headers,
-            proxy=site.proxy,
-            workload=workload.prompts,
-            settings=workload.settings,
-            context=context,
-            shape=shape,
-            seed=step.seed,
-            out=str(requests_path(folder, index)),
-            driver=cell.scenario.load.driver,
-            save_text=workload.save_text,
-            hidden=site.hidden,
-            tokenizer=site.tokenizer,
-        )
-        for index in range(workers)
-    ]
 
 
 def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 from loadgen import launch
 from loadgen.errors import LaunchError
+from loadgen.jobs import Site
 from loadgen.launch.processes import ProcessId
 from loadgen.plan import Plan, launch_key
 from loadgen.probe import probe
 from loadgen.redact import struck_out
-from loadgen.repeat import Site
 from loadgen.scenario import Cell, Target
 from loadgen.scenario.target import MadeModel
 from loadgen.store import Run, read_json

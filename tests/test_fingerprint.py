@@ -20,9 +20,9 @@ from loadgen.fair import gates
 from loadgen.fair.fairness import Kept
 from loadgen.fair.fingerprint import FILE, PROBE_TOKENS, PROBES, Fingerprint, Probe, Prober, read_fingerprints
 from loadgen.fleet.local import Fleet
+from loadgen.jobs import Site
 from loadgen.plan import make_plan
 from loadgen.record import read_records
-from loadgen.repeat import Site
 from loadgen.scenario import expand
 from loadgen.statistics import Verdict
 from loadgen.store import Run, create_run, request_files

@@ -25,6 +25,7 @@ LEVELS = (
     ("selftest", "null_server", "noise", "ownership", "written", "long"),
     ("ask", "retention"),
     ("plan", "engines", "doctor"),
+    ("jobs",),
     ("repeat", "standing", "interrupt", "until"),
     ("probe", "fair", "limits", "cells"),
     ("sites",),

@@ -21,9 +21,9 @@ import msgspec
 from loadgen.drive.job import Job, Shape
 from loadgen.errors import StoreError
 from loadgen.fleet import Fleet, Stop
+from loadgen.jobs import Site, make_jobs
 from loadgen.plan import Step
 from loadgen.record import Record, read_records
-from loadgen.repeat import Site, make_jobs
 from loadgen.scenario import Cell, public_dict
 from loadgen.store import Run, make_folder, read_json, request_files, requests_path, write_json
 from loadgen.written import strike_out_of

@@ -15,8 +15,8 @@ from loadgen.backends import RequestOptions
 from loadgen.drive.http import parse_endpoint
 from loadgen.drive.once import ask_once
 from loadgen.errors import TargetError
+from loadgen.jobs import Site
 from loadgen.probe import probe
-from loadgen.repeat import Site
 
 MESSAGE = {"role": "assistant", "content": "x"}
 GOOD = json.dumps({"choices": [{"message": MESSAGE, "finish_reason": "stop"}], "usage": {"completion_tokens": 1}})
