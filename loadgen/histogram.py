@@ -10,6 +10,7 @@ written here, line by line, because the library's writer cannot write a start ti
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -115,22 +116,30 @@ class Interval:
         return f"Tag={self.tag},{self.start_s:.3f},{self.length_s:.3f},{worst:.3f},{self.histogram.encode()}\n"
 
 
-def intervals(records: Iterable[Record], length_s: float = 1.0) -> list[Interval]:
+MOST_STEPS = 600
+"""Steps of a log: a repeat of 10 min has a line a second, a longer one fewer."""
+
+
+def step_s(length_s: float) -> float:
+    """The length of a step in the log of a repeat that lasts so long: whole seconds, at least one."""
+    return float(max(1, math.ceil(length_s / MOST_STEPS)))
+
+
+def intervals(records: Iterable[Record], length_s: float = 1.0) -> Iterator[Interval]:
     """What ok measured requests took, in steps of ``length_s``: ttft, e2e and chunk_gap, each by when it was over.
 
-    Memory grows with the number of different values per step, not with the number of requests.
+    Memory grows with the number of different values per step, not with the number of requests; an `Interval` takes
+    200 KB and is made when it is asked for.
     """
     timeline = _Timeline(length_s)
     for record in records:
         if record.status == "ok" and record.phase == "measure" and record.t_send is not None:
             timeline.add(record, record.t_send)
     timeline.flush()
-    made = []
-    for (step, tag), counts in sorted(timeline.counts.items()):
+    for step, tag in sorted(timeline.counts):
         histogram = Histogram()
-        histogram.add_counts(counts)
-        made.append(Interval(tag, step * length_s, length_s, histogram))
-    return made
+        histogram.add_counts(timeline.counts[step, tag])
+        yield Interval(tag, step * length_s, length_s, histogram)
 
 
 def write_log(file: TextIO, lines: Iterable[Interval], started_at: float, comment: str = "") -> None:

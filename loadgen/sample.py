@@ -63,13 +63,15 @@ def _of_ordered(ordered: Floats, more: dict[str, Any]) -> Distribution:
 
 
 class Microseconds:
-    """Counts of whole microseconds, exact. Its size is bounded: values above a second are rare and kept as they are."""
+    """Counts of whole microseconds, exact. Values above a second are rare, and wait to be counted until they are many:
+    then 16 bytes are kept for each different one."""
 
     _DIRECT = 1 << 20
 
     def __init__(self) -> None:
         self._counts = np.zeros(self._DIRECT, dtype=np.int64)
-        self._above: list[NDArray[np.int64]] = []
+        self._above = (np.empty(0, np.int64), np.empty(0, np.int64))
+        self._waiting: list[NDArray[np.int64]] = []
 
     def add(self, values: NDArray[np.int64]) -> None:
         """Count non-negative values."""
@@ -77,12 +79,25 @@ class Microseconds:
         counts = np.bincount(values[direct])
         self._counts[: len(counts)] += counts
         if not direct.all():
-            self._above.append(values[~direct])
+            self._waiting.append(values[~direct])
+            if sum(map(len, self._waiting)) > self._DIRECT:
+                self._count()
+
+    def _count(self) -> None:
+        values, counts = self._above
+        every = np.concatenate([values, *self._waiting])
+        weights = np.concatenate([counts, np.ones(len(every) - len(values), np.int64)])
+        order = np.argsort(every, kind="stable")
+        distinct, held = tally(every)
+        starts = np.cumsum(held) - held
+        self._above = (distinct, np.add.reduceat(weights[order], starts) if len(starts) else counts)
+        self._waiting = []
 
     def distribution(self) -> Distribution:
         """The distribution in seconds."""
         small = np.flatnonzero(self._counts)
-        large, large_counts = tally(np.concatenate([np.empty(0, np.int64), *self._above]))
+        self._count()
+        large, large_counts = self._above
         values, counts = np.concatenate([small, large]), np.concatenate([self._counts[small], large_counts])
         n = int(counts.sum())
         if n == 0:

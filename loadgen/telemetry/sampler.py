@@ -19,7 +19,7 @@ import psutil
 
 from loadgen.launch.processes import ProcessId
 from loadgen.record import Record
-from loadgen.telemetry import dcgm, nvml
+from loadgen.telemetry import dcgm, looks, nvml
 from loadgen.telemetry.measured import Source, Telemetry, measured, ours_of
 from loadgen.telemetry.process import Processes
 from loadgen.telemetry.prometheus import Seen, gauges, kept, parse, peaks, seen
@@ -158,6 +158,7 @@ class Sampler:
             host_bytes=float((memory := psutil.virtual_memory()).total - memory.available),
         )
         self._readings.append(reading)
+        self._readings = looks.kept(self._readings, looks.merged)
         words = words_of(reading, bool(self._machine.gpus) or self._source == "dcgm")
         self._now = {**self._page(client), **words}
 
@@ -186,6 +187,7 @@ class Sampler:
             return {}
         page = parse(text, self._keep)
         self._pages.append((time.monotonic_ns(), page))
+        self._pages = looks.kept(self._pages, looks.later)
         return gauges(self._names, page)
 
 
