@@ -1,0 +1,156 @@
+"""The path of a search: which load is tried next. Double while it holds, then bisect, then make sure of the ends.
+
+In: what is searched for, and the trials so far. Out: the next load, or the reason to stop; and the answer as a bracket
+[met, missed].
+
+A load that leans to missed, misses, or cannot be measured blocks the way up. Below the lowest that blocks lies the
+highest that does not: between these two is the answer, and their geometric middle is tried until they are within
+``within`` of each other. Then the ends are made sure of: an end that is undecided is given more windows, with fresh
+prompts, and one that blocks is never believed after a single window (a hiccup of the machine would else be the
+answer). More windows may turn an end over; then the search goes on from there.
+
+A load that the client could not send in time answers nothing of the server. It is tried once more; then it blocks, and
+the client is named as the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from loadgen.search.verdict import Trial, Word
+
+MOST_WINDOWS = 4
+"""Windows of one load, at most: what they cannot decide lies too near the limit to be decided."""
+
+SURE_WINDOWS = 2
+"""Windows of a load that blocks, at least, before it is believed."""
+
+
+class Stop(StrEnum):
+    """Why a search tries no other load."""
+
+    NARROW = "narrow"
+    PROBES = "probes"
+    MOST = "most"
+    LEAST = "least"
+    UNDECIDED = "undecided"
+    CLIENT = "client"
+    SWEPT = "swept"
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is searched for. ``start`` is the first load, ``least`` and ``most`` the smallest and largest (requests a
+    second, or in flight); the bracket is narrow at ``missed / met <= 1 + within``; ``probes`` is the number of windows
+    that may be measured."""
+
+    find: Literal["max_rate", "max_concurrency"]
+    start: float
+    least: float
+    most: float | None
+    within: float
+    probes: int
+
+    @property
+    def whole(self) -> bool:
+        """True where loads are whole numbers."""
+        return self.find == "max_concurrency"
+
+
+class Bracket(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer. ``met`` is the highest load that is certified to meet the objectives, below every one that misses;
+    ``missed`` the lowest that is certified to miss them. ``holds`` and ``blocks`` are the same by what undecided loads
+    lean to: they lie within [met, missed], and closer. ``client`` is True where ``blocks`` is a load that the client
+    could not send. None where there is no such load."""
+
+    met: float | None
+    missed: float | None
+    holds: float | None
+    blocks: float | None
+    client: bool = False
+
+
+def bracket(trials: Sequence[Trial]) -> Bracket:
+    """The answer by now."""
+    top = _blocking(trials)
+    below = [one for one in trials if top is None or one.load < top.load]
+    met = [one.load for one in below if one.verdict is Word.MET]
+    holds = max((one.load for one in below), default=None)
+    missed = [one.load for one in trials if one.verdict is Word.MISSED and one.load > (holds or 0.0)]
+    return Bracket(
+        met=max(met, default=None),
+        missed=min(missed, default=None),
+        holds=holds,
+        blocks=None if top is None else top.load,
+        client=top is not None and top.verdict is Word.INVALID,
+    )
+
+
+def next_load(goal: Goal, trials: Sequence[Trial]) -> float | Stop:
+    """The load to be tried next; a load that was tried asks for another window of it."""
+    wanted = _wanted(goal, trials)
+    if isinstance(wanted, Stop) or sum(one.windows for one in trials) < goal.probes:
+        return wanted
+    return Stop.PROBES
+
+
+def _wanted(goal: Goal, trials: Sequence[Trial]) -> float | Stop:
+    if not trials:
+        return goal.start if goal.most is None else min(goal.start, goal.most)
+    top = _blocking(trials)
+    if top is None:
+        highest = max(one.load for one in trials)
+        return Stop.MOST if highest == goal.most else rounded(goal, min(highest * 2, goal.most or math.inf))
+    if top.verdict is Word.INVALID and top.windows < SURE_WINDOWS:
+        return top.load
+    below = [one for one in trials if one.load < top.load]
+    if not below:
+        return _lower(goal, trials, top)
+    base = max(below, key=lambda one: one.load)
+    middle = between(goal, base.load, top.load)
+    return middle if middle is not None else _settled(goal, trials, base, top)
+
+
+def _blocking(trials: Sequence[Trial]) -> Trial | None:
+    """The lowest load that the way up does not lead past."""
+    return min((one for one in trials if not one.leans), key=lambda one: one.load, default=None)
+
+
+def _lower(goal: Goal, trials: Sequence[Trial], top: Trial) -> float | Stop:
+    if len(trials) == 1 and top.windows < SURE_WINDOWS:
+        return top.load  # before a search goes down it makes sure that it has to
+    return Stop.LEAST if top.load <= goal.least else rounded(goal, max(top.load / 2, goal.least))
+
+
+def _settled(goal: Goal, trials: Sequence[Trial], base: Trial, top: Trial) -> float | Stop:
+    """The ends are close: are they sure?"""
+    if top.verdict is Word.INVALID:
+        return Stop.CLIENT
+    for end in (base, top):
+        if end.verdict is Word.UNDECIDED and end.windows < MOST_WINDOWS:
+            return end.load
+    if top.windows < SURE_WINDOWS:
+        return top.load
+    found = bracket(trials)
+    for sure, unsure in ((found.met, base.load), (found.missed, top.load)):
+        middle = None if sure is None else between(goal, min(sure, unsure), max(sure, unsure))
+        if middle is not None:
+            return middle
+    return Stop.NARROW if base.verdict is Word.MET and top.verdict is Word.MISSED else Stop.UNDECIDED
+
+
+def between(goal: Goal, low: float, high: float) -> float | None:
+    """The geometric middle of two loads; None where they are close enough."""
+    if high <= low * (1 + goal.within) or (goal.whole and high - low <= 1):
+        return None
+    middle = rounded(goal, math.sqrt(low * high))
+    return middle if low < middle < high else None
+
+
+def rounded(goal: Goal, load: float) -> float:
+    """A load that people can read: whole, or of three digits."""
+    return float(round(load)) if goal.whole else float(f"{load:.3g}")
