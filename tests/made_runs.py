@@ -73,15 +73,16 @@ def made_run(
             of_cell = measured[cell.id] if isinstance(measured, Mapping) else measured
             for rep, value in enumerate(of_cell, 1):
                 if value is not None:
-                    _write(run, (cell.id, target, rep), summary(value, **good))
+                    write(run, (cell.id, target, rep), summary(value, **good))
     return run
 
 
-def _write(run: Run, place: tuple[str, str, int], one: Summary) -> None:
+def write(run: Run, place: tuple[str, str, int], one: Summary, **fields: Any) -> None:
+    """A repeat (cell, target, number) that came to this summary; ``fields`` are further ones of `Result`."""
     cell, target, rep = place
     _, folder = run.repeat(*place).new_attempt()
     result = Result(
         cell=cell, target=target, rep=rep, attempt=1, block=(rep + 1) // 2, seed=1, server=None,
-        started="2026-11-20T01:00:00Z", summary=one, workers=(),
+        started="2026-11-20T01:00:00Z", summary=one, workers=(), **fields,
     )  # fmt: skip
     write_json(folder / "summary.json", result)

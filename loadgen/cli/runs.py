@@ -70,6 +70,10 @@ def report(
         str,
         typer.Option("--format", help="text, markdown, csv, json, junit or html.", autocompletion=known_formats),
     ] = "text",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="published: the columns of the published table that the runs measure again."),
+    ] = None,
     show: Annotated[bool, typer.Option("--open", help="Write the page anew, and show it in the browser.")] = False,
     plain: Annotated[
         bool, typer.Option("--no-charts", help="With html: tables alone, small enough for a mail.")
@@ -88,9 +92,11 @@ def report(
 
     if plain and (form != "html" or show):
         raise UsageError("--no-charts: goes with --format html, and with nothing else.")
+    if layout is not None and show:
+        raise UsageError("--layout: a page has a layout of its own; leave one of --layout and --open out.")
     runs = {run.folder: run for run in (find_run(store_root(store), one) for one in which)}
     found = list(runs.values())  # one that is named twice is shown once
-    check(form, len(found))
+    check(form, len(found), layout)
     for one in found:
         with contextlib.suppress(StoreError):  # a store that is only to be read has its reports as well
             close_if_abandoned(one)
@@ -101,9 +107,9 @@ def report(
     elif plain:
         put(html.render(built[0], charts=False))
     elif form == "text":
-        print(render(form, built, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
+        print(render(form, built, width(sys.stdout), speaks_unicode(sys.stdout), layout), end="")
     else:
-        put(render(form, built))
+        put(render(form, built, layout=layout))
 
 
 @commands.command(epilog="Example: loadgen schema > scenario-v1.json")

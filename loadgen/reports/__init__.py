@@ -2,3 +2,6 @@
 
 FORMATS = ("text", "markdown", "csv", "json", "junit", "html")
 """The formats of ``loadgen report``."""
+
+LAYOUTS = ("published",)
+"""Its layouts: the columns of a published table in place of our own."""

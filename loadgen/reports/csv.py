@@ -39,7 +39,7 @@ def render(reports: Sequence[RunReport]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     measures = list(_measures())
-    writer.writerow([*_FIRST, *map(_text, axes), *_NAMES, *(str(one).replace(" ", "_") for one in measures), *_LAST])
+    writer.writerow([*_FIRST, *map(one_line, axes), *_NAMES, *(str(one).replace(" ", "_") for one in measures), *_LAST])
     for report in reports:
         for cell in (*report.cells, *report.routing_cells):
             for target in cell.targets:
@@ -64,7 +64,8 @@ def _rows(
     for number, result in enumerate(target.results, 1):
         start = (report.run.get("run"), scenario, cell.id, *values, target.target)
         yield [
-            _text(value) if isinstance(value, str) else value for value in (*start, *_repeat(number, result, measures))
+            one_line(value) if isinstance(value, str) else value
+            for value in (*start, *_repeat(number, result, measures))
         ]
 
 
@@ -81,7 +82,7 @@ def _repeat(number: int, result: Result | None, measures: Sequence[Measure]) -> 
     yield from (result.seen.batch_seen, result.cached_share, one.audit.late_p99_s, result.energy_j)
 
 
-def _text(text: str) -> str:
+def one_line(text: str) -> str:
     """Text of others on one line, and never a formula of a spreadsheet."""
     line = plain(" ".join(text.split()))
     return f"'{line}" if line.startswith(_FORMULAS) else line

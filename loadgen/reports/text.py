@@ -11,13 +11,26 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
 from loadgen.reports import machines, over_time, rows, yardsticks
 
-C = TypeVar("C", rows.Column, yardsticks.Column)
+
+class Yielding(Protocol):
+    """A column, as far as fitting a table into a window needs to know it."""
+
+    @property
+    def head(self) -> str:
+        """Its heading."""
+
+    @property
+    def yields(self) -> int:
+        """How soon it gives way; 0 never."""
+
+
+C = TypeVar("C", bound=Yielding)
 
 
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
@@ -103,7 +116,15 @@ def _over_time(report: RunReport, width: int) -> list[str]:
 def fitted(
     build: Callable[[Sequence[C]], list[list[str]]], columns: Sequence[C], left: int, width: int
 ) -> tuple[list[str], list[str]]:
-    """The lines of a table with as many of its columns as fit, and the full headings of those that gave way."""
+    """The lines of a table with as many of its columns as fit, and the full headings of those that gave way; a
+    paragraph for each row where even the others do not."""
+    return as_table(build, columns, left, width) or (_paragraphs(build(columns), left, width), [])
+
+
+def as_table(
+    build: Callable[[Sequence[C]], list[list[str]]], columns: Sequence[C], left: int, width: int
+) -> tuple[list[str], list[str]] | None:
+    """The same, None where the columns that never give way do not fit."""
     kept, dropped = list(columns), list[C]()
     while True:
         rows_of = build(kept)
@@ -113,7 +134,7 @@ def fitted(
                 return lines, [names[id(column)] for column in dropped]
         most = max(kept, key=lambda column: column.yields)
         if most.yields == 0:
-            return _paragraphs(build(columns), left, width), []
+            return None
         kept.remove(most)
         dropped.append(most)
 

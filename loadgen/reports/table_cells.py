@@ -1,0 +1,135 @@
+"""The cells of a run as rows of a published table: which row each is of, and what it puts beside the figures.
+
+In: a `RunReport` and a `Table`. Out: `Found`s for `published.join`. Keys come from the words of the cell and of its
+target (``row``), never from what was measured; figures come from the repeats, one value for each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.fair.facts import scenario_of
+from loadgen.metrics import METRICS, Measure
+from loadgen.published.join import Found
+from loadgen.published.tables import Measured, Origin, Table
+from loadgen.repeat import Result
+from loadgen.summary import Doubt
+
+GIB = 2.0**30
+
+
+def found_in(report: RunReport, table: Table) -> Iterator[Found]:
+    """Every target of every cell that was measured and has a row; of `gpu_memory`, the GPUs of the run's machine."""
+    if "gpu_name" in table.keys.values():
+        yield from _gpus(report, table)
+        return
+    for cell in report.cells:
+        scenario = scenario_of(report.run, report.plan, cell.id)
+        for target in cell.targets:
+            words = (scenario.get("targets") or {}).get(target.target) or {}
+            if words.get("row") and target.state != "skipped":
+                yield _found(report, table, cell, target, keys_of(table, scenario, words, target.gpus))
+
+
+def rowless(report: RunReport) -> list[str]:
+    """The targets that name no row."""
+    targets: Mapping[str, Any] = report.run["scenario"]["targets"]
+    return [name for name, words in targets.items() if not (words or {}).get("row")]
+
+
+def keys_of(table: Table, scenario: Mapping[str, Any], words: Mapping[str, Any], gpus: int | None) -> dict[str, str]:
+    """By column (and by what the table is across): the value that tells a cell's row from the others, as text.
+
+    ``scenario`` and ``words`` are those of the cell and of its target; ``gpus`` is the number of its GPUs, if known.
+    """
+    row = words.get("row") or {}
+    said = {name: _text(row[name]) for name in row}
+    keys = {name: _key(origin, name, said, scenario, gpus) for name, origin in table.keys.items()}
+    if table.across is not None:
+        keys[table.across.origin] = _key(table.across.origin, table.across.origin, said, scenario, gpus)
+    return keys
+
+
+def _key(origin: Origin, name: str, said: Mapping[str, str], scenario: Mapping[str, Any], gpus: int | None) -> str:
+    workload, load = scenario.get("workload") or {}, scenario.get("load") or {}
+    output = workload.get("output") or {}
+    match origin:
+        case "input_tokens":
+            return _text(workload.get("input_tokens"))
+        case "asked_output_tokens":
+            return _text(output.get("exact") or output.get("max"))
+        case "prompts":
+            return _text(load.get("burst"))
+        case "batch":
+            return _text(load.get("concurrency") or load.get("burst"))
+        case "gpus":
+            return _text(gpus)
+        case _:
+            return said.get(name, "")
+
+
+def _text(value: Any) -> str:
+    """A value as a table writes it; empty for what is not stated."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _found(report: RunReport, table: Table, cell: ReportCell, target: TargetCell, keys: dict[str, str]) -> Found:
+    measures = {column.measure for column in table.columns.values() if column.measure is not None}
+    measures |= {table.across.measure} if table.across is not None else set()
+    return Found(
+        keys=keys,
+        figures={one: tuple(_figure(one, result, target) for result in target.results) for one in measures},
+        state=target.state,
+        target=target.target,
+        run=str(report.run["run"]),
+        where=f"{cell.id}, {target.target}",
+        doubts=tuple(_doubts(target)),
+    )
+
+
+def _figure(measure: Measured, result: Result | None, target: TargetCell) -> float | None:
+    """What one repeat has of a measure; None where it has none, or is not to be trusted."""
+    if result is None or result.summary.state != "ok":
+        return None
+    if measure == "torch_gib":
+        peak = result.telemetry.torch_peak_bytes
+        return None if peak is None else peak / GIB
+    if measure == "gpus":
+        return target.gpus
+    metric = METRICS.get(measure)
+    if metric is None:
+        return None
+    return result.summary.get(Measure(measure, None if metric.per == "window" else "mean"))
+
+
+def _doubts(target: TargetCell) -> Iterator[Doubt]:
+    """Each code once: what forbids trusting the cell, then what weakens it."""
+    summaries = target.summaries
+    found = [*(doubt for one in summaries for doubt in one.invalid), *target.doubts]
+    found += [doubt for one in summaries for doubt in one.doubts]
+    yield from {doubt.code: doubt for doubt in reversed(found)}.values()
+
+
+def _gpus(report: RunReport, table: Table) -> Iterator[Found]:
+    """Each kind of GPU of the machine once, under the row that has its name and is nearest to its memory."""
+    for gpu in {one["name"]: one for one in (report.run.get("machine") or {}).get("gpus") or ()}.values():
+        gb, words = float(gpu["memory_gb"]), _squeezed(gpu["name"])
+        like = [row for row in table.rows if any(_squeezed(name) in words for name in row["gpu"].split(","))]
+        row = min(like, key=lambda row: abs(float(row["memory_gb"]) - gb), default=None)
+        yield Found(
+            keys={"gpu": row["gpu"] if row else gpu["name"]},
+            figures={"gpu_gb": (gb,)},
+            state="ok",
+            target=gpu["name"],
+            run=str(report.run["run"]),
+            where="the machine",
+        )
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"\W+", "", name).upper()

@@ -1,0 +1,275 @@
+"""The columns of a published table with what was measured beside them, as text; shared by the terminal and Markdown.
+
+In: a `Laid` table and some of its lines. Out: `Drawn`: columns, and the items that each of them makes a text of. Most
+tables have three columns for a figure (published, measured, ratio); one that is across has three rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from loadgen.published.join import ONLY, Found, Laid, Line, number
+from loadgen.published.tables import Column as Described
+from loadgen.published.tables import Measured
+from loadgen.reports.rows import DASH
+
+NOT_MEASURED = "not measured"
+NO_RATIO: tuple[Measured, ...] = ("gpus", "in_tok", "out_tok")
+"""Counts, which are not better or worse by a factor."""
+
+
+class Column(NamedTuple):
+    """A column: its heading, the text of an item, and how soon it gives way in a narrow window (0 never)."""
+
+    head: str
+    text: Callable[[Any], str]
+    yields: int = 0
+
+
+class Drawn(NamedTuple):
+    """A table ready to be drawn. The first ``left`` columns stand to the left and never give way."""
+
+    columns: Sequence[Column]
+    left: int
+    items: Sequence[Any]
+
+    def without_first(self) -> Drawn:
+        """The same without its first column."""
+        return Drawn(self.columns[1:], self.left - 1, self.items)
+
+    def rows(self, kept: Sequence[Column] | None = None) -> list[list[str]]:
+        """A header and a row for each item, of all columns or of the first ``left`` and those that are kept."""
+        shown = self.columns if kept is None else [*self.columns[: self.left], *kept]
+        return [[column.head for column in shown], *([column.text(item) for column in shown] for item in self.items)]
+
+
+class Letters:
+    """Doubts of a table by letter, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, list[str]]] = {}
+
+    def of(self, found: Found) -> str:
+        """The letters of a measurement's doubts: ``a, c``."""
+        for doubt in found.doubts:
+            where = self._found.setdefault(doubt.code, (doubt.text, []))[1]
+            if found.where not in where:
+                where.append(found.where)
+        codes = list(self._found)
+        return ", ".join(sorted(_letter(codes.index(doubt.code)) for doubt in found.doubts))
+
+    def lines(self) -> list[str]:
+        """What each letter stands for, with how often and where first."""
+        return [
+            f"{_letter(i)}: {text} ({where[0] if len(where) == 1 else f'{len(where)} cells, first {where[0]}'})"
+            for i, (text, where) in enumerate(self._found.values())
+        ]
+
+
+def drawn(laid: Laid, lines: Sequence[Line], letters: Letters) -> Drawn:
+    """Some lines of a table, as the table is laid out."""
+    return _long(laid, lines, letters) if laid.table.across is None else stacked(laid, lines, letters)
+
+
+def repeats(laid: Laid) -> Drawn | None:
+    """Every repeat of what was measured more than once, and the mean: None where nothing was."""
+    items = [
+        (line, place, measure)
+        for line in laid.lines
+        for place, found in line.found.items()
+        for measure, values in found.figures.items()
+        if len(values) > 1 and measure not in NO_RATIO and found.keys
+    ]
+    most = max((len(line.found[place].figures[measure]) for line, place, measure in items), default=0)
+    if not items:
+        return None
+    keys = [Column(name, _row_text(name)) for name in laid.table.keys]
+    across = [] if laid.table.across is None else [Column(laid.table.across.origin, lambda item: str(item[1]))]
+    said = [Column("target", lambda item: str(item[0].target)), Column("figure", lambda item: _heading(laid, item[2]))]
+    each = [Column(str(i + 1), _repeat(laid, i)) for i in range(most)]
+    mean = Column("mean", lambda item: _mean(laid, item[0].found[item[1]], item[2]))
+    return Drawn([*keys, *across, *said, *each, mean], len(keys) + len(across), items)
+
+
+def figure(value: float | None, digits: int) -> str:
+    """A measured figure with the digits of the published ones; a dash for None."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def ratio(published: str, measured: float | None) -> float | None:
+    """Measured by published; None where one of them is no plain number."""
+    base = number(published)
+    return measured / base if base and measured is not None else None
+
+
+def shown(found: Found | None, measure: Measured, digits: int) -> str:
+    """A measured figure in a table: its mean, INVALID or FAILED in its place (of a count a dash), or a dash."""
+    if found is None or (found.state != "ok" and measure in NO_RATIO):
+        return DASH
+    return figure(found.mean(measure), digits) if found.state == "ok" else found.state.upper()
+
+
+# One figure a column --------------------------------------------------------------------------------------------------
+
+
+def _long(laid: Laid, lines: Sequence[Line], letters: Letters) -> Drawn:
+    columns: list[Column] = []
+    for name, described in laid.table.columns.items():
+        columns.append(Column(name, _published(name)))
+        if described.measure is not None:
+            columns += _beside(name, described.measure, described.digits)
+    left = next((i for i, one in enumerate(laid.table.columns.values()) if one.origin is None), len(columns))
+    tail = [Column("target", lambda line: line.target or DASH, 3), Column("state", _state(letters))]
+    return Drawn([*columns, *tail], left, lines)
+
+
+def _beside(name: str, measure: Measured, digits: int) -> Iterator[Column]:
+    yield Column(f"{name} measured", lambda line: shown(line.found.get(ONLY), measure, digits), _yields(measure))
+    if measure not in NO_RATIO:
+        yield Column(f"{name} ratio", lambda line: _ratio(line.row.get(name, ""), line.found.get(ONLY), measure))
+
+
+def _yields(measure: Measured) -> int:
+    return 2 if measure in NO_RATIO else 0
+
+
+def _published(name: str) -> Callable[[Line], str]:
+    return lambda line: line.row.get(name, "") or DASH
+
+
+def _ratio(published: str, found: Found | None, measure: Measured) -> str:
+    return figure(ratio(published, found.mean(measure) if found else None), 2)
+
+
+def _state(letters: Letters) -> Callable[[Line], str]:
+    def text(line: Line) -> str:
+        if not line.found:
+            return NOT_MEASURED
+        one = line.found[ONLY]
+        said, doubts = "ok" if one.state == "ok" else one.state.upper(), letters.of(one)
+        return f"{said} ({doubts})" if doubts else said
+
+    return text
+
+
+# A row for what was published, one for what was measured, one for the ratio -------------------------------------------
+
+
+class _Figure(NamedTuple):
+    """A column of figures: its name, where in a line its measurement stands, and what is measured."""
+
+    name: str
+    place: str
+    measure: Measured | None
+    digits: int
+
+
+def stacked(laid: Laid, lines: Sequence[Line], letters: Letters, named: bool = True) -> Drawn:
+    """Three rows for a line: narrower, and how tables that are across are always shown. What was measured is called by
+    its target, or without ``named`` just so."""
+    columns = [Column(name, _first(name)) for name in laid.table.keys]
+    columns.append(Column("", _named if named else lambda item: str(item[1])))
+    left = len(columns)
+    columns += [*(Column(one.name, _at(one)) for one in _figures(laid)), Column("state", _states(letters))]
+    return Drawn(columns, left, [(line, which) for line in lines for which in _which(line)])
+
+
+def _named(item: tuple[Line, str]) -> str:
+    line, which = item
+    return str(line.target) if which == "measured" else which
+
+
+def _figures(laid: Laid) -> Iterator[_Figure]:
+    for name, described in laid.table.columns.items():
+        if described.origin is None:
+            yield _Figure(name, ONLY, described.measure, described.digits)
+    if laid.table.across is not None:
+        for place in places(laid):
+            yield _Figure(place, place, laid.table.across.measure, laid.table.across.digits)
+
+
+def places(laid: Laid) -> list[str]:
+    """The columns of a table that is across: its own, then values that it has none for."""
+    assert laid.table.across is not None
+    extra = (place for line in laid.lines for place in line.found)
+    return list(dict.fromkeys([*laid.table.across.columns, *extra]))
+
+
+def _which(line: Line) -> list[str]:
+    both = line.published and bool(line.found)
+    return [
+        *(["published"] if line.published else []),
+        *(["measured"] if line.found else []),
+        *(["ratio"] if both else []),
+    ]
+
+
+def _first(name: str) -> Callable[[tuple[Line, str]], str]:
+    """A key, once for all rows of a line."""
+    return lambda item: item[0].row.get(name, "") if item[1] == _which(item[0])[0] else ""
+
+
+def _at(one: _Figure) -> Callable[[tuple[Line, str]], str]:
+    def text(item: tuple[Line, str]) -> str:
+        line, which = item
+        published, found = line.row.get(one.name, ""), line.found.get(one.place)
+        if which == "published":
+            return published or DASH
+        if one.measure is None:
+            return ""
+        if which == "measured":
+            return shown(found, one.measure, one.digits)
+        return "" if one.measure in NO_RATIO else _ratio(published, found, one.measure)
+
+    return text
+
+
+def _states(letters: Letters) -> Callable[[tuple[Line, str]], str]:
+    def text(item: tuple[Line, str]) -> str:
+        line, which = item
+        if which != "measured":
+            return "" if line.found else NOT_MEASURED
+        said = next(
+            state for state in ("failed", "invalid", "ok") if any(o.state == state for o in line.found.values())
+        )
+        doubts = sorted({letter for one in line.found.values() for letter in letters.of(one).split(", ") if letter})
+        return (said if said == "ok" else said.upper()) + (f" ({', '.join(doubts)})" if doubts else "")
+
+    return text
+
+
+# Repeats --------------------------------------------------------------------------------------------------------------
+
+
+def _row_text(name: str) -> Callable[[tuple[Line, str, Measured]], str]:
+    return lambda item: item[0].row.get(name, "") or DASH
+
+
+def _repeat(laid: Laid, number: int) -> Callable[[tuple[Line, str, Measured]], str]:
+    def text(item: tuple[Line, str, Measured]) -> str:
+        line, place, measure = item
+        values = line.found[place].figures[measure]
+        return figure(values[number], _digits(laid, measure)) if number < len(values) else ""
+
+    return text
+
+
+def _mean(laid: Laid, found: Found, measure: Measured) -> str:
+    return shown(found, measure, _digits(laid, measure))
+
+
+def _digits(laid: Laid, measure: Measured) -> int:
+    if laid.table.across is not None:
+        return laid.table.across.digits
+    return next(one.digits for one in laid.table.columns.values() if one.measure == measure)
+
+
+def _heading(laid: Laid, measure: Measured) -> str:
+    """The table's own name of a measure."""
+    own: Mapping[str, Described] = laid.table.columns
+    return next((name for name, one in own.items() if one.measure == measure), measure)
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"z{number - 25}"
