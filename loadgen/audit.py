@@ -137,8 +137,8 @@ def _tokens(summary: Summary, context: Context) -> Iterator[Doubt]:
     if summary.wrong_length:
         yield Doubt(
             "lengths",
-            f"{summary.wrong_length} of {summary.ok} replies do not have the {context.exact_tok} tokens asked for "
-            f"({_tok(summary.out_tok.min)} to {_tok(summary.out_tok.max)}).",
+            f"{summary.wrong_length} of {summary.ok} replies do not have the {context.exact_tok or 'number of'} tokens "
+            f"asked for ({_tok(summary.out_tok.min)} to {_tok(summary.out_tok.max)}).",
         )
     per_chunk = summary.audit.tok_per_chunk
     if per_chunk is not None and per_chunk > 1.05:
@@ -186,7 +186,7 @@ def _client(summary: Summary, context: Context) -> Iterator[Doubt]:
     if merged is not None and merged > _COALESCED:
         yield Doubt("coalesced", f"{_percent(merged)} of the chunks came merged with later ones and bear their stamp.")
     held, asked = summary.in_flight, context.concurrency
-    if asked and held is not None and held < 0.9 * asked:
+    if asked and held is not None and held < 0.9 * asked and not context.conversations:
         yield Doubt("not_full", f"{held:.3g} requests were in flight on average, not the {asked} of the concurrency.")
 
 

@@ -104,7 +104,7 @@ class Collector:
         self.errors: dict[str, list[str]] = {}
         self.prompts = array("Q")
         self.ok_any_phase = self.completions = self.good = 0
-        self.scheduled = self.sent_in_time = 0
+        self.scheduled = self.later = self.sent_in_time = 0
         self.sched, self.bad = array("d"), array("B")
         self.in_flight_s = self.prompt_tok = 0.0
         self.unknown_prompts = self.unknown_tokens = 0
@@ -167,7 +167,9 @@ class Collector:
 
     def _count_measured(self, record: Record) -> None:
         self.status[record.status] += 1
-        self.scheduled += self.window.w0 <= record.t_sched <= self.window.w1
+        due_in_time = self.window.w0 <= record.t_sched <= self.window.w1
+        self.scheduled += due_in_time
+        self.later += due_in_time and record.turn > 0
         failed = record.status != "ok" or record.t_send is None
         self.sched.append(record.t_sched)
         self.bad.append(_FAILED if failed else 0 if self.within_limits(record) else _SLOW)

@@ -7,7 +7,9 @@ a mix is that of no part, which is why they are here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -15,6 +17,8 @@ from loadgen.metrics import Measure
 from loadgen.record import Record
 from loadgen.summarise import summary_of
 from loadgen.summary import Context, Distribution, Summary, Window
+
+MOST_TURNS = 10
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +59,30 @@ def parts(
         found[key].add(record)
     if len(found) < 2:
         return {}
-    return {key: _part(summary_of(found[key])) for key in sorted(found)}
+    return {key: _part(summary_of(found[key])) for key in sorted(found, key=_natural)}
+
+
+def parts_by(
+    kinds: Iterable[str], records: Callable[[], Iterable[Record]], window: Window, context: Context
+) -> dict[str, dict[str, Part]]:
+    """The parts of each of these kinds that has more than one; ``records`` gives those of the repeat each time anew."""
+    found = {kind: parts(records(), window, context, KINDS[kind]) for kind in kinds}
+    return {kind: named for kind, named in found.items() if named}
+
+
+def turn_of(record: Record) -> str:
+    """Which turn of its conversation a request is, from 1; those from the `MOST_TURNS`-th on are one part."""
+    turn = record.turn + 1
+    return str(turn) if turn < MOST_TURNS else f"{MOST_TURNS} and later"
+
+
+KINDS: Mapping[str, Callable[[Record], str]] = MappingProxyType({"turn": turn_of})
+"""What a repeat may be divided by, and the name of the part that a record belongs to."""
+
+
+def _natural(name: str) -> str:
+    """Sorts names with numbers in them by the numbers."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(9), name)
 
 
 def _part(summary: Summary) -> Part:

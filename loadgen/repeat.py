@@ -25,7 +25,9 @@ from loadgen.long.follow import Follower
 from loadgen.long.intervals import length_of
 from loadgen.long.trend import doubts as drift_doubts
 from loadgen.long.trend import drifts
-from loadgen.plan import Step, shape_of, workers_of
+from loadgen.offered import shape_of
+from loadgen.parts import Part, parts_by
+from loadgen.plan import Step, workers_of
 from loadgen.record import read_records
 from loadgen.scenario import Cell, parse_objective
 from loadgen.store import append_line, request_files, sync, write_bytes, write_json
@@ -52,7 +54,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the records
     can be held against logs of other programs here. ``energy_j`` is what the target's GPUs took in the window, or None.
-    ``clocks`` are those of workers on other machines, with what is not known of them.
+    ``clocks`` are those of workers on other machines, with what is not known of them. ``parts`` are the repeat's parts
+    of each kind that it has (see `parts.KINDS`), by name.
     """
 
     schema: int = SCHEMA
@@ -66,6 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     start_ns: int = 0
     summary: Summary
+    parts: dict[str, dict[str, Part]] = {}
     workers: tuple[Audit, ...]
     lost: tuple[str, ...] = ()
     clocks: tuple[WorkerClock, ...] = ()
@@ -98,7 +102,7 @@ def run_repeat(
     """
     _, folder, attempt = place
     on_tick, look = hooks
-    shape = shape_of(cell.scenario.load)
+    shape = shape_of(cell.scenario.load, cell.scenario.workload, site.folder)
     wanted = workers_of(cell.scenario.load)
     jobs = make_jobs(cell, site, step, place, shape, fleet.at_hand(wanted))
     warmup = WarmUp(shape, len(jobs))
@@ -133,7 +137,8 @@ def run_repeat(
         telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
-    summary = summarise(read_records(request_files(folder)), window, context_of(cell, step, window, outcome, doubts))
+    context = context_of(cell, (shape, step.seed), window, outcome, doubts)
+    summary = summarise(read_records(request_files(folder)), window, context)
     result = Result(
         cell=cell.id,
         target=step.target,
@@ -145,6 +150,7 @@ def run_repeat(
         start_ns=outcome.start_ns,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
         summary=summary,
+        parts=parts_by(_kinds(outcome), lambda: read_records(request_files(folder)), window, context),
         workers=outcome.audits,
         lost=outcome.lost,
         clocks=outcome.clocks,
@@ -179,21 +185,29 @@ def fail(attempt: Path, code: str, text: str) -> None:
     write_json(path, msgspec.structs.replace(result, summary=summary))
 
 
-def context_of(cell: Cell, step: Step, window: Window, outcome: Outcome, doubts: Sequence[Doubt]) -> Context:
-    """What the summary must know besides the records."""
+def context_of(
+    cell: Cell, offered: tuple[Shape, int], window: Window, outcome: Outcome, doubts: Sequence[Doubt]
+) -> Context:
+    """What the summary must know besides the records; ``offered`` is the load and its seed."""
     objectives = [parse_objective(text) for text in cell.scenario.objectives]
     workload, load = cell.scenario.workload, cell.scenario.load
     return Context(
-        exact_tok=workload.output.exact,
+        exact_tok=None if workload.output.exact is None else workload.output.number or 0,
         stream=workload.stream,
         concurrency=load.concurrency,
-        scheduled=_scheduled(shape_of(load), step.seed, window),
+        scheduled=_scheduled(*offered, window),
+        conversations="turn" in _kinds(outcome),
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
         limits=limits(objectives),
         asked=asked(objectives),
         skew_s=outcome.skew_s,
         doubts=tuple(doubts),
     )
+
+
+def _kinds(outcome: Outcome) -> list[str]:
+    """The kinds of parts that this repeat may have."""
+    return ["turn"] if any(audit.conversations is not None for audit in outcome.audits) else []
 
 
 def _scheduled(shape: Shape, seed: int, window: Window) -> int | None:

@@ -167,7 +167,8 @@ def _audit(of: Collector) -> Audit:
     late = np.sort(np.frombuffer(of.late))
     ttft = of.column("ttft")
     open_loop, length = of.context.concurrency is None, of.window.length_s
-    offered = of.scheduled if of.context.scheduled is None else of.context.scheduled
+    # An arrival process knows when conversations begin; when their later turns are due only the replies could say.
+    offered = of.scheduled if of.context.scheduled is None else of.context.scheduled + of.later
     before, last = of.arrivals.tokens[1:]
     return Audit(
         late_s=distribution(late),
