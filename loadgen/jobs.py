@@ -57,14 +57,12 @@ def make_jobs(
         endpoint=site.url,
     )
     workload = cell.scenario.workload
-    output = workload.output
     context = {
         "seed": step.seed,
         "folder": site.folder,
         "template": workload.template,
         "model_path": site.model_path,
-        "ask_tok": output.exact or output.max,
-        "exact": output.exact is not None,
+        **workload.output.asked,
     }
     return [
         Job(

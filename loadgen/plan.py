@@ -17,14 +17,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from loadgen.arrival import Arrival
 from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest
-from loadgen.errors import UsageError
+from loadgen.offered import shape_of
 from loadgen.scenario import Cell, Scenario, Target, own_words, public_dict
 from loadgen.scenario.model import Load
 from loadgen.statistics import UNTIL_MOST
@@ -86,8 +86,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     least_s: float | None = None
 
 
-def make_plan(scenario: Scenario, cells: Sequence[Cell]) -> Plan:
-    """The plan of a scenario's cells. Raises UsageError where a load cannot be made of what the scenario says."""
+def make_plan(scenario: Scenario, cells: Sequence[Cell], folder: str | Path = ".") -> Plan:
+    """The plan of a scenario's cells; ``folder`` is the scenario's, for the files that it names.
+
+    Raises UsageError where a load cannot be made of what the scenario says.
+    """
     scope = scenario.comparison.scope if scenario.comparison else "instance"
     until = scenario.comparison.until if scenario.comparison else None
     steps: list[Step] = []
@@ -102,7 +105,7 @@ def make_plan(scenario: Scenario, cells: Sequence[Cell]) -> Plan:
         steps += _standing(groups, servers)
     ladders = {cell.id: group[0].id for group in groups for cell in group} if scope == "restart" else {}
     pattern = public_dict(scenario)
-    planned = tuple(_planned(cell, ladders.get(cell.id, cell.id), pattern) for cell in cells)
+    planned = tuple(_planned(cell, ladders.get(cell.id, cell.id), pattern, folder) for cell in cells)
     least = {cell.id: cell.least for cell in planned}
     return Plan(
         scope=scope,
@@ -203,14 +206,15 @@ def seed_of(cell: Cell, rep: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
-def _planned(cell: Cell, ladder: str, pattern: dict[str, Any]) -> PlannedCell:
+def _planned(cell: Cell, ladder: str, pattern: dict[str, Any], folder: str | Path) -> PlannedCell:
     load = cell.scenario.load
-    whole = digest(shape_of(load), seed_of(cell, 1), 0, 1)
+    shape = shape_of(load, cell.scenario.workload, folder)
+    whole = digest(shape, seed_of(cell, 1), 0, 1)
     return PlannedCell(
         id=cell.id,
         axes=cell.axes,
         digest=f"{whole:016x}",
-        seconds=_seconds(load),
+        seconds=_seconds(load, shape),
         routing=cell.routing,
         least=cell.scenario.repeats,
         ladder=ladder,
@@ -218,64 +222,15 @@ def _planned(cell: Cell, ladder: str, pattern: dict[str, Any]) -> PlannedCell:
     )
 
 
-def _seconds(load: Load) -> float:
-    """An estimate of a repeat: warm-up and window; a load that is limited by its count is taken for 30 s."""
+def _seconds(load: Load, shape: Shape) -> float:
+    """An estimate of a repeat: warm-up and window; a load that is limited by its count is taken for 30 s, a replay for
+    as long as its times go on."""
     warmup = 20.0 if load.warmup_s == "auto" else load.warmup_s
-    return warmup + (load.window_s or 30.0) + 0.5
-
-
-def shape_of(load: Load) -> Shape:
-    """The driver's form of a scenario's load."""
-    burst = load.kind == "burst"
-    return Shape(
-        concurrency=load.concurrency,
-        ramp_s=load.ramp_s,
-        arrival=arrival_of(load),
-        warmup_s=None if load.warmup_s == "auto" else 0.0 if burst else load.warmup_s,
-        warmup_tokens=load.warmup_tokens,
-        window_s=load.window_s,
-        requests=load.requests,
-        drain_s=load.timeout_s if burst or load.requests else load.drain_s,
-        max_in_flight=load.max_in_flight,
-        max_rps=load.max_rps,
-        timeout_s=load.timeout_s,
-        stall_timeout_s=load.stall_timeout_s,
-        connect_timeout_s=load.connect_timeout_s,
-        max_event_bytes=load.max_event_bytes,
-    )
-
-
-def arrival_of(load: Load) -> Arrival | None:
-    """The arrival process of an open loop, None for a closed one. Raises UsageError for a file of bad timestamps."""
-    match load.kind:
-        case None:
-            return None
-        case "burst":
-            return Arrival(kind="burst", count=load.burst or 0)
-        case "piecewise":
-            return Arrival(kind="piecewise", rates=tuple(load.rates or ()))
-        case "timestamps":
-            return Arrival(kind="timestamps", timestamps=_timestamps(load.timestamps or ""))
-        case kind:
-            return Arrival(kind=kind, rate_rps=load.rate_rps or 0.0, cv=load.burstiness)
-
-
-def _timestamps(path: str) -> tuple[float, ...]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
-    except OSError as error:
-        raise UsageError(f"load.timestamps: cannot read {path}: {error.strerror}") from error
-    values = []
-    for number, line in lines:
-        if line:
-            try:
-                values.append(float(line))
-            except ValueError:
-                raise UsageError(f"{path}:{number}: {line[:40]!r} is no offset in seconds") from None
-    if not values:
-        raise UsageError(f"load.timestamps: {path} holds no offsets; write one number of seconds a line.")
-    return tuple(values)
+    whole = warmup + (load.window_s or 30.0)
+    if shape.arrival is not None and shape.arrival.timestamps:
+        last = max(shape.arrival.timestamps)
+        whole = last if load.window_s is None else min(last, whole)
+    return whole + 0.5
 
 
 def workers_of(load: Load) -> int:

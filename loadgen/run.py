@@ -102,7 +102,7 @@ class _State:
 def execute(request: Request, watcher: Watcher) -> RunReport:
     """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
     cells = [cell for cell in expand(request.loaded.scenario) if request.cells is None or cell.id in request.cells]
-    plan = make_plan(request.loaded.scenario, cells)
+    plan = make_plan(request.loaded.scenario, cells, request.loaded.path.parent.absolute())
     check(request.loaded, cells)
     check_required(cells, request.loaded.path.parent)
     run = request.resume or create_run(request.store, request.loaded.scenario.name)

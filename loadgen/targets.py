@@ -21,6 +21,7 @@ from loadgen.scenario.secrets import may_be_secret
 from loadgen.scenario.target import MadeModel
 from loadgen.shapes.model_config import read_shape
 from loadgen.summary import Doubt
+from loadgen.workloads.replies import open_source
 
 
 def spec_of(folder: Path, name: str, target: Target, model: str | None) -> launch.LaunchSpec:
@@ -96,19 +97,17 @@ def check_asking(folder: Path, cell: Cell, name: str) -> None:
     target, workload = cell.scenario.targets[name], cell.scenario.workload
     recipe = launch.load_recipe(target.engine, folder) if target.engine else None
     backend = backends.load(target.backend or (recipe.backend if recipe else "openai_chat"))
-    source = workloads.load(workload.prompts)
     model = local_model(folder, target)
     if isinstance(target.model, MadeModel) and target.endpoint is None:
         return
     context = workloads.Context(
         seed=0,
-        ask_tok=workload.output.exact or workload.output.max or 1,
-        exact=workload.output.exact is not None,
+        **workload.output.asked,
         folder=str(folder),
         template=workload.template,
         model_path=model,
     )
-    prompt = source.open(workload.settings, context).session(0)[0]
+    prompt = open_source(workload.prompts, workload.settings, context).session(0)[0]
     backend.body(prompt, options_of(cell, target, "", {}, {}))
 
 

@@ -9,7 +9,8 @@ import pytest
 from cli_runner import loadgen, write_scenario
 
 from loadgen.errors import ScenarioError, UsageError
-from loadgen.plan import Plan, make_plan, shape_of, workers_of
+from loadgen.offered import shape_of
+from loadgen.plan import Plan, make_plan, workers_of
 from loadgen.progress import extent
 from loadgen.scenario import Scenario, expand, load
 from loadgen.scenario.model import Load

@@ -22,6 +22,7 @@ from loadgen.drive.reply import Reply
 from loadgen.drive.scan import Vocabularies
 from loadgen.drive.schedule import Send
 from loadgen.record import Prompt, request_id
+from loadgen.workloads.replies import open_source
 
 
 class Prepared:
@@ -37,7 +38,7 @@ class Prepared:
         self.endpoint: Endpoint = parse_endpoint(job.endpoint, job.proxy)
         self._head = request_head(self.endpoint, self.backend.PATH, job.headers)
         context = msgspec.convert(job.context, workloads.Context)
-        self._source = workloads.load(job.workload).open(job.settings, context)
+        self._source = open_source(job.workload, job.settings, context)
         self._talking = self._source if isinstance(self._source, workloads.Conversing) else None
         self._encode = msgspec.json.Encoder().encode
         self._ahead: deque[tuple[int, tuple[Prompt, ...], bytes]] = deque()

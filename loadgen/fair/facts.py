@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
+from loadgen.lengths import words_of
 from loadgen.plan import Plan
 
 NAMES = ("target", "place")
@@ -85,7 +86,9 @@ def _asked(
     own = ("prompts", "template", "output", "stream", "sampling", "save_text", "routing_check")
     backend = _same(servers, "backend") or words.get("backend") or (None if words.get("engine") else "openai_chat")
     lengths = [
-        f"{how} {output[word]} tokens" for word, how in (("exact", "exactly"), ("max", "at most")) if output.get(word)
+        f"{how} {words_of(output[word])} tokens"
+        for word, how in (("exact", "exactly"), ("max", "at most"))
+        if output.get(word)
     ]
     return {
         "backend": backend,

@@ -164,7 +164,7 @@ def _read(path: Path) -> Fingerprint:
 def _asked(cell: Cell, site: Site) -> dict[str, Any]:
     """How the measured requests are sampled, what the probes ask for, and why they cannot be greedy if so."""
     output, options = cell.scenario.workload.output, site.options
-    tokens = output.exact or output.max or 1
+    tokens = output.number or PROBE_TOKENS
     sent = {**options.sampling, **options.fields}
     warm = next((value for value in _values(options.fields, "temperature") if value), None)
     skipped = f"its own request fields set temperature {warm}" if warm is not None else None
@@ -207,7 +207,7 @@ def _job(cell: Cell, site: Site, step: Step, place: tuple[str, Path], tokens: in
         job,
         phase="probe",
         out=str(requests_path(folder, 0)),
-        context={**job.context, "ask_tok": tokens},
+        context={**job.context, "ask_tok": tokens, "probe": True},
         options=msgspec.structs.replace(site.options, sampling={**drawn, "temperature": 0}),
     )
 

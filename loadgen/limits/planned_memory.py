@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadgen import lengths
+from loadgen.errors import UsageError
 from loadgen.limits.footing import Footing, footing
 from loadgen.limits.served import Served, serving
 from loadgen.scenario import Cell
@@ -71,14 +73,13 @@ def _need(cell: Cell, name: str, stand: Footing, memory_bytes: float | None) -> 
     if stand.shape is None:
         return Need(target=name, plan=None, why=stand.why[0])
     target, workload, load = cell.scenario.targets[name], cell.scenario.workload, cell.scenario.load
-    asked, output = workload.settings.get("input_tokens"), workload.output
-    known = isinstance(asked, int) and not isinstance(asked, bool) and asked > 0
+    longest, output = _longest(workload.settings.get("input_tokens")), workload.output
     in_process = target.engine == "hf"
     every = in_process and target.options.get("prompt_logits") == "all"
     plan = MemoryPlan(
         shape=stand.shape,
-        input_tokens=int(asked) if known and asked else 1,
-        output_tokens=output.exact or output.max or 1,
+        input_tokens=longest or 1,
+        output_tokens=output.most or 1,
         batch=math.ceil((load.concurrency or load.burst or 1) / stand.replicas),
         gpus=max(1, (stand.gpus or 1) // stand.replicas),
         split="layers" if in_process and target.options.get("sharding") in (None, "layers", "auto") else "tensor",
@@ -86,4 +87,12 @@ def _need(cell: Cell, name: str, stand: Footing, memory_bytes: float | None) -> 
         step_tokens=None if in_process else STEP_TOKENS,
         wide=stand.wide,
     )
-    return Need(target=name, plan=plan, memory_bytes=memory_bytes, whole_input=known)
+    return Need(target=name, plan=plan, memory_bytes=memory_bytes, whole_input=longest is not None)
+
+
+def _longest(asked: Any) -> int | None:
+    """The longest prompt that the words of a workload allow, None where they do not say or are none."""
+    try:
+        return None if asked is None else lengths.most(lengths.parse("input_tokens", asked))
+    except UsageError:  # `check` says it, with its place
+        return None

@@ -112,7 +112,7 @@ def serving(cells: Sequence[Cell], folder: Path) -> Serving:
         found[cell.id] = ServedCell(
             concurrency=cell.scenario.load.concurrency,
             prompts=prompts_of(workload),
-            random=workload.prompts == "synthetic",
+            random=is_random(workload.prompts, workload.settings),
             targets=numbers,
         )
     return Serving(configs=tuple(configs), targets=tuple(targets), cells=found)
@@ -139,9 +139,22 @@ def prompts_of(workload: Workload) -> str:
         return _RANDOM.get(str(settings.get("kind", "ids")), "random prompts")
     tags = settings.get("tags")
     about = f" of {', '.join(map(str, tags))} alone" if isinstance(tags, list | tuple) and tags else ""
+    if workload.prompts == "trace":
+        return _RANDOM["ids"]
+    if workload.prompts == "mix":
+        return "a mix of prompts"
     if workload.prompts in ("jsonl", "sharegpt"):
         return f"the prompts of a {workload.prompts} file"
     return f"{workload.prompts} prompts{about}"
+
+
+def is_random(prompts: str, settings: Mapping[str, Any]) -> bool:
+    """Whether what is asked is made of chance, as far as any of it is."""
+    if prompts == "mix":
+        parts = settings.get("mix")
+        said = parts.values() if isinstance(parts, Mapping) else ()
+        return any(isinstance(part, Mapping) and is_random(str(part.get("prompts")), part) for part in said)
+    return prompts in ("synthetic", "trace")
 
 
 def read_config(target: Target, folder: Path) -> dict[str, Any] | None:

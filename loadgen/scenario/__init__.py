@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loadgen.scenario.loading import Loaded, from_public, load, own_words, public_dict
     from loadgen.scenario.matrix import Cell, expand
-    from loadgen.scenario.model import Comparison, Load, Matrix, Output, Scenario, Workload
+    from loadgen.scenario.model import Comparison, Load, Matrix, Scenario, Workload
     from loadgen.scenario.objective import Objective, parse_objective
+    from loadgen.scenario.output import Output
     from loadgen.scenario.profile import Machine
     from loadgen.scenario.schema import json_schema
     from loadgen.scenario.sides import contrasts
@@ -50,8 +51,9 @@ _HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "loading": ("Loaded", "from_public", "load", "own_words", "public_dict"),
         "matrix": ("Cell", "expand"),
-        "model": ("Comparison", "Load", "Matrix", "Output", "Scenario", "Workload"),
+        "model": ("Comparison", "Load", "Matrix", "Scenario", "Workload"),
         "objective": ("Objective", "parse_objective"),
+        "output": ("Output",),
         "profile": ("Machine",),
         "schema": ("json_schema",),
         "sides": ("contrasts",),

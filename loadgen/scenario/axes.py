@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from loadgen.scenario.model import Load, Output, Workload
+from loadgen.scenario.model import Load, Workload
+from loadgen.scenario.output import Output
 from loadgen.scenario.override import did_you_mean, split
 from loadgen.scenario.problems import keys_of, nearest
 from loadgen.scenario.target import Target

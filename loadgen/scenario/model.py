@@ -29,18 +29,12 @@ from loadgen.scenario.kinds import (
     Texts,
     Words,
 )
+from loadgen.scenario.output import Output
 from loadgen.scenario.target import Target
 from loadgen.scenario.telemetry import Telemetry
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 TARGET = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,39}$"  # folders of a run carry these names, so no leading dot
-
-
-class Output(Words):
-    """How long replies are; one of the two."""
-
-    exact: Count | None = Field(default=None, description="every reply has this many tokens, by the engine's own way")
-    max: Count | None = Field(default=None, description="the model stops by itself, or at this many tokens")
 
 
 class Workload(Words):
@@ -50,7 +44,7 @@ class Workload(Words):
 
     prompts: Text = Field(description="the source: a file in loadgen/workloads, such as natural or synthetic")
     template: Literal["server", "client"] = Field(default="server", description="who renders the model's chat template")
-    output: Output = Field(default=Output(), description="{exact: N} or {max: N}")
+    output: Output = Field(default=Output(), description="{exact: N} or {max: N}; N a number, a distribution, or trace")
     stream: bool = Field(default=True, description="false: whole replies, and no time to first token")
     sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0}, description="sent with every request")
     save_text: bool = Field(default=False, description="keep the text of replies in the records")
@@ -62,16 +56,19 @@ class Workload(Words):
         return dict(self.model_extra or {})
 
 
-ArrivalKind = Literal["constant", "poisson", "gamma", "burst", "piecewise", "timestamps"]
+ArrivalKind = Literal["constant", "poisson", "gamma", "burst", "piecewise", "timestamps", "trace"]
 
 
 class Load(Words):
     """When requests are sent, for how long, and what ends them. Exactly one of concurrency (closed loop), rate_rps,
-    burst, rates and timestamps (open loop) is set in a cell."""
+    burst, rates and timestamps (open loop) is set in a cell; none with ``arrival: trace``."""
 
     concurrency: Count | None = Field(default=None, description="closed loop: requests held in flight")
     rate_rps: Positive | None = Field(default=None, description="open loop: requests a second")
-    arrival: ArrivalKind | None = Field(default=None, description="open loop: shape of the arrivals; default: poisson")
+    arrival: ArrivalKind | None = Field(
+        default=None,
+        description="open loop: shape of the arrivals, or trace: the times of prompts: trace; default: poisson",
+    )
     burstiness: NotNegative = Field(default=1.0, description="gamma: coefficient of variation of the gaps")
     rates: Pieces | None = Field(default=None, description="piecewise: [from second, requests a second]")
     burst: Count | None = Field(default=None, description="this many requests at once, at the start")

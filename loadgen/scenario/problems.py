@@ -19,11 +19,11 @@ from loadgen.scenario.model import (
     Load,
     Matrix,
     Nightly,
-    Output,
     Scenario,
     When,
     Workload,
 )
+from loadgen.scenario.output import Output
 from loadgen.scenario.target import MadeModel, Target
 from loadgen.scenario.telemetry import Telemetry
 from loadgen.scenario.tree import Node, Path, Problem, dotted

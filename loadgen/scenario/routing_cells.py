@@ -49,7 +49,7 @@ def _on(kind: str, cell: Cell) -> Cell:
 
 
 def _prompts(kind: str, asked: Workload) -> dict[str, Any]:
-    ids = asked.prompts == "synthetic" and asked.settings.get("kind", "ids") == "ids"
+    ids = asked.prompts == "trace" or (asked.prompts == "synthetic" and asked.settings.get("kind", "ids") == "ids")
     raw = {"raw": True} if ids or asked.settings.get("raw") else {}
     if kind == "random":
         return {"prompts": "synthetic", "kind": "words", "words": RANDOM_WORDS, **raw}

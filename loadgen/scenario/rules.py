@@ -33,6 +33,7 @@ def broken_rules(scenario: Scenario) -> Broken:
     for name, target in scenario.targets.items():
         yield from _target(("targets", name), target)
     yield from _output(scenario)
+    yield from _trace(scenario)
     yield from _load(scenario.load)
     yield from _comparison(scenario)
     yield from _telemetry(scenario)
@@ -65,7 +66,21 @@ def _output(scenario: Scenario) -> Broken:
         yield ("workload", "output"), f"needs exactly one of exact and max, and has {count}"
 
 
+def _trace(scenario: Scenario) -> Broken:
+    """What only a trace can say: when requests come, and how long each reply is."""
+    workload = scenario.workload
+    if workload.prompts == "trace":
+        return
+    if scenario.load.arrival == "trace":
+        yield ("load", "arrival"), "trace takes its times from workload.prompts: trace, and prompts is another source"
+    if workload.output.said == "trace":
+        yield ("workload", "output"), "trace takes lengths from prompts: trace, and prompts is another source"
+
+
 def _load(load: Load) -> Broken:
+    if load.arrival == "trace":
+        yield from _replay(load)
+        return
     shapes = [word for word in ("concurrency", *ARRIVAL_WORDS) if getattr(load, word) is not None]
     if len(shapes) != 1:
         all_words = ", ".join(["concurrency", *ARRIVAL_WORDS])
@@ -81,6 +96,24 @@ def _load(load: Load) -> Broken:
             yield ("load", "rates"), "must start at second 0 and go on in rising seconds: [[0, 5], [60, 20]]"
         if not any(rate > 0 for _, rate in load.rates):
             yield ("load", "rates"), "never sends a request: every rate is 0"
+
+
+def _replay(load: Load) -> Broken:
+    """A replay has the times of its trace, and ends with it or before."""
+    for word in ("concurrency", *ARRIVAL_WORDS):
+        if getattr(load, word) is not None:
+            yield (
+                ("load", word),
+                f"does not go with arrival: trace, which has times of its own; remove {word} or arrival",
+            )
+    if load.burstiness != 1.0:
+        yield ("load", "burstiness"), "belongs to arrival: gamma alone"
+    if load.ramp_s:
+        yield (
+            ("load", "ramp_s"),
+            "belongs to a closed loop (concurrency); workload.scale makes a trace faster or slower",
+        )
+    yield from _length(load, "timestamps")
 
 
 def _arrival(load: Load, shape: str) -> Broken:
