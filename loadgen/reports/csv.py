@@ -1,7 +1,9 @@
 """Reports as CSV, for spreadsheets and notebooks: a row a repeat, every number in its base unit and with all digits.
 
 In: `RunReport`s. Out: text with a header. A repeat that is missing has a row without numbers, and one that is not to be
-trusted has its state and the reason beside them: leave out what is not ``ok`` before you average.
+trusted has its state and the reason beside them: leave out what is not ``ok`` before you average. A repeat that has
+parts (turns, endpoints) is followed by a row for each, which its last column, ``part``, names: it is empty for whole
+repeats, and the rates of a repeat's parts of one kind add up to its own.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.metrics import METRICS, PERCENTILES, Measure
+from loadgen.parts import Part
 from loadgen.repeat import Result
 from loadgen.reports.rows import plain
 
@@ -29,7 +32,7 @@ _NAMES = (
     "ok",
     "failed",
 )
-_LAST = ("batch_seen", "cached_share", "late_p99_s", "energy_j")
+_LAST = ("batch_seen", "cached_share", "late_p99_s", "energy_j", "part")
 _FORMULAS = ("=", "+", "-", "@")
 
 
@@ -63,10 +66,8 @@ def _rows(
     values = [cell.axes.get(axis) for axis in axes]
     for number, result in enumerate(target.results, 1):
         start = (report.run.get("run"), scenario, cell.id, *values, target.target)
-        yield [
-            one_line(value) if isinstance(value, str) else value
-            for value in (*start, *_repeat(number, result, measures))
-        ]
+        for rest in (_repeat(number, result, measures), *_parts(result, measures)):
+            yield [one_line(value) if isinstance(value, str) else value for value in (*start, *rest)]
 
 
 def _repeat(number: int, result: Result | None, measures: Sequence[Measure]) -> Iterator[object]:
@@ -79,7 +80,24 @@ def _repeat(number: int, result: Result | None, measures: Sequence[Measure]) -> 
     yield from (result.rep, result.attempt, one.state, why, int(result.interrupted), result.started)
     yield from (one.window.length_s, one.requests, one.ok, one.failed)
     yield from (one.get(measure) for measure in measures)
-    yield from (result.seen.batch_seen, result.cached_share, one.audit.late_p99_s, result.energy_j)
+    yield from (result.seen.batch_seen, result.cached_share, one.audit.late_p99_s, result.energy_j, "")
+
+
+def _parts(result: Result | None, measures: Sequence[Measure]) -> Iterator[Iterator[object]]:
+    """A line for each part of a repeat, under its repeat's number and state, with what a part holds."""
+    if result is None:
+        return
+    for kind, named in result.parts.items():
+        for name, part in named.items():
+            yield _part(result, part, f"{kind} {name}", measures)
+
+
+def _part(result: Result, part: Part, name: str, measures: Sequence[Measure]) -> Iterator[object]:
+    one = result.summary
+    yield from (result.rep, result.attempt, one.state, "", int(result.interrupted), result.started)
+    yield from (one.window.length_s, part.requests, part.ok, part.failed)
+    yield from (part.get(measure) if hasattr(part, measure.metric) else None for measure in measures)
+    yield from (None, part.cached_share, None, None, name)
 
 
 def one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from loadgen.comparing.comparison import Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import METRICS, measure
 from loadgen.reports import machines, over_time, rows, yardsticks
+from loadgen.reports import parts as parts_of
 from loadgen.reports.rows import number
 from loadgen.statistics import Ratio
 
@@ -25,7 +26,11 @@ def render(report: RunReport) -> str:
     parts += ratios(report)
     parts += _floors(report)
     parts += _normalised(report)
-    for one in [*machines.tables(report, more=True), *over_time.tables(report, over_time.MORE_ROWS)]:
+    for one in [
+        *parts_of.tables(report),
+        *machines.tables(report, more=True),
+        *over_time.tables(report, over_time.MORE_ROWS),
+    ]:
         parts += [f"## {one.heading}", "", *tabled(one.rows(one.columns)), *bullets(one.notes)]
     parts += bullets(over_time.lines(report), "## Over time: the other repeats")
     parts += bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
 from loadgen.reports import machines, over_time, rows, yardsticks
+from loadgen.reports import parts as parts_of
 
 
 class Yielding(Protocol):
@@ -39,6 +40,7 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += section("", [*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], width)
     parts += _floors(report, width)
     parts += _normalised(report, width)
+    parts += _parts(report, width)
     parts += _machines(report, width)
     parts += _over_time(report, width)
     parts += section(rows.routing_heading(report), rows.routing_lines(report), width)
@@ -91,6 +93,16 @@ def _normalised(report: RunReport, width: int) -> list[str]:
     lines, dropped = fitted(lambda kept: yardsticks.normalised_rows(report, kept), columns, left, width)
     heading = wrapped("Normalised: output tok/s by what it took", width)
     return [*heading, "", *lines, *left_out(dropped, width), ""]
+
+
+def _parts(report: RunReport, width: int) -> list[str]:
+    """What repeats came to in parts: turns of conversations, endpoints, workloads of a mix."""
+    found: list[str] = []
+    for one in parts_of.tables(report):
+        lines, dropped = fitted(one.rows, one.columns, parts_of.left_of(report), width)
+        notes = [part for note in one.notes for part in wrapped(note, width)]
+        found += [*wrapped(one.heading, width), "", *lines, *left_out(dropped, width), *notes, ""]
+    return found
 
 
 def _machines(report: RunReport, width: int) -> list[str]:

@@ -15,7 +15,7 @@ from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import measure
 from loadgen.repeat import Result
-from loadgen.reports import machines, over_time, rows, yardsticks
+from loadgen.reports import machines, over_time, parts, rows, yardsticks
 from loadgen.reports.rows import DASH, number
 from loadgen.statistics import Ratio
 
@@ -80,14 +80,20 @@ def of_cells(report: RunReport, chosen: Sequence[ReportCell]) -> RunReport:
 
 def chapters(report: RunReport) -> Iterator[Chapter]:
     """Everything below the charts."""
-    known = (_over_time(report), _ratios(report), _floors(report), _normalised(report), _machines(report))
-    for chapter in (*known, _routing(report), _repeats(report)):
+    known = (_parts(report), _over_time(report), _ratios(report), _floors(report), _normalised(report))
+    for chapter in (*known, _machines(report), _routing(report), _repeats(report)):
         if chapter.tables or chapter.lines:
             yield chapter
 
 
 def _left(report: RunReport) -> int:
     return len(rows.axis_names(report) or [""]) + 1
+
+
+def _parts(report: RunReport) -> Chapter:
+    found = list(parts.tables(report))
+    shown = [table(one.heading, one.rows(one.columns), parts.left_of(report)) for one in found]
+    return Chapter("parts", "In parts", shown, [note for one in found for note in one.notes])
 
 
 def _over_time(report: RunReport) -> Chapter:
