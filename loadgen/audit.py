@@ -31,7 +31,9 @@ def late_limit(ttft_s: Sample) -> float:
     but not less than 1 ms. Without any TTFT (whole replies) 5 ms."""
     if len(ttft_s) == 0:
         return LATE_LIMIT_S
-    return min(LATE_LIMIT_S, max(LATE_FLOOR_S, LATE_OF_TTFT * nearest_rank(sorted(ttft_s), 0.5)))
+    from loadgen.arrays import np
+
+    return min(LATE_LIMIT_S, max(LATE_FLOOR_S, LATE_OF_TTFT * nearest_rank(np.sort(np.asarray(ttft_s)), 0.5)))
 
 
 def skew_limit(summary: Summary) -> float:

@@ -1,23 +1,28 @@
 """Records in, numbers out: the one pass over a repeat's records that `summarise` makes.
 
-A record leaves a few floats behind and is forgotten, so that memory is about 250 bytes a request, whatever its length.
-The arrivals of chunks are worked on in blocks of records, as arrays: one block costs a handful of numpy calls.
+A record leaves a few floats behind and is forgotten; of a long repeat they wait on the disk, column by column, where a
+folder is given for it. The arrivals of chunks are worked on in blocks of records, as arrays: one block costs a handful
+of numpy calls.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 from loadgen.arrays import NDArray, np
+from loadgen.columns import Column
 from loadgen.metrics import METRICS, value
 from loadgen.record import Record
 from loadgen.sample import Floats, Microseconds
 from loadgen.summary import Context, Window
 
 _BLOCK = 2048
+_SPILL = 1 << 16
+"""Records whose figures are in memory at most, where they may go to the disk."""
+
 _TICK_S = 5.0
 _NONE = float("nan")
 _SLOW, _FAILED = 1, 2
@@ -27,14 +32,14 @@ COLUMNS = ("send", "ttft", "late", "tpot", "e2e", "conn", "in_tok", "out_tok")
 class Arrivals:
     """Tokens and gaps from the arrivals of chunks: what is in the window, what is between chunks, what stalled."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, folder: Path | None = None) -> None:
         # Warm-up is steady when the last two ticks before the window agree, so three spans are counted.
         w0 = window.w0
         # A stamp is a whole microsecond: the last of a window that ends with it may lie up to one behind the end.
         self._spans = ((w0, window.w1 + 1e-6), (w0 - 2 * _TICK_S, w0 - _TICK_S), (w0 - _TICK_S, w0))
         self.tokens = [0.0, 0.0, 0.0]
         self.gaps = Microseconds()
-        self.stalls = array("d")
+        self.stalls = Column("d", folder)
         self._send: list[float] = []
         self._chunks: list[list[int]] = []
         self._weights: list[Sequence[int]] = []
@@ -85,36 +90,44 @@ class Arrivals:
         measured = np.array(self._measured)
         self.gaps.add(gaps[(gaps >= 0) & np.repeat(measured, lengths)])
         longest = np.maximum.reduceat(gaps, starts)[measured]
-        self.stalls.frombytes(np.where(longest >= 0, longest / 1e6, np.nan).tobytes())
+        self.stalls.extend(np.where(longest >= 0, longest / 1e6, np.nan))
 
 
 class Collector:
-    """What a repeat's records leave behind. Feed with `add`, close with `close`, then read."""
+    """What a repeat's records leave behind. Feed with `add`, close with `close`, then read.
 
-    def __init__(self, window: Window, context: Context) -> None:
+    ``folder`` is where the figures of a long repeat wait; without it they are kept in memory, 110 bytes a request."""
+
+    def __init__(self, window: Window, context: Context, folder: Path | None = None) -> None:
         self.window, self.context = window, context
-        self.arrivals = Arrivals(window)
-        self.columns = {name: array("d") for name in COLUMNS}
-        self.late, self.lag = array("d"), array("d")
+        self.arrivals = Arrivals(window, folder)
+        self.columns = {name: Column("d", folder) for name in COLUMNS}
+        self.columns["stall"] = self.arrivals.stalls
+        self.late, self.lag = Column("d", folder), Column("d", folder)
         self.status: Counter[str] = Counter()
         self.warmup_status: Counter[str] = Counter()
         self.finish: Counter[str] = Counter()
         self.tok_source: Counter[str] = Counter()
         self.clocks: Counter[str] = Counter()
         self.errors: dict[str, list[str]] = {}
-        self.prompts = array("Q")
+        self.prompts = Column("Q", folder)
         self.ok_any_phase = self.completions = self.good = 0
         self.scheduled = self.later = self.sent_in_time = 0
-        self.sched, self.bad = array("d"), array("B")
+        self.sched, self.bad = Column("d", folder), Column("B", folder)
         self.in_flight_s = self.prompt_tok = 0.0
         self.unknown_prompts = self.unknown_tokens = 0
         self.cached_tok = self.cached_of = self.failed_tok = self.wrong_length = 0
         self.chunks = self.chunked_tok = self.coalesced = 0
-        self._order = np.empty(0, np.int64)
+        self._order = np.empty(0, np.uint32)
+        self._taken = 0
 
     def add(self, record: Record) -> None:
         """Take one record, of any phase and status."""
         w0, w1 = self.window.w0, self.window.w1
+        self._taken += 1
+        if self._taken % _SPILL == 0:
+            for column in (*self.columns.values(), self.late, self.lag, self.prompts, self.sched, self.bad):
+                column.spill()
         if record.t_send is not None:
             end = record.t_end if record.t_end is not None else w1
             self.in_flight_s += max(0.0, min(end, w1) - max(record.t_send, w0))
@@ -129,17 +142,24 @@ class Collector:
     def close(self) -> None:
         """Finish the block that waits. Nothing may be added afterwards."""
         self.arrivals.flush()
-        self.columns["stall"] = self.arrivals.stalls
-        self._order = np.argsort(np.frombuffer(self.columns["send"]), kind="stable")
+        self._order = _order(self.columns["send"].load())
 
     def outcomes(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which measured requests failed, and which are no part of goodput, in the order of their schedule."""
-        bad = np.frombuffer(self.bad, np.uint8)[np.argsort(np.frombuffer(self.sched), kind="stable")]
+        bad = self.bad.load()[_order(self.sched.load())]
         return bad == _FAILED, bad > 0
 
     def column(self, name: str) -> Floats:
         """A value per ok measured request in the order of sending (records are written when they end), NaN for none."""
-        return np.frombuffer(self.columns[name])[self._order]
+        values: Floats = self.columns[name].load()[self._order]
+        return values
+
+    def distinct_prompts(self) -> int | None:
+        """How many different prompts the measured requests had, None where nobody noted them."""
+        if not len(self.prompts):
+            return None
+        ordered = np.sort(self.prompts.load())
+        return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
     def _count_in_window(self, record: Record) -> None:
         w0, w1 = self.window.w0, self.window.w1
@@ -204,3 +224,8 @@ class Collector:
             self.chunks += len(record.chunk_us)
             self.chunked_tok += record.out_tok
         self.coalesced += record.coalesced
+
+
+def _order(times: Floats) -> NDArray[np.uint32]:
+    """The places of the values in ascending order; four bytes each are enough for four thousand million."""
+    return np.argsort(times, kind="stable").astype(np.uint32)

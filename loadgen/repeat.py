@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -138,7 +138,7 @@ def run_repeat(
     doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
     context = context_of(cell, (shape, step.seed), window, outcome, doubts)
-    summary = summarise(read_records(request_files(folder)), window, context)
+    summary = summarise(read_records(request_files(folder)), window, context, folder)
     result = Result(
         cell=cell.id,
         target=step.target,
@@ -167,9 +167,10 @@ def _write(folder: Path, result: Result, outcome: Outcome) -> None:
     """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole. The request
     lines are on the disk before it, so that no power cut leaves a result without what it was made of."""
     sync([*request_files(folder), *folder.glob("ticks.jsonl")])
-    counted = outcome.intervals
+    counted: Iterable[histogram.Interval] | None = outcome.intervals
     if counted is None:
-        counted = tuple(histogram.intervals(read_records(request_files(folder))))
+        length_s = histogram.step_s(result.summary.window.w1)
+        counted = histogram.intervals(read_records(request_files(folder)), length_s)
     with io.StringIO() as log:
         histogram.write_log(log, counted, outcome.started_at)
         write_bytes(folder / "latency.hlog", log.getvalue().encode())

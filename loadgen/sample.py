@@ -26,7 +26,8 @@ def distribution(values: Floats) -> Distribution:
 
 def distribution_in_time(values: Floats) -> Distribution:
     """The distribution of a sample in the order of time: with intervals and certified tails. NaN is left out."""
-    series = values[~np.isnan(values)]
+    nothing = np.isnan(values)
+    series = values[~nothing] if nothing.any() else values
     ordered = np.sort(series)
     intervals: dict[str, tuple[float, float]] = {}
     certified: dict[str, float] = {}

@@ -7,7 +7,8 @@ definitions are in ``metrics.py``, the rules of the percentiles in ``statistics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from loadgen.audit import audited_p99, doubts, invalid, late_limit
 from loadgen.metrics import METRICS
 from loadgen.record import Record
-from loadgen.statistics import autocorrelation_time, tally
+from loadgen.statistics import autocorrelation_time
 from loadgen.summary import Audit, Context, Misses, Summary, Window
 
 if TYPE_CHECKING:
@@ -26,14 +27,17 @@ _IN_TIME = ("ttft_s", "ttft_from_schedule_s", "tpot_s", "e2e_s", "stall_s")
 """Metrics whose percentiles have intervals that know how neighbours are correlated."""
 
 
-def summarise(records: Iterable[Record], window: Window, context: Context | None = None) -> Summary:
-    """The summary of one repeat. Memory grows by about 250 bytes a record, whatever the length of the replies.
+def summarise(
+    records: Iterable[Record], window: Window, context: Context | None = None, folder: Path | None = None
+) -> Summary:
+    """The summary of one repeat. Memory grows by some 150 bytes a record, whatever the length of the replies; with a
+    ``folder`` for what has to wait by 35, and only at the end.
 
     A repeat without an ok request has None for its rates and empty distributions, and the state "failed".
     """
     from loadgen.collect import Collector
 
-    collected = Collector(window, context or Context())
+    collected = Collector(window, context or Context(), folder)
     for record in records:
         collected.add(record)
     return summary_of(collected)
@@ -42,7 +46,7 @@ def summarise(records: Iterable[Record], window: Window, context: Context | None
 def summary_of(collected: Collector) -> Summary:
     """The summary of what a collector was given; it takes no more."""
     collected.close()
-    context, series = collected.context, _series(collected)
+    context, series = collected.context, _Series(collected)
     summary = Summary(
         state="ok",
         window=collected.window,
@@ -80,7 +84,7 @@ def _counts(of: Collector) -> dict[str, Any]:
         "out_tok_sum": None if np.isnan(out_tok).all() else int(np.nansum(out_tok)),
         "failed_tok": of.failed_tok,
         "wrong_length": None if of.context.exact_tok is None else of.wrong_length,
-        "prompts": len(tally(np.frombuffer(of.prompts, np.uint64))[0]) if of.prompts else None,
+        "prompts": of.distinct_prompts(),
         "cached_share": of.cached_tok / of.cached_of if of.cached_of else None,
     }
 
@@ -112,7 +116,7 @@ def _limited(of: Collector) -> bool:
     return bool(of.context.limits) and (of.context.stream or not streamed_only & set(of.context.limits))
 
 
-def _misses(of: Collector, series: Mapping[str, Floats]) -> dict[str, Misses]:
+def _misses(of: Collector, series: _Series) -> dict[str, Misses]:
     """By objective: requests that missed it, in the order of time."""
     from loadgen.arrays import np
 
@@ -129,34 +133,43 @@ def _misses(of: Collector, series: Mapping[str, Floats]) -> dict[str, Misses]:
     }
 
 
-def _series(of: Collector) -> dict[str, Floats]:
-    """A value per ok measured request by metric, in the order of sending; NaN for none."""
+class _Series:
+    """A value per ok measured request by metric, in the order of sending; NaN for none. Each is made when it is asked
+    for: all of them at once would be the most that a long repeat takes."""
+
+    NAMES = (*_IN_TIME, "decode_tok_s", "request_tok_s", "request_total_tok_s", "conn_s", "in_tok", "out_tok")
+
+    def __init__(self, of: Collector) -> None:
+        self._column = of.column
+
+    def __getitem__(self, metric: str) -> Floats:
+        column = self._column
+        match metric:
+            case "ttft_from_schedule_s":
+                return column("ttft") + column("late")
+            case "decode_tok_s":
+                return _over(1.0, column("tpot"))
+            case "request_tok_s":
+                return _over(column("out_tok"), column("e2e"))
+            case "request_total_tok_s":
+                return _over(column("in_tok") + column("out_tok"), column("e2e"))
+        return column(metric.removesuffix("_s"))
+
+
+def _over(above: Floats | float, below: Floats) -> Floats:
+    """The quotient; a speed over no time is none."""
     from loadgen.arrays import np
 
-    ttft, tpot, e2e, in_tok, out_tok = map(of.column, ("ttft", "tpot", "e2e", "in_tok", "out_tok"))
-    with np.errstate(divide="ignore", invalid="ignore"):  # a speed over no time is no speed
-        speeds = {
-            "decode_tok_s": 1 / tpot,
-            "request_tok_s": out_tok / e2e,
-            "request_total_tok_s": (in_tok + out_tok) / e2e,
-        }
-    return {
-        "ttft_s": ttft,
-        "ttft_from_schedule_s": ttft + of.column("late"),
-        "tpot_s": tpot,
-        "e2e_s": e2e,
-        "stall_s": of.column("stall"),
-        **{metric: np.where(np.isfinite(speed), speed, np.nan) for metric, speed in speeds.items()},
-        "conn_s": of.column("conn"),
-        "in_tok": in_tok,
-        "out_tok": out_tok,
-    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.divide(above, below, out=below)
+    below[~np.isfinite(below)] = np.nan
+    return below
 
 
-def _distributions(of: Collector, series: Mapping[str, Floats]) -> dict[str, Any]:
+def _distributions(of: Collector, series: _Series) -> dict[str, Any]:
     from loadgen.sample import distribution, distribution_in_time
 
-    made = {name: (distribution_in_time if name in _IN_TIME else distribution)(one) for name, one in series.items()}
+    made = {name: (distribution_in_time if name in _IN_TIME else distribution)(series[name]) for name in series.NAMES}
     return {**made, "chunk_gap_s": of.arrivals.gaps.distribution()}
 
 
@@ -164,7 +177,7 @@ def _audit(of: Collector) -> Audit:
     from loadgen.arrays import np
     from loadgen.sample import distribution
 
-    late = np.sort(np.frombuffer(of.late))
+    late = np.sort(of.late.load())
     ttft = of.column("ttft")
     open_loop, length = of.context.concurrency is None, of.window.length_s
     # An arrival process knows when conversations begin; when their later turns are due only the replies could say.
@@ -174,7 +187,7 @@ def _audit(of: Collector) -> Audit:
         late_s=distribution(late),
         late_p99_s=audited_p99(late),
         late_limit_s=late_limit(ttft[~np.isnan(ttft)]),
-        lag_s=distribution(np.frombuffer(of.lag)),
+        lag_s=distribution(of.lag.load()),
         offered_rps=offered / length if open_loop and length > 0 else None,
         achieved_rps=of.sent_in_time / length if open_loop and length > 0 else None,
         worker_cpu=of.context.worker_cpu,

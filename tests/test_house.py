@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "loadgen"
 
 LEVELS = (
     ("errors", "arrays", "nvml"),
-    ("record", "redact", "correlation"),
+    ("record", "redact", "columns", "correlation"),
     ("arrival", "lengths", "metrics", "shapes", "statistics", "traces"),
     ("summary",),
     ("comparing", "sample", "histogram", "routing", "published", "search"),
