@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from loadgen.scenario import Cell
 
 ScenarioPath = Annotated[
     Path, typer.Argument(metavar="SCENARIO", help="A scenario file, such as scenarios/moe_vs_dense.yaml.")
@@ -27,6 +30,24 @@ Targets = Annotated[
     list[str] | None,
     typer.Option("--target", help="Only this target, or those of a pattern: 'qwen2-7b*'. May be repeated."),
 ]
+Cells = Annotated[
+    list[str] | None,
+    typer.Option("--cell", help="Only this cell of the matrix, or those of a pattern: 'size=7B*'. May be repeated."),
+]
+
+
+def chosen(cells: list[Cell], patterns: list[str] | None) -> list[Cell]:
+    """The cells whose id fits a pattern, all without one. Raises UsageError for a pattern that fits none."""
+    from fnmatch import fnmatchcase
+
+    from loadgen.errors import UsageError
+    from loadgen.scenario.override import did_you_mean
+
+    ids = [cell.id for cell in cells]
+    for one in patterns or ():
+        if not any(fnmatchcase(name, one) for name in ids):
+            raise UsageError(f"--cell {one}: there is no such cell{did_you_mean(one, ids)}.")
+    return [cell for cell in cells if not patterns or any(fnmatchcase(cell.id, one) for one in patterns)]
 
 
 def known_runs(ctx: typer.Context, incomplete: str) -> list[str]:
