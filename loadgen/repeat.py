@@ -10,12 +10,13 @@ import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from loadgen import histogram
-from loadgen.arrival import offsets
-from loadgen.drive.job import Shape
+from loadgen.drive.job import Job, Shape
+from loadgen.drive.schedule import share
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet import Fleet, Outcome, Stop
 from loadgen.fleet.clocks import WorkerClock
@@ -28,6 +29,8 @@ from loadgen.long.trend import drifts
 from loadgen.offered import shape_of
 from loadgen.parts import Part, parts_by
 from loadgen.plan import Step, workers_of
+from loadgen.prefixes import Implied, implied
+from loadgen.prefixes import doubts as prefix_doubts
 from loadgen.record import read_records
 from loadgen.scenario import Cell, parse_objective
 from loadgen.store import append_line, request_files, sync, write_bytes, write_json
@@ -55,7 +58,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ``start_ns`` is the start of the repeat on this host's CLOCK_MONOTONIC, 0 where it was not kept: with it the records
     can be held against logs of other programs here. ``energy_j`` is what the target's GPUs took in the window, or None.
     ``clocks`` are those of workers on other machines, with what is not known of them. ``parts`` are the repeat's parts
-    of each kind that it has (see `parts.KINDS`), by name.
+    of each kind that it has (see `parts.KINDS`), by name. ``implied`` is what its prompts share, None where nothing.
     """
 
     schema: int = SCHEMA
@@ -77,6 +80,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False
     energy_j: float | None = None
     telemetry: Telemetry = Telemetry()
+    implied: Implied | None = None
 
     @property
     def cached_share(self) -> float | None:
@@ -150,7 +154,7 @@ def run_repeat(
         start_ns=outcome.start_ns,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
         summary=summary,
-        parts=parts_by(_kinds(outcome), lambda: read_records(request_files(folder)), window, context),
+        parts=parts_by(_kinds(outcome, cell), lambda: read_records(request_files(folder)), window, context),
         workers=outcome.audits,
         lost=outcome.lost,
         clocks=outcome.clocks,
@@ -159,8 +163,18 @@ def run_repeat(
         energy_j=telemetry.energy_j,
         telemetry=telemetry,
     )
+    result = _with_prefixes(result, jobs[0], cell.scenario.targets[step.target].options.get("kv_block"), folder)
     _write(folder, result, outcome)
     return result
+
+
+def _with_prefixes(result: Result, job: Job, cache_block: Any, folder: Path) -> Result:
+    """The result with what its workload implies of a prefix cache, doubted where the server says something else."""
+    found = implied(job, read_records(request_files(folder)), cache_block if isinstance(cache_block, int) else None)
+    doubts = (*result.summary.doubts, *prefix_doubts(found, result.cached_share))
+    return msgspec.structs.replace(
+        result, implied=found, summary=msgspec.structs.replace(result.summary, doubts=doubts)
+    )
 
 
 def _write(folder: Path, result: Result, outcome: Outcome) -> None:
@@ -192,12 +206,13 @@ def context_of(
     """What the summary must know besides the records; ``offered`` is the load and its seed."""
     objectives = [parse_objective(text) for text in cell.scenario.objectives]
     workload, load = cell.scenario.workload, cell.scenario.load
+    index, of = outcome.share
     return Context(
         exact_tok=None if workload.output.exact is None else workload.output.number or 0,
         stream=workload.stream,
-        concurrency=load.concurrency,
-        scheduled=_scheduled(*offered, window),
-        conversations="turn" in _kinds(outcome),
+        concurrency=len(range(index, load.concurrency, of)) if load.concurrency else None,
+        scheduled=_scheduled(*offered, window, outcome.share),
+        conversations="turn" in _kinds(outcome, cell),
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
         limits=limits(objectives),
         asked=asked(objectives),
@@ -206,17 +221,19 @@ def context_of(
     )
 
 
-def _kinds(outcome: Outcome) -> list[str]:
+def _kinds(outcome: Outcome, cell: Cell) -> list[str]:
     """The kinds of parts that this repeat may have."""
-    return ["turn"] if any(audit.conversations is not None for audit in outcome.audits) else []
+    talked = any(audit.conversations is not None for audit in outcome.audits)
+    mixed = cell.scenario.workload.prompts == "mix"
+    return [kind for kind, there in (("turn", talked), ("source", mixed)) if there]
 
 
-def _scheduled(shape: Shape, seed: int, window: Window) -> int | None:
+def _scheduled(shape: Shape, seed: int, window: Window, part: tuple[int, int]) -> int | None:
     """How many requests an open loop wanted to send in the window; None for a closed loop, or without a window."""
     if shape.arrival is None or shape.window_s is None:
         return None
     count = 0
-    for offset in offsets(shape.arrival, seed):
+    for _, offset in share(shape.arrival, seed, *part):
         if offset >= window.w1:
             break
         count += offset >= window.w0

@@ -22,7 +22,7 @@ from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fair.fingerprint import Prober
-from loadgen.fleet import Fleet, Stop, open_fleet
+from loadgen.fleet import Elsewhere, Fleet, Stop, open_fleet
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.limits.served import Serving, serving
 from loadgen.needless import spared, whole
@@ -67,8 +67,8 @@ class Watcher(Protocol):
 class Request:
     """What is to be run. ``resume`` is a run whose whole repeats are taken over; ``keep`` leaves the servers that are
     up at the end as they are, for a look at them. ``cells`` are the only ones that are run, by id (None: all), and
-    ``night`` is what a nightly notes of the run, in run.json. ``address`` is that of a
-    Ray cluster, for workers that run there."""
+    ``night`` is what a nightly notes of the run, in run.json. ``elsewhere`` is
+    what was said of workers on other machines."""
 
     loaded: Loaded
     store: Path
@@ -76,7 +76,7 @@ class Request:
     keep: bool = False
     cells: Collection[str] | None = None
     night: dict[str, Any] | None = None
-    address: str | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass
@@ -89,7 +89,7 @@ class _State:
     plan: Plan
     watcher: Watcher
     keep: bool
-    address: str | None = None
+    elsewhere: Elsewhere | None = None
     interrupt: Interrupt = field(default_factory=Interrupt)
     failures: list[str] = field(default_factory=list)
 
@@ -121,7 +121,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
 
 def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
     loaded = request.loaded
-    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep, request.address)
+    state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep, request.elsewhere)
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
         write_bytes(run.folder / "scenario.yaml", loaded.source)
@@ -164,6 +164,7 @@ def _description(state: _State, status: str) -> dict[str, Any]:
         "noise": remember(state.run.folder.parents[2], host.fingerprint(), loaded.scenario, state.cells),
         "servers": {},
         "failures": [],
+        "shard": state.elsewhere.shard if state.elsewhere else None,
     }
 
 
@@ -182,7 +183,7 @@ def _measure(state: _State) -> None:
     loads = [state.cells[step.cell].scenario.load for _, step in steps]
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
-        open_fleet({load.fleet for load in loads}, max(map(workers_of, loads)), state.address) as fleet,
+        open_fleet({load.fleet for load in loads}, max(map(workers_of, loads)), state.elsewhere) as fleet,
         Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan, state.keep) as sites,
     ):
         prober = Prober(state.run, fleet)

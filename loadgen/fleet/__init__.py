@@ -33,7 +33,8 @@ LOOK_S = 0.1
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a repeat left besides its records. ``lost`` names workers that died; ``start_ns`` is monotonic (of this
     machine), ``started_at`` the same moment in seconds since the epoch. ``clocks`` are those of workers elsewhere;
-    ``intervals`` the latencies over time as such workers counted them, None where the records are to be counted."""
+    ``intervals`` the latencies over time as such workers counted them, None where the records are to be counted.
+    ``share`` is (i, N) where this is what share i of N left, and the others are elsewhere."""
 
     start_ns: int
     started_at: float
@@ -41,13 +42,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[str, ...] = ()
     clocks: tuple[WorkerClock, ...] = ()
     intervals: tuple[Interval, ...] | None = None
+    share: tuple[int, int] = (0, 1)
 
     @property
     def skew_s(self) -> float | None:
-        """The most by which two workers can have started apart; None where all read one clock."""
-        if not self.clocks:
+        """The most by which two workers can have started apart; None where all read one clock, or nobody knows."""
+        errors_us = [clock.error_us for clock in self.clocks]
+        if not self.clocks or None in errors_us:
             return None
-        worst = sorted((clock.error_us + clock.late_us for clock in self.clocks), reverse=True)
+        worst = sorted(((clock.error_us or 0.0) + clock.late_us for clock in self.clocks), reverse=True)
         return sum(worst[:2]) / 1e6 if len(worst) > 1 else 0.0
 
 
@@ -74,11 +77,29 @@ class Fleet(Protocol):
         """
 
 
-def open_fleet(kinds: Collection[str], workers: int, address: str | None = None) -> Fleet:
-    """The fleet that ``load.fleet`` names, with so many workers. ``address`` is the Ray cluster's; default: Ray's own.
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """Share ``index`` (from 0) of ``of``. ``start_at`` is the start of the first repeat, seconds since the epoch."""
+
+    index: int
+    of: int
+    start_at: float
+
+
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line says of other machines: the ``address`` of a Ray cluster (None: as Ray finds it), or which
+    share of the load is this machine's."""
+
+    address: str | None = None
+    shard: Shard | None = None
+
+
+def open_fleet(kinds: Collection[str], workers: int, elsewhere: Elsewhere | None = None) -> Fleet:
+    """The fleet that ``load.fleet`` names, with so many workers; or the one worker of a shard.
 
     Raises UsageError where cells name different ones, and whatever a cluster has against it.
     """
+    elsewhere = elsewhere or Elsewhere()
+    address = elsewhere.address
     if len(kinds) > 1:
         raise errors.UsageError(f"load.fleet: {' and '.join(sorted(kinds))} in one run; one fleet drives all cells.")
     if "ray" in kinds:
@@ -89,6 +110,10 @@ def open_fleet(kinds: Collection[str], workers: int, address: str | None = None)
         raise errors.UsageError(
             f"--address {address}: is that of a Ray cluster, and means nothing without --fleet ray."
         )
+    if elsewhere.shard is not None:
+        from loadgen.fleet import shard
+
+        return shard.Fleet(elsewhere.shard)
     from loadgen.fleet import local
 
     return local.Fleet(workers)

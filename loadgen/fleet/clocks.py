@@ -7,12 +7,15 @@ whatever the two ways cost (D. L. Mills, RFC 5905, section 8); of many trips the
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 
 import msgspec
 
 TRIPS = 50
+_UNSYNCHRONISED = 5  # TIME_ERROR of <sys/timex.h>
 
 
 class Offset(msgspec.Struct, frozen=True):
@@ -29,12 +32,15 @@ class WorkerClock(msgspec.Struct, frozen=True, kw_only=True):
     had changed after the repeat, None if nobody was there to ask. ``late_us`` is how long after the common start the
     worker was told of it, 0 for one that knew before. Records count from the start by their own worker's clock, so
     those of two workers lie right to each other within the errors and drifts of both.
+
+    A worker that starts by the time of day has no offset, and for an error what its kernel says of that clock: None
+    where nobody sets it.
     """
 
     worker: int
     host: str
     offset_ns: int
-    error_us: float
+    error_us: float | None
     drift_us: float | None = None
     late_us: float = 0.0
 
@@ -51,3 +57,13 @@ def measured(ask: Callable[[], int], now: Callable[[], int] = time.monotonic_ns,
             best = Offset(theirs - (before + after) // 2, error)
     assert best is not None
     return best
+
+
+def day_error_us() -> float | None:
+    """By how many microseconds the time of day here may be wrong, as the kernel has it from whoever sets the clock
+    (adjtimex(2), maxerror); None where nobody does, or where there is no such call."""
+    if not sys.platform.startswith("linux"):
+        return None
+    timex = (ctypes.c_long * 32)()  # struct timex begins: modes, offset, freq, maxerror (us), esterror; 26 longs
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    return None if state in (-1, _UNSYNCHRONISED) else float(timex[3])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -46,19 +46,31 @@ class Fleet:
 
     def run(self, jobs: Sequence[Job], on_tick: OnTick, look: Look, measure_at: MeasureAt = never) -> Outcome:
         """Runs one repeat (see `loadgen.fleet.Fleet.run`)."""
-        taken = self._processes[: len(jobs)]
-        try:
-            for process, job in zip(taken, jobs, strict=True):
-                process.revive()
-                process.say("job", job)
-            ready = [process.wait("ready", READY_S) for process in taken]
-            check_digests(jobs, [int(message["digest"]) for message in ready])
-            start = time.monotonic_ns() + _LEAD_NS
-            return _follow(taken, start, on_tick, look, measure_at)
-        except BaseException:
-            for process in taken:  # in the middle of this job they would misunderstand the next
-                process.end()
-            raise
+
+        def begin(digests: Sequence[int]) -> int:
+            check_digests(jobs, digests)
+            return time.monotonic_ns() + _LEAD_NS
+
+        return drive(self._processes[: len(jobs)], jobs, begin, (on_tick, look, measure_at))
+
+
+def drive(
+    taken: Sequence[Process],
+    jobs: Sequence[Job],
+    begin: Callable[[Sequence[int]], int],
+    hooks: tuple[OnTick, Look, MeasureAt],
+) -> Outcome:
+    """One repeat of these processes. ``begin`` has the digests of their shares, and gives the start (monotonic ns)."""
+    try:
+        for process, job in zip(taken, jobs, strict=True):
+            process.revive()
+            process.say("job", job)
+        ready = [process.wait("ready", READY_S) for process in taken]
+        return _follow(taken, begin([int(message["digest"]) for message in ready]), *hooks)
+    except BaseException:
+        for process in taken:  # in the middle of this job they would misunderstand the next
+            process.end()
+        raise
 
 
 def _follow(taken: Sequence[Process], start: int, on_tick: OnTick, look: Look, measure_at: MeasureAt) -> Outcome:
