@@ -76,7 +76,9 @@ def turn_of(record: Record) -> str:
     return str(turn) if turn < MOST_TURNS else f"{MOST_TURNS} and later"
 
 
-KINDS: Mapping[str, Callable[[Record], str]] = MappingProxyType({"turn": turn_of})
+KINDS: Mapping[str, Callable[[Record], str]] = MappingProxyType(
+    {"turn": turn_of, "source": lambda record: record.source}
+)
 """What a repeat may be divided by, and the name of the part that a record belongs to."""
 
 

@@ -21,7 +21,7 @@ LEVELS = (
     ("launch", "drive"),
     ("collect", "audit"),
     ("fleet", "summarise", "judge"),
-    ("store", "telemetry", "warmup", "host", "offered", "parts", "targets"),
+    ("store", "telemetry", "warmup", "host", "offered", "parts", "prefixes", "targets"),
     ("selftest", "null_server", "noise", "ownership", "written", "long"),
     ("ask", "retention"),
     ("plan", "engines", "doctor"),

@@ -49,18 +49,24 @@ class Prefixes:
     def __init__(self) -> None:
         self._longest: dict[int, int] = {}
 
-    def take(self, blocks: Iterable[tuple[int, int]]) -> int:
-        """How many tokens from its beginning on a prompt shares with one before it; it is remembered, too."""
+    def shared(self, blocks: Iterable[tuple[int, int]]) -> int:
+        """How many tokens from its beginning on a prompt shares with one that was taken."""
         chain = shared = 0
-        sharing = True
         for block, tokens in blocks:
             chain = hash((chain, block))
             seen = self._longest.get(chain, 0)
-            if sharing:
-                shared += min(tokens, seen)
-                sharing = seen >= tokens
-            if tokens > seen:
-                self._longest[chain] = tokens
+            shared += min(tokens, seen)
+            if seen < tokens:
+                break
+        return shared
+
+    def take(self, blocks: Iterable[tuple[int, int]]) -> int:
+        """The same, and the prompt is remembered."""
+        blocks = tuple(blocks)
+        shared, chain = self.shared(blocks), 0
+        for block, tokens in blocks:
+            chain = hash((chain, block))
+            self._longest[chain] = max(tokens, self._longest.get(chain, 0))
         return shared
 
 
