@@ -19,7 +19,7 @@ from loadgen.published.join import ONLY, Laid, Line, lay
 from loadgen.published.tables import Measured, Table, table
 from loadgen.reports import beside, markdown, text
 from loadgen.reports.csv import one_line
-from loadgen.reports.table_cells import found_in, rowless
+from loadgen.reports.table_cells import found_in
 from loadgen.reports.table_columns import NO_RATIO, Drawn, Letters, drawn, places, ratio, repeats, stacked
 
 FORMS = ("text", "markdown", "csv")
@@ -129,9 +129,6 @@ def _notes(laid: Laid, reports: Sequence[RunReport]) -> Iterator[str]:
     if laid.table.name == "memory_by_size" or laid.table.name == "yi_batch_memory":
         yield "published memory is not said to be torch's peak: nobody knows what it holds besides"
     yield from dict.fromkeys(line for report in reports for line in _measured_with(report))
-    for report in reports:
-        if names := rowless(report):
-            yield f"{report.run.get('run')}: {', '.join(names)}: no row is named, so they are not in this table"
     for one in laid.aside:
         yield f"set aside for a better or newer one of the same row: {one.where} of {one.run} ({one.state})"
 

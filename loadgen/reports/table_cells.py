@@ -22,7 +22,8 @@ GIB = 2.0**30
 
 
 def found_in(report: RunReport, table: Table) -> Iterator[Found]:
-    """Every target of every cell that was measured and has a row; of `gpu_memory`, the GPUs of the run's machine."""
+    """Every target of every cell that was measured; of `gpu_memory`, the GPUs of the run's machine. A target that names
+    no row is called by its own name, so that it stands below the table's rows."""
     if "gpu_name" in table.keys.values():
         yield from _gpus(report, table)
         return
@@ -30,22 +31,16 @@ def found_in(report: RunReport, table: Table) -> Iterator[Found]:
         scenario = scenario_of(report.run, report.plan, cell.id)
         for target in cell.targets:
             words = (scenario.get("targets") or {}).get(target.target) or {}
-            if words.get("row") and target.state != "skipped":
-                yield _found(report, table, cell, target, keys_of(table, scenario, words, target.gpus))
+            if target.state != "skipped":
+                row = words.get("row") or {table.said[0]: target.target}
+                yield _found(report, table, cell, target, keys_of(table, scenario, row, target.gpus))
 
 
-def rowless(report: RunReport) -> list[str]:
-    """The targets that name no row."""
-    targets: Mapping[str, Any] = report.run["scenario"]["targets"]
-    return [name for name, words in targets.items() if not (words or {}).get("row")]
-
-
-def keys_of(table: Table, scenario: Mapping[str, Any], words: Mapping[str, Any], gpus: int | None) -> dict[str, str]:
+def keys_of(table: Table, scenario: Mapping[str, Any], row: Mapping[str, Any], gpus: int | None) -> dict[str, str]:
     """By column (and by what the table is across): the value that tells a cell's row from the others, as text.
 
-    ``scenario`` and ``words`` are those of the cell and of its target; ``gpus`` is the number of its GPUs, if known.
+    ``scenario`` has the words of the cell, ``row`` those of its target; ``gpus`` is the number of its GPUs, if known.
     """
-    row = words.get("row") or {}
     said = {name: _text(row[name]) for name in row}
     keys = {name: _key(origin, name, said, scenario, gpus) for name, origin in table.keys.items()}
     if table.across is not None:

@@ -168,10 +168,11 @@ class _Figure(NamedTuple):
 def stacked(laid: Laid, lines: Sequence[Line], letters: Letters, named: bool = True) -> Drawn:
     """Three rows for a line: narrower, and how tables that are across are always shown. What was measured is called by
     its target, or without ``named`` just so."""
+    wanted = set(laid.table.across.columns) if laid.table.across is not None else {ONLY}
     columns = [Column(name, _first(name)) for name in laid.table.keys]
     columns.append(Column("", _named if named else lambda item: str(item[1])))
     left = len(columns)
-    columns += [*(Column(one.name, _at(one)) for one in _figures(laid)), Column("state", _states(letters))]
+    columns += [*(Column(one.name, _at(one)) for one in _figures(laid)), Column("state", _states(letters, wanted))]
     return Drawn(columns, left, [(line, which) for line in lines for which in _which(line)])
 
 
@@ -225,14 +226,18 @@ def _at(one: _Figure) -> Callable[[tuple[Line, str]], str]:
     return text
 
 
-def _states(letters: Letters) -> Callable[[tuple[Line, str]], str]:
+def _states(letters: Letters, wanted: set[str]) -> Callable[[tuple[Line, str]], str]:
+    """The state of a line's measurements, the worst first; below it how many of the ``wanted`` places have none."""
+
     def text(item: tuple[Line, str]) -> str:
         line, which = item
-        if which != "measured":
+        if which == "ratio":
+            missing = len(wanted - line.found.keys())
+            return f"{missing} {NOT_MEASURED}" if missing else ""
+        if which == "published":
             return "" if line.found else NOT_MEASURED
-        said = next(
-            state for state in ("failed", "invalid", "ok") if any(o.state == state for o in line.found.values())
-        )
+        states = {one.state for one in line.found.values()}
+        said = next(state for state in ("failed", "invalid", "ok") if state in states)
         doubts = sorted({letter for one in line.found.values() for letter in letters.of(one).split(", ") if letter})
         return (said if said == "ok" else said.upper()) + (f" ({', '.join(doubts)})" if doubts else "")
 
