@@ -139,7 +139,7 @@ def run_repeat(
     if seen.ttft_s is not None:
         own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
         telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
-    doubts = (*site.doubts, *warmup.doubts(), *_worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
+    doubts = (*site.doubts, *warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
     context = context_of(cell, (shape, step.seed), window, outcome, doubts)
     summary = summarise(read_records(request_files(folder)), window, context, folder)
@@ -154,7 +154,7 @@ def run_repeat(
         start_ns=outcome.start_ns,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
         summary=summary,
-        parts=parts_by(_kinds(outcome, cell), lambda: read_records(request_files(folder)), window, context),
+        parts=parts_by(kinds_of(outcome, cell), lambda: read_records(request_files(folder)), window, context),
         workers=outcome.audits,
         lost=outcome.lost,
         clocks=outcome.clocks,
@@ -164,7 +164,7 @@ def run_repeat(
         telemetry=telemetry,
     )
     result = _with_prefixes(result, jobs[0], cell.scenario.targets[step.target].options.get("kv_block"), folder)
-    _write(folder, result, outcome)
+    write_result(folder, result, outcome)
     return result
 
 
@@ -177,7 +177,7 @@ def _with_prefixes(result: Result, job: Job, cache_block: Any, folder: Path) -> 
     )
 
 
-def _write(folder: Path, result: Result, outcome: Outcome) -> None:
+def write_result(folder: Path, result: Result, outcome: Outcome) -> None:
     """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole. The request
     lines are on the disk before it, so that no power cut leaves a result without what it was made of."""
     sync([*request_files(folder), *folder.glob("ticks.jsonl")])
@@ -212,7 +212,7 @@ def context_of(
         stream=workload.stream,
         concurrency=len(range(index, load.concurrency, of)) if load.concurrency else None,
         scheduled=_scheduled(*offered, window, outcome.share),
-        conversations="turn" in _kinds(outcome, cell),
+        conversations="turn" in kinds_of(outcome, cell),
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
         limits=limits(objectives),
         asked=asked(objectives),
@@ -221,7 +221,7 @@ def context_of(
     )
 
 
-def _kinds(outcome: Outcome, cell: Cell) -> list[str]:
+def kinds_of(outcome: Outcome, cell: Cell) -> list[str]:
     """The kinds of parts that this repeat may have."""
     talked = any(audit.conversations is not None for audit in outcome.audits)
     mixed = cell.scenario.workload.prompts == "mix"
@@ -240,7 +240,8 @@ def _scheduled(shape: Shape, seed: int, window: Window, part: tuple[int, int]) -
     return count
 
 
-def _worker_doubts(outcome: Outcome, workers: int, wanted: int) -> list[Doubt]:
+def worker_doubts(outcome: Outcome, workers: int, wanted: int) -> list[Doubt]:
+    """What weakens a repeat for the sake of its workers: of ``workers`` that began, ``wanted`` were to be there."""
     doubts = []
     if workers < wanted:
         text = f"The load was dealt to {workers} workers instead of {wanted}: others were lost before this repeat."
@@ -250,6 +251,11 @@ def _worker_doubts(outcome: Outcome, workers: int, wanted: int) -> list[Doubt]:
         doubts.append(
             Doubt("worker_lost", f"{len(outcome.lost)} of {workers} workers died ({names}): their load is missing.")
         )
+    unset = [clock.host for clock in outcome.clocks if clock.error_us is None]
+    if unset:
+        hosts = ", ".join(sorted(set(unset)))
+        text = f"Nobody sets the clocks of {hosts}: by how much their workers started apart is not known."
+        doubts.append(Doubt("clock_unknown", text))
     steps = sum(audit.clock_steps for audit in outcome.audits)
     if steps:
         doubts.append(Doubt("clock_step", f"The clock of this machine was set {steps} times during the repeat."))

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, Self
 import msgspec
 
 from loadgen import errors
-from loadgen.drive.job import Job
+from loadgen.drive.job import Job, Shape
 from loadgen.drive.schedule import digest
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet.clocks import WorkerClock
@@ -123,12 +123,11 @@ def never() -> None:
     """A warm-up whose length is fixed needs no word of its end."""
 
 
-def check_digests(jobs: Sequence[Job], found: Sequence[int]) -> None:
+def check_digests(shape: Shape, seed: int, found: Sequence[int]) -> None:
     """Raises LoadgenError unless what the workers have made of their jobs is the schedule of one process."""
-    job = jobs[0]
-    whole = digest(job.shape, job.seed, 0, 1)
+    whole = digest(shape, seed, 0, 1)
     if sum(found) % (1 << 64) != whole:
         raise errors.LoadgenError(
-            f"the schedules of {len(jobs)} workers do not add up to the whole: {sum(found) % (1 << 64):x} is not "
+            f"the schedules of {len(found)} workers do not add up to the whole: {sum(found) % (1 << 64):x} is not "
             f"{whole:x}. Workers of different versions of loadgen do that; otherwise it is a bug, please report it."
         )

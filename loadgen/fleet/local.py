@@ -48,7 +48,7 @@ class Fleet:
         """Runs one repeat (see `loadgen.fleet.Fleet.run`)."""
 
         def begin(digests: Sequence[int]) -> int:
-            check_digests(jobs, digests)
+            check_digests(jobs[0].shape, jobs[0].seed, digests)
             return time.monotonic_ns() + _LEAD_NS
 
         return drive(self._processes[: len(jobs)], jobs, begin, (on_tick, look, measure_at))

@@ -120,7 +120,7 @@ class Fleet:
             if ready.failed is not None:
                 kind, text = ready.failed
                 raise getattr(errors, kind, LoadgenError)(text)
-        check_digests(jobs, [ready.digest for ready in found])
+        check_digests(jobs[0].shape, jobs[0].seed, [ready.digest for ready in found])
 
     def _offset(self, member: _Member) -> Offset:
         return measured(lambda: int(self._ray.get(member.actor.clock.remote(), timeout=_CALL_S)))
