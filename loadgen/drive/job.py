@@ -12,6 +12,9 @@ import msgspec
 from loadgen.arrival import Arrival
 from loadgen.backends import RequestOptions
 
+How = Literal["round_robin", "least_in_flight", "sticky"]
+"""How requests are dealt to several endpoints (see `balance`)."""
+
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True):
     """What every record of the job repeats."""
@@ -52,12 +55,18 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One repeat of one target, as worker ``worker`` of ``workers`` is to run it. ``out`` is its requests file."""
+    """One repeat of one target, as worker ``worker`` of ``workers`` is to run it. ``out`` is its requests file.
+
+    Where several ``endpoints`` are the target, requests are dealt to them by ``balance``, and ``endpoint`` is the
+    first of them.
+    """
 
     labels: Labels
     worker: int
     workers: int
     endpoint: str
+    endpoints: tuple[str, ...] = ()
+    balance: How = "round_robin"
     backend: str
     options: RequestOptions
     headers: dict[str, str]
@@ -73,3 +82,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     save_text: bool = False
     hidden: tuple[str, ...] = ()
     tokenizer: str | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All endpoints: one, or several."""
+        return self.endpoints or (self.endpoint,)

@@ -29,7 +29,8 @@ class Exchange:
     read without a second look, ``room`` bytes at a time; ``plain``: it does not run over TLS. ``failed`` is the status
     that the driver itself saw (timeout, reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is
     True while every arrival was stamped by the kernel. ``closed``: the server closed the connection; ``ended``: no
-    more can come. ``left`` is what is missing of a known length.
+    more can come. ``left`` is what is missing of a known length; ``place`` the number of its endpoint where there are
+    several.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Exchange:
         "left",
         "phase",
         "pieces",
+        "place",
         "plain",
         "prompt",
         "queued",
@@ -80,6 +82,7 @@ class Exchange:
         self.t_end = 0
         self.hot = False
         self.room = READ
+        self.place = 0
         self.plain = True
         self.closed = False
         self.ended = False
@@ -141,7 +144,7 @@ def to_record(exchange: Exchange, job: Job, start: int, count_tokens: CountToken
         rep=job.labels.rep,
         attempt=job.labels.attempt,
         server=job.labels.server,
-        endpoint=job.labels.endpoint,
+        endpoint=job.endpoints[exchange.place] if job.endpoints else job.labels.endpoint,
         driver=job.driver,
         worker=job.worker,
         seq=exchange.send.session if exchange.send.seq is None else exchange.send.seq,

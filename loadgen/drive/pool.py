@@ -28,14 +28,17 @@ class Pool:
 
     ``waiting`` holds requests, with their bytes, for which there was none. ``opened`` counts all connections that were
     ever opened; ``kernel_clock`` is True while the kernel stamps what they receive; ``refusal`` is why the last one
-    that was not to be had was not.
+    that was not to be had was not. ``connections`` are those under the poll, by file descriptor; other pools may have
+    theirs there, too.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float, poll: Any) -> None:
+    def __init__(
+        self, endpoint: Endpoint, timeout_s: float, poll: Any, connections: dict[int, Connection] | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.timeout_ns = int(timeout_s * 1e9)
         self.poll = poll
-        self.connections: dict[int, Connection] = {}
+        self.connections = {} if connections is None else connections
         self.idle: list[Connection] = []
         self.opening: set[Connection] = set()
         self.waiting: deque[tuple[Exchange, bytes]] = deque()
@@ -49,7 +52,8 @@ class Pool:
     def resolve(self) -> None:
         """Finds the address that answers, of those that the name has (IPv6 and IPv4). Raises OSError with the reason.
 
-        It connects once for this, blocking; the connection that was tried is closed again.
+        It connects once for this, blocking; the connection that was tried is closed again. Where none answers, the
+        first is what later connections are tried with: a server that comes up again is found, and nothing waits.
         """
         if self.endpoint.unix is not None:
             self._address = (socket.AF_UNIX, self.endpoint.unix)
@@ -69,6 +73,7 @@ class Pool:
                 return
             except OSError as error:
                 reason = error
+                self._address = self._address or (family, address)
         raise reason or OSError(f"{host} has no address")
 
     def open(self) -> None:
@@ -89,6 +94,7 @@ class Pool:
         except OSError:
             sock.close()
             raise
+        connection.pool = self
         self.opening.add(connection)
         self.connections[connection.fd] = connection
         self.opened += 1
@@ -128,6 +134,22 @@ class Pool:
         connection.idle_since = now
         self.idle.append(connection)
 
+    def carrier(self, exchange: Exchange, data: bytes, now: int) -> Connection | None:
+        """An idle connection for a request. Without one the request waits, and a connection is opened for it: None.
+        Raises OSError."""
+        connection = self.take(now)
+        if connection is None:
+            self.waiting.append((exchange, data))
+            self.open()
+        return connection
+
+    def serve(self, connection: Connection, now: int) -> tuple[Exchange, bytes] | None:
+        """The request that has waited longest, for a connection that is free; without one it is kept."""
+        if self.first_waiting() is not None:
+            return self.waiting.popleft()
+        self.give(connection, now)
+        return None
+
     def first_waiting(self) -> Exchange | None:
         """The request that has waited longest for a connection. Those that were given up meanwhile are passed over."""
         while self.waiting and self.waiting[0][0].ended:
@@ -150,7 +172,7 @@ class Pool:
 
     def close_all(self) -> None:
         """Closes every connection."""
-        for connection in list(self.connections.values()):
+        for connection in [one for one in self.connections.values() if one.pool is self]:
             self.close(connection)
         self.idle.clear()
 

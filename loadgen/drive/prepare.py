@@ -35,8 +35,10 @@ class Prepared:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.backend: Backend = backends.load(job.backend)
-        self.endpoint: Endpoint = parse_endpoint(job.endpoint, job.proxy)
-        self._head = request_head(self.endpoint, self.backend.PATH, job.headers)
+        self.endpoints: list[Endpoint] = [parse_endpoint(url, job.proxy) for url in job.urls]
+        self.heads = [request_head(endpoint, self.backend.PATH, job.headers) for endpoint in self.endpoints]
+        # Of several endpoints one is chosen when a request is sent, and its head is put before the bytes then.
+        self._head = self.heads[0] if len(self.heads) == 1 else b""
         context = msgspec.convert(job.context, workloads.Context)
         self._source = open_source(job.workload, job.settings, context)
         self._talking = self._source if isinstance(self._source, workloads.Conversing) else None

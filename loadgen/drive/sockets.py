@@ -23,7 +23,8 @@ LARGE_READ = 65536
 
 
 class Connection:
-    """One TCP, TLS or Unix connection. ``exchange`` is the request that it carries now, None when idle; ``finished``:
+    """One TCP, TLS or Unix connection. ``exchange`` is the request that it carries now, None when idle; ``pool`` the
+    pool that it belongs to. ``finished``:
     TLS says that no more will come, and ``broken`` why, if that is not as it should be."""
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Connection:
         "idle_since",
         "kernel",
         "opened",
+        "pool",
         "recvmsg",
         "sock",
         "tls",
@@ -54,6 +56,7 @@ class Connection:
         self.recvmsg = sock.recvmsg
         self.kernel = ask_for_stamps(sock)
         self.exchange: Any = None
+        self.pool: Any = None
         self.tls = tls
         self._tls_in, self._tls_out = bios
         self._out: bytes | memoryview = b""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from loadgen.drive.balance import make_balance
 from loadgen.drive.clock import ANCILLARY, now_ns, realtime_ns_of, stamp_of
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.poll import READ, WRITE, make_poll
-from loadgen.drive.pool import Pool
+from loadgen.drive.pools import Pools
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.reply import Reply
 from loadgen.drive.sockets import LARGE_READ, SMALL_READ, Connection
@@ -34,11 +35,12 @@ class Traffic:
 
     def __init__(self, prepared: Prepared, backlog: Backlog, ended: Callable[[Exchange, int], None]) -> None:
         self.prepared = prepared
-        self.shape = prepared.job.shape
+        self.urls = prepared.job.urls
         self.backlog = backlog
         self.ended = ended
         self.poll = make_poll()
-        self.pool = Pool(prepared.endpoint, self.shape.connect_timeout_s, self.poll)
+        self.pools = Pools(prepared.endpoints, prepared.job.shape.connect_timeout_s, self.poll)
+        self.balance = make_balance(prepared.job)
         self.active: set[Exchange] = set()
         self.loop_ns = 0
         self._others: dict[int, Callable[[], None]] = {}
@@ -58,7 +60,7 @@ class Traffic:
         """Waits at most ``wait`` seconds, then handles all that is ready; how many descriptors were."""
         ready = self.poll.poll(wait)
         began = now_ns()
-        connections, read = self.pool.connections, self._read
+        connections, read = self.pools.connections, self._read
         for fd, event in ready:
             connection = connections.get(fd)
             if event == READ and connection is not None and (exchange := connection.exchange) is not None:
@@ -72,7 +74,7 @@ class Traffic:
             elif not connection.connected:
                 self._connecting(connection)
             elif connection.exchange is None:
-                self.pool.stir(connection)
+                connection.pool.stir(connection)
             else:
                 if event & WRITE and connection.go_on():
                     self.poll.modify(fd, READ)
@@ -83,43 +85,39 @@ class Traffic:
 
     def tidy(self, now: int) -> None:
         """Ten times a second: connections that never came about are given up."""
-        self.pool.close_late(now)
+        self.pools.close_late(now)
 
     def close(self) -> None:
         """Closes every connection and the poll."""
-        self.pool.close_all()
+        self.pools.close_all()
         self.poll.close()
 
     # -- connections ----------------------------------------------------------------------------------------------
 
     def warm(self, connections: int) -> None:
         """Opens connections ahead and waits until each is usable or refused. Raises OSError if none can be had."""
-        self.pool.resolve()
-        for _ in range(connections - len(self.pool.idle)):
-            self.pool.open()
-        limit = now_ns() + self.pool.timeout_ns
-        while self.pool.opening and now_ns() < limit:
+        self.pools.open_ahead(connections)
+        limit = now_ns() + self.pools.timeout_ns
+        while self.pools.opening and now_ns() < limit:
             self.step(0.05)
-        if not self.pool.idle and self.pool.refusal is not None:
-            raise self.pool.refusal
+        if self.pools.refusal is not None:
+            raise self.pools.refusal
 
     def _connecting(self, connection: Connection) -> None:
         try:
-            if self.pool.advance(connection):
+            if connection.pool.advance(connection):
                 self._free(connection, now_ns())
         except OSError as error:
-            if self.pool.first_waiting() is not None:
-                self._refused(self.pool.waiting[0][0], error)
+            if (exchange := connection.pool.first_waiting()) is not None:
+                self._refused(exchange, error)
 
     def _refused(self, exchange: Exchange, error: OSError) -> None:
-        self.fail(exchange, "connect_error", f"{self.prepared.job.endpoint}: {error.strerror or error}")
+        self.fail(exchange, "connect_error", f"{self.urls[exchange.place]}: {error.strerror or error}")
 
     def _free(self, connection: Connection, now: int) -> None:
         """A usable connection without a request: the request that has waited longest takes it, else the pool."""
-        if self.pool.first_waiting() is not None:
-            self._send(*self.pool.waiting.popleft(), connection)
-        else:
-            self.pool.give(connection, now)
+        if (waiting := connection.pool.serve(connection, now)) is not None:
+            self._send(waiting[0], waiting[1], connection)
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -127,15 +125,16 @@ class Traffic:
         """Sends a request on an idle connection, or on a new one as soon as it is there."""
         self.active.add(exchange)
         exchange.t_due = now
-        connection = self.pool.take(now)
-        if connection is not None:
-            self._send(exchange, data, connection)
-            return
-        self.pool.waiting.append((exchange, data))
+        if self.balance is not None:
+            exchange.place = self.balance.choose(exchange.send, now)
+            data = self.prepared.heads[exchange.place] + data
         try:
-            self.pool.open()
+            connection = self.pools[exchange.place].carrier(exchange, data, now)
         except OSError as error:
             self._refused(exchange, error)
+            return
+        if connection is not None:
+            self._send(exchange, data, connection)
 
     def _send(self, exchange: Exchange, data: bytes, connection: Connection) -> None:
         connection.exchange = exchange
@@ -147,12 +146,10 @@ class Traffic:
         exchange.plain = connection.tls is None
         exchange.t_send = exchange.last_read = now_ns()  # right before the bytes go to the kernel
         try:
-            done = connection.send(data)
+            if not connection.send(data):
+                self.poll.modify(connection.fd, READ | WRITE)
         except OSError as error:
             self.fail(exchange, "reset", f"the request could not be sent: {error.strerror or error}")
-            return
-        if not done:
-            self.poll.modify(connection.fd, READ | WRITE)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -236,7 +233,7 @@ class Traffic:
         if reply.head.keep_alive and not surplus and not connection.sending:
             self._free(connection, now)
         else:
-            self.pool.close(connection)
+            connection.pool.close(connection)
 
     def _begin_reply(self, exchange: Exchange, stamp: bytes) -> Reply | None:
         realtime = realtime_ns_of(stamp)
@@ -257,7 +254,7 @@ class Traffic:
             self.fail(exchange, "reset", f"the TLS connection broke: {connection.broken}")
             return
         connection.exchange = None
-        self.pool.close(connection)
+        connection.pool.close(connection)
         if exchange.reply is None:
             exchange.failed, exchange.why = "reset", "the server closed the connection without a reply"
         exchange.closed = True
@@ -274,18 +271,17 @@ class Traffic:
         connection = self._carrier.get(exchange)
         if connection is not None:
             connection.exchange = None
-            self.pool.close(connection, reset=True)
+            connection.pool.close(connection, reset=True)
         self._end(exchange, now_ns())
-        self.pool.first_waiting()
+        self.pools[exchange.place].first_waiting()
         self.backlog.add(exchange)
 
     def broken(self, exchange: Exchange, why: str) -> None:
         """Decoding found bytes that are no reply."""
-        if exchange.ended:
-            if exchange.failed is None:
-                exchange.failed, exchange.why = "malformed", why
-        else:
+        if not exchange.ended:
             self.fail(exchange, "malformed", why)
+        elif exchange.failed is None:
+            exchange.failed, exchange.why = "malformed", why
 
     def over(self, exchange: Exchange, at: int) -> None:
         """Decoding found an end that the bytes alone did not show: in short pieces, after trailer fields or surplus."""
@@ -299,4 +295,6 @@ class Traffic:
         exchange.ended = True
         self.active.discard(exchange)
         self._carrier.pop(exchange, None)
+        if self.balance is not None:
+            self.balance.ended(exchange.place, exchange.failed, at)
         self.ended(exchange, at)

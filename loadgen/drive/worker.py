@@ -109,7 +109,7 @@ def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
         try:
             loop.warm(_connections(job))
         except OSError as error:
-            raise TargetError(f"{job.endpoint} cannot be reached: {error.strerror or error}") from error
+            raise TargetError(f"{' and '.join(job.urls)} cannot be reached: {error.strerror or error}") from error
         mine = digest(job.shape, job.seed, job.worker, job.workers)
         tell("ready", {"digest": mine})
         message = control.next()
@@ -184,9 +184,9 @@ def _audit(loop: Loop, job: Job, mine: int, used_before: float) -> Audit:
         cpu_share=share,
         rss_mib=peak_mib(),
         clock_steps=loop.offset.steps,
-        kernel_clock=loop.traffic.pool.kernel_clock,
+        kernel_clock=loop.traffic.pools.kernel_clock,
         loop_us_max=tally.loop_ns_worst // 1000,
-        connections=loop.traffic.pool.opened,
+        connections=loop.traffic.pools.opened,
         conversations=loop.talks.counts if loop.talks is not None else None,
     )
 

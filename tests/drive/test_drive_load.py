@@ -226,7 +226,7 @@ def test_nothing_of_a_request_is_kept_after_its_record() -> None:
     assert left == []
     assert max(kept) <= 1
     assert not driven.loop.traffic.active
-    assert not driven.loop.traffic.pool.waiting
+    assert not driven.loop.traffic.pools[0].waiting
 
 
 def test_a_driver_that_is_never_idle_still_writes_its_records(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_a_page_that_holds_what_looks_like_its_end_is_read_to_its_end() -> None:
     driven = ask(script, shape={"requests": 2})
     assert [record.status for record in driven.records] == ["http_error", "http_error"]
     assert all("last---" in (record.err or "") for record in driven.records)
-    assert driven.loop.traffic.pool.opened == 1
+    assert driven.loop.traffic.pools.opened == 1
 
 
 @pytest.mark.parametrize("cut", range(1, 9))
@@ -40,7 +40,7 @@ def test_an_end_that_comes_in_parts_is_noticed_and_keeps_the_connection(cut: int
     script = answering(whole[:-cut], whole[-cut:], gap=0.005)
     driven = ask(script, shape={"requests": 5})
     assert driven.statuses == {"ok": 5}
-    assert driven.loop.traffic.pool.opened == 1
+    assert driven.loop.traffic.pools.opened == 1
     late = [(record.t_send or 0) - record.t_sched for record in driven.records[1:]]
     assert min(late) < 0.05  # at once, and not with the next look at everything that is in flight
 
@@ -51,7 +51,7 @@ def test_what_looks_like_an_end_in_a_piece_of_its_own_is_none_in_the_middle_of_a
     pieces = (STREAM + event(" a"), comment[:at], comment[at : at + 5], comment[at + 5 :] + event(" b") + FINISH + END)
     driven = ask(answering(*pieces, gap=0.02), shape={"requests": 2})
     assert [(record.status, len(record.chunk_us)) for record in driven.records] == [("ok", 2), ("ok", 2)]
-    assert driven.loop.traffic.pool.opened == 1
+    assert driven.loop.traffic.pools.opened == 1
 
 
 def test_an_end_that_comes_byte_by_byte_is_noticed() -> None:
@@ -73,7 +73,7 @@ def test_an_end_that_comes_byte_by_byte_is_noticed() -> None:
 def test_unusual_framing_is_read_and_the_connection_kept_where_it_may_be(answer: bytes, opened: int) -> None:
     driven = ask(answering(answer), shape={"requests": 3})
     assert driven.statuses == {"ok": 3}
-    assert driven.loop.traffic.pool.opened == opened
+    assert driven.loop.traffic.pools.opened == opened
 
 
 def test_replies_without_chunks_are_read_by_their_length_or_to_the_end_of_the_connection() -> None:
@@ -86,7 +86,7 @@ def test_replies_without_chunks_are_read_by_their_length_or_to_the_end_of_the_co
     by_length = ask(answering(page("200 OK", body, content_type="text/event-stream")), shape={"requests": 2})
     to_the_end = ask(closing, shape={"requests": 2})
     assert by_length.statuses == to_the_end.statuses == {"ok": 2}
-    assert (by_length.loop.traffic.pool.opened, to_the_end.loop.traffic.pool.opened) == (1, 2)
+    assert (by_length.loop.traffic.pools.opened, to_the_end.loop.traffic.pools.opened) == (1, 2)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.03])
@@ -104,7 +104,7 @@ def test_bytes_after_a_known_length_close_the_connection_and_spoil_nothing() -> 
     answer = page("200 OK", body) + b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n"
     driven = ask(once(answer), shape={"requests": 2})
     assert driven.statuses == {"ok": 2}
-    assert driven.loop.traffic.pool.opened == 2
+    assert driven.loop.traffic.pools.opened == 2
 
 
 def test_a_server_that_is_gone_ends_in_connect_error() -> None:

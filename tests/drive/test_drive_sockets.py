@@ -29,7 +29,7 @@ def test_tls_is_verified_stamped_by_the_kernel_and_its_connections_are_kept(
         driven = drive(server.url, {"concurrency": 2, "requests": 8}, connections=2)
     assert driven.statuses == {"ok": 8}
     assert {(record.clock, len(record.chunk_us)) for record in driven.records} == {("kernel", 2)}
-    assert driven.loop.traffic.pool.opened == 2  # the tickets of TLS 1.3 come on idle connections, and end none
+    assert driven.loop.traffic.pools.opened == 2  # the tickets of TLS 1.3 come on idle connections, and end none
     assert all(record.chunk_us[1] - record.chunk_us[0] > 1000 for record in driven.records)
 
 
@@ -124,14 +124,14 @@ def test_a_handshake_that_nobody_answers_ends_by_the_connect_timeout() -> None:
         driven = drive(server.url.replace("http:", "https:"), shape, connections=2)
     assert driven.statuses == {"connect_error": 2}
     assert "load.connect_timeout_s = 0.2" in (driven.records[0].err or "")
-    assert not driven.loop.traffic.pool.connections
+    assert not driven.loop.traffic.pools.connections
 
 
 def test_connecting_is_measured_apart_and_once_for_each_connection() -> None:
     with RawServer(answering(reply(1))) as server:
         driven = drive(server.url, {"concurrency": 2, "requests": 6}, connections=2)
     connected = [record for record in driven.records if record.conn_s is not None]
-    assert (len(connected), driven.loop.traffic.pool.opened) == (2, 2)
+    assert (len(connected), driven.loop.traffic.pools.opened) == (2, 2)
 
 
 def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_request() -> None:
@@ -143,7 +143,7 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_request(
     with RawServer(script) as server:
         driven = drive(server.url, {"arrival": arrival, "requests": 4})
     assert driven.statuses == {"ok": 4}
-    assert driven.loop.traffic.pool.opened == 4
+    assert driven.loop.traffic.pools.opened == 4
 
 
 def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pyte
     with RawServer(answering(reply(1))) as server:
         driven = drive(server.url, {"arrival": arrival})
     assert driven.statuses == {"ok": 3}
-    assert driven.loop.traffic.pool.opened == 2
+    assert driven.loop.traffic.pools.opened == 2
 
 
 def test_a_unix_socket_is_driven_with_stamps_of_our_own(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_unix_socket_is_driven_with_stamps_of_our_own(tmp_path: Path) -> None:
         driven = drive(server.url, {"concurrency": 2, "requests": 5}, connections=2)
     assert driven.statuses == {"ok": 5}
     assert {record.clock for record in driven.records} == {"user"}
-    assert not driven.loop.traffic.pool.kernel_clock
+    assert not driven.loop.traffic.pools.kernel_clock
 
 
 def test_a_unix_socket_that_is_not_there_or_takes_no_more_is_a_connect_error(tmp_path: Path) -> None:

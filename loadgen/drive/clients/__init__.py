@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from loadgen.drive.balance import make_balance
 from loadgen.drive.clock import now_ns
 from loadgen.drive.http import Head, MalformedReply
 from loadgen.drive.job import Job
@@ -55,7 +56,7 @@ class Client(Protocol):
         """Gives connections back."""
 
 
-class _NoPool:
+class _NoPools:
     """The client keeps its connections to itself."""
 
     kernel_clock = False
@@ -78,13 +79,14 @@ class ClientTraffic:
         self.prepared = prepared
         self.backlog = backlog
         self.ended = ended
-        self.pool = _NoPool()
+        self.pools = _NoPools()
         self.active: set[Exchange] = set()
         self.loop_ns = 0
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._events = 0
         self._loop = asyncio.new_event_loop()
-        self._client = open_client(prepared.job)
+        self.balance = make_balance(prepared.job)
+        self._clients = [open_client(msgspec.structs.replace(prepared.job, endpoint=url)) for url in prepared.job.urls]
         self._throttle = _throttle(prepared.job)
 
     def also_watch(self, fd: int, ready: Callable[[], None]) -> None:
@@ -118,6 +120,8 @@ class ClientTraffic:
         """Hands a request to the client."""
         self.active.add(exchange)
         exchange.t_due = now
+        if self.balance is not None:
+            exchange.place = self.balance.choose(exchange.send, now)
         fields = msgspec.json.decode(data.partition(b"\r\n\r\n")[2])
         self._tasks[exchange] = self._loop.create_task(self._carry(exchange, fields))
 
@@ -148,8 +152,9 @@ class ClientTraffic:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
-        with contextlib.suppress(Exception):
-            await self._client.close()
+        for client in self._clients:
+            with contextlib.suppress(Exception):
+                await client.close()
 
     async def _carry(self, exchange: Exchange, fields: dict[str, Any]) -> None:
         job = self.prepared.job
@@ -159,7 +164,8 @@ class ClientTraffic:
             exchange.t_send = exchange.last_read = now_ns()
         reply = exchange.reply = Reply(Head(200, 0, {}, False), self.prepared.backend, job.options.stream, 1 << 62)
         try:
-            async for at, event in self._client.stream(self.prepared.backend.PATH, fields, request_id):
+            stream = self._clients[exchange.place].stream(self.prepared.backend.PATH, fields, request_id)
+            async for at, event in stream:
                 self._events += 1
                 exchange.last_read = at
                 reply.take_event(event, at)
@@ -179,6 +185,8 @@ class ClientTraffic:
         exchange.ended = True
         self.active.discard(exchange)
         self._tasks.pop(exchange, None)
+        if self.balance is not None:
+            self.balance.ended(exchange.place, exchange.failed, at)
         self.ended(exchange, at)
         self.backlog.add(exchange)
         self._loop.call_soon(self._loop.stop)  # a slot is free: the schedule may have something to send
