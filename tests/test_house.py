@@ -33,7 +33,7 @@ LEVELS = (
     ("progress", "needless", "calibrate", "matching", "nights"),
     ("across", "plots"),
     ("reports",),
-    ("run", "importing"),
+    ("run", "importing", "merging"),
     ("nightly",),
     ("cli",),
     ("__main__",),

@@ -1,15 +1,19 @@
-"""Results of other load generators: ``import``."""
+"""Runs made of what others measured: ``import`` of other tools' results, ``merge`` of shards."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Store
+from loadgen.cli.flags import Runs, Store
+from loadgen.cli.runs import AsJson
 from loadgen.cli.screen import put, speaks_unicode, width
+
+if TYPE_CHECKING:
+    from loadgen.assemble import RunReport
 
 commands = typer.Typer()
 
@@ -26,7 +30,7 @@ def import_(
     target: Annotated[
         str | None, typer.Option("--target", help="Name of what was measured (default: the model's).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take results of vllm bench, GuideLLM or AIPerf into the store.
 
@@ -34,11 +38,30 @@ def import_(
     definitions differ. Several files of one tool make one run: those of one load are its repeats.
     """
     from loadgen.importing.keep import import_files
-    from loadgen.reports import json as json_report
-    from loadgen.reports import text as text_report
     from loadgen.store import store_root
 
-    report = import_files(files, store_root(store), name, target)
+    _print(import_files(files, store_root(store), name, target), as_json)
+
+
+@commands.command(epilog="Example: loadgen merge last")
+def merge(runs: Runs, store: Store = None, as_json: AsJson = False) -> None:
+    """Make one run of those that were run with --shard.
+
+    Of a single one the others are looked for in the store. A shard that is missing leaves a degraded run.
+    """
+    from loadgen.merging import merge as merged
+    from loadgen.store import find_run, store_root
+
+    root = store_root(store)
+    report = merged([find_run(root, one) for one in dict.fromkeys(runs)], root)
+    _print(report, as_json)
+    raise typer.Exit(report.exit_code)
+
+
+def _print(report: RunReport, as_json: bool) -> None:
+    from loadgen.reports import json as json_report
+    from loadgen.reports import text as text_report
+
     if as_json:
         put(json_report.render(report))
     else:
