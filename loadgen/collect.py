@@ -126,7 +126,7 @@ class Collector:
         w0, w1 = self.window.w0, self.window.w1
         self._taken += 1
         if self._taken % _SPILL == 0:
-            for column in (*self.columns.values(), self.late, self.lag, self.prompts, self.sched, self.bad):
+            for column in self._every():
                 column.spill()
         if record.t_send is not None:
             end = record.t_end if record.t_end is not None else w1
@@ -143,6 +143,14 @@ class Collector:
         """Finish the block that waits. Nothing may be added afterwards."""
         self.arrivals.flush()
         self._order = _order(self.columns["send"].load())
+
+    def release(self) -> None:
+        """Give back what waits on the disk. Nothing can be read afterwards."""
+        for column in self._every():
+            column.close()
+
+    def _every(self) -> Sequence[Column]:
+        return (*self.columns.values(), self.late, self.lag, self.prompts, self.sched, self.bad)
 
     def outcomes(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which measured requests failed, and which are no part of goodput, in the order of their schedule."""

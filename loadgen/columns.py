@@ -55,3 +55,9 @@ class Column:
         self.spill()
         self._file.seek(0)
         return np.fromfile(self._file, kind)
+
+    def close(self) -> None:
+        """Gives the file back; the column is empty then."""
+        if self._file is not None:
+            self._file.close()
+            self._file, self._stored = None, 0

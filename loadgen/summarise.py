@@ -38,9 +38,12 @@ def summarise(
     from loadgen.collect import Collector
 
     collected = Collector(window, context or Context(), folder)
-    for record in records:
-        collected.add(record)
-    return summary_of(collected)
+    try:
+        for record in records:
+            collected.add(record)
+        return summary_of(collected)
+    finally:
+        collected.release()
 
 
 def summary_of(collected: Collector) -> Summary:

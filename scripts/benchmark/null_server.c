@@ -1,6 +1,7 @@
 /* A null server: speaks just enough of OpenAI's streaming protocol to measure a client, and logs the truth.
  *
- * usage: null_server [--port P] [--ttft-us N] [--gap-us N] [--grid-us N] [--per-write N] [--spread] [--role-early] [--truth FILE]
+ * usage: null_server [--port P] [--ttft-us N] [--gap-us N] [--grid-us N] [--per-write N] [--spread] [--role-early]
+ *                    [--share] [--slower PERCENT] [--truth FILE]
  *
  * One thread, one epoll. A request asks for its number of tokens with "max_tokens"; its x-request-id goes into the log.
  * gap-us 0 floods: tokens leave as fast as the socket takes them, --per-write of them in one write (and one HTTP chunk).
@@ -8,6 +9,8 @@
  * --spread starts every stream up to one gap later, by its connection, so that streams that were asked for at once do
  * not stay in step for ever; without it they do.
  * --grid-us rounds the start of every stream up to a common grid, so that all streams get their tokens at one moment.
+ * --share lets several of these servers listen on one port, on every address: the kernel deals connections out.
+ * --slower N makes times N percent longer an hour, evenly from the start: a drift that is to be found.
  * --role-early sends a chunk with a role and no content at once. A request without "stream":true gets one token at once.
  *
  * Truth, one line a request, all times CLOCK_MONOTONIC in ns, taken right before the write:
@@ -40,7 +43,7 @@ typedef struct {
     char *out;
     size_t out_len, out_sent;
     char id[160];
-    int64_t asked, start, due, first, last, late;
+    int64_t asked, start, due, gap, first, last, late;
     int tokens, sent, usage, waiting_out, active;
 } Conn;
 
@@ -48,7 +51,9 @@ static Conn *conns[CONNS];
 static Conn *heap[CONNS];
 static int heap_len, ep;
 static int64_t ttft_ns, gap_ns, grid_ns;
-static int per_write = 1, role_early, spread;
+static int per_write = 1, role_early, spread, share;
+static double slower;
+static int64_t began;
 static FILE *truth;
 
 static int64_t now_ns(void) {
@@ -180,7 +185,7 @@ static int advance(Conn *c) {
         if (!c->first) c->first = now;
         c->last = now;
         add_tokens(c, n);
-        c->due += gap_ns * n;
+        c->due += c->gap * n;
         if (c->sent == c->tokens && flood) break;
         int r = flush_out(c);
         if (r <= 0) return r;
@@ -197,7 +202,9 @@ static void begin(Conn *c, const char *body) {
     c->tokens = m ? atoi(m + 13) : newer ? atoi(newer + 24) : 16;
     c->usage = strstr(body, "\"include_usage\":true") || strstr(body, "\"include_usage\": true");
     c->sent = 0; c->first = c->last = c->late = 0; c->active = 1;
-    c->start = c->asked + ttft_ns;
+    double pace = 1 + slower * (c->asked - began) / 3600e9;
+    c->gap = gap_ns * pace;
+    c->start = c->asked + (int64_t)(ttft_ns * pace);
     if (grid_ns) c->start += grid_ns - c->start % grid_ns;
     if (spread && gap_ns) c->start += (c->fd * 2654435761ULL) % (uint64_t)gap_ns;
     c->due = c->start;
@@ -275,14 +282,17 @@ static void stop(int sig) {
 
 int main(int argc, char **argv) {
     int port = 0;
+    began = now_ns();
     for (int i = 1; i < argc; i++) {
         const char *v = i + 1 < argc ? argv[i + 1] : "0";
         if (!strcmp(argv[i], "--role-early")) { role_early = 1; continue; }
         if (!strcmp(argv[i], "--spread")) { spread = 1; continue; }
+        if (!strcmp(argv[i], "--share")) { share = 1; continue; }
         if (!strcmp(argv[i], "--port")) port = atoi(v);
         else if (!strcmp(argv[i], "--ttft-us")) ttft_ns = atoll(v) * 1000;
         else if (!strcmp(argv[i], "--gap-us")) gap_ns = atoll(v) * 1000;
         else if (!strcmp(argv[i], "--grid-us")) grid_ns = atoll(v) * 1000;
+        else if (!strcmp(argv[i], "--slower")) slower = atof(v) / 100;
         else if (!strcmp(argv[i], "--per-write")) per_write = atoi(v);
         else if (!strcmp(argv[i], "--truth")) { truth = fopen(v, "w"); if (!truth) { perror(v); return 1; } setvbuf(truth, NULL, _IOFBF, 1 << 20); }
         else { fprintf(stderr, "null_server: unknown flag %s\n", argv[i]); return 2; }
@@ -296,7 +306,9 @@ int main(int argc, char **argv) {
     signal(SIGTERM, stop); signal(SIGINT, stop); signal(SIGPIPE, SIG_IGN);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (share) setsockopt(listener, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port),
+                            .sin_addr.s_addr = htonl(share ? INADDR_ANY : INADDR_LOOPBACK)};
     socklen_t alen = sizeof a;
     if (bind(listener, (struct sockaddr *)&a, alen) || listen(listener, 65535)) { perror("null_server"); return 1; }
     getsockname(listener, (struct sockaddr *)&a, &alen);
