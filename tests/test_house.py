@@ -26,7 +26,7 @@ LEVELS = (
     ("ask", "retention"),
     ("plan", "engines", "doctor"),
     ("jobs",),
-    ("repeat", "standing", "interrupt", "until"),
+    ("repeat", "standing", "interrupt", "until", "preview"),
     ("probe", "fair", "limits", "cells"),
     ("sites",),
     ("assemble",),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Endpoint, Model, Profile, Sets, Targets
+from loadgen.cli.flags import Cells, Endpoint, Model, Profile, Sets, Targets, chosen
 from loadgen.cli.runs import load
 from loadgen.cli.screen import put, speaks_unicode, tell, width
 
@@ -36,9 +36,18 @@ def plan(
     endpoint: Endpoint = None,
     model: Model = None,
     targets: Targets = None,
+    only_cells: Cells = None,
     with_commands: Annotated[
         bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
     ] = False,
+    with_preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Show what would be sent instead: counts, rates, lengths, shared prefixes."),
+    ] = False,
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="published: the published table that is measured again, with planned memory."),
+    ] = None,
     memory: Annotated[
         Path | None,
         typer.Option("--memory", metavar="MODEL", help="Show what this model (a folder, a config.json) takes."),
@@ -62,7 +71,14 @@ def plan(
     With --memory, no scenario: what a model takes on GPUs of a size, and how few of them do.
     """
     if scenario is not None and memory is None and gpu is None:
-        _scenario(load(scenario, sets, profile, endpoint, model, targets), with_commands, as_json)
+        if layout is not None:
+            _laid_out(load(scenario, sets, profile, endpoint, model, targets), only_cells, layout)
+            return
+        loaded = load(scenario, sets, profile, endpoint, model, targets)
+        if with_preview:
+            _preview(loaded, only_cells, as_json)
+        else:
+            _scenario(loaded, only_cells, with_commands, as_json)
         return
     _check(scenario, memory, gpu)
     lengths = {"input": input_tokens, "output": output_tokens, "batch": batch, "tp": tp}
@@ -81,7 +97,19 @@ def _check(scenario: Path | None, memory: Path | None, gpu: str | None) -> None:
         raise UsageError("plan --memory: say on which GPU: --gpu 24GB, or a name such as --gpu a100.")
 
 
-def _scenario(loaded: Loaded, with_commands: bool, as_json: bool) -> None:
+def _laid_out(loaded: Loaded, only_cells: list[str] | None, layout: str) -> None:
+    from loadgen.host import nvml_gpus
+    from loadgen.limits.planned_memory import needs_of_cells
+    from loadgen.reports import formats, published_plan
+    from loadgen.scenario import expand
+
+    formats.check("text", 1, layout)
+    cells = chosen(expand(loaded.scenario), only_cells)
+    needs = needs_of_cells(cells, loaded.path.parent.absolute(), nvml_gpus())
+    _show(published_plan.render(loaded, needs, width(sys.stdout)))
+
+
+def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool, as_json: bool) -> None:
     import msgspec
 
     from loadgen.host import nvml_gpus
@@ -92,8 +120,8 @@ def _scenario(loaded: Loaded, with_commands: bool, as_json: bool) -> None:
     from loadgen.scenario import expand
     from loadgen.standing import planned_commands
 
-    cells = expand(loaded.scenario)
-    made = make_plan(loaded.scenario, cells)
+    cells = chosen(expand(loaded.scenario), only_cells)
+    made = make_plan(loaded.scenario, cells, loaded.path.parent)
     if with_commands:
         for name, command in planned_commands(loaded, cells, tell):
             print(f"# {name}\n{dry_run_text(command)}")
@@ -102,6 +130,21 @@ def _scenario(loaded: Loaded, with_commands: bool, as_json: bool) -> None:
     else:
         needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
         _show(plan_report.render(made, loaded, needs, width(sys.stdout)))
+
+
+def _preview(loaded: Loaded, only_cells: list[str] | None, as_json: bool) -> None:
+    import msgspec
+
+    from loadgen.preview import preview
+    from loadgen.reports import preview as report
+    from loadgen.scenario import expand
+
+    folder = loaded.path.parent.absolute()
+    found = [preview(cell, folder) for cell in chosen(expand(loaded.scenario), only_cells)]
+    if as_json:
+        put(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+    else:
+        print(report.render(found, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
 
 
 def _model(

@@ -36,7 +36,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ``model_path`` is a local folder with the model's tokenizer files, None where there is none. ``ask_tok`` output
     tokens are asked for, exactly that many if ``exact``; 0 where each request asks for a number of its own: one of the
     distribution ``output``, or, where that is None, what the source itself says. With ``probe`` the number holds for
-    every request, whatever a source says.
+    every request, whatever a source says. ``vocab_size`` stands in where neither the scenario nor the model's folder
+    says how many token ids there are; None refuses.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     template: Literal["server", "client"] = "server"
     model_path: str | None = None
     probe: bool = False
+    vocab_size: int | None = None
 
 
 class Source(Protocol):

@@ -88,6 +88,8 @@ def _vocab_size(context: Context) -> int:
         if config.vocab_size is not None:
             return config.vocab_size
         config = config.text_config
+    if context.vocab_size is not None:
+        return context.vocab_size
     path = context.model_path
     where = f"{path}/config.json does not say it" if path else "the model has no local folder"
     raise UsageError(f"workload.vocab_size is missing and {where}; state how many token ids the model has.")
