@@ -429,3 +429,68 @@ def test_the_command_prints_the_layout_and_refuses_what_it_has_not(tmp_path: Pat
     ):
         with pytest.raises(UsageError, match=re.escape(sentence)):
             CliRunner().invoke(app, [*words, *more], catch_exceptions=False)
+
+
+# The plan -------------------------------------------------------------------------------------------------------------
+
+MODELS = Path(__file__).parents[1] / "scenarios" / "models"
+
+
+def planned(folder: Path, of_table: str, targets: str, words: str, width: int = 200) -> str:
+    path = folder / "planned.yaml"
+    path.write_text(f"schema: loadgen/v1\npublished: {of_table}\ntargets:\n{targets}\n{words}\n")
+    done = CliRunner().invoke(
+        app, ["plan", str(path), "--layout", "published"], env={"COLUMNS": str(width)}, catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def words_of(text: str, *start: str) -> list[str]:
+    found = [line.split() for line in text.splitlines() if line.split()[: len(start)] == list(start)]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def test_a_plan_has_the_memory_of_every_row_and_says_whether_the_published_gpus_hold_it(tmp_path: Path) -> None:
+    moe = f"""  moe:
+    engine: hf
+    model: m
+    config: {MODELS}/qwen2-57b-a14b.json
+    options: {{prompt_logits: all}}
+    gpus: 2
+    gpu: a100
+    row: {{model: Qwen2-57B-A14B-Instruct, quantization: BF16}}"""
+    text = planned(tmp_path, "qwen2_transformers", moe, f"{ONE}\nmatrix: {{workload.input_tokens: [6144, 14336]}}")
+    slip = words_of(text, "Qwen2-57B-A14B-Instruct", "14336", "BF16")
+    assert slip[3:] == ["1", "4.58", "128.17", "128.08", "1:", "no,", "2", "do", "moe"]
+    assert words_of(text, "Qwen2-57B-A14B-Instruct", "6144", "BF16")[-3:] == ["2:", "yes", "moe"]
+    assert words_of(text, "Qwen2-7B-Instruct", "1", "AWQ")[-6:] == ["-", "-", "not", "in", "this", "scenario"]
+    assert "14336, BF16: gpus: 128.17 GiB cannot be on one GPU of 80 GB; two hold them" in text
+
+
+def test_a_plan_says_of_which_target_nothing_is_known(tmp_path: Path) -> None:
+    targets = "  a: {engine: hf, model: nobody/knows, row: {model: vicuna 7b, tool: float16}}"
+    text = planned(tmp_path, "llama_quantized_4090", targets, ONE)
+    assert words_of(text, "vicuna", "7b", "float16")[-3:] == ["-", "-", "a"]
+    assert "a: memory not known: no config.json" in text
+
+
+def test_a_plan_of_unknown_hardware_names_the_smallest_gpu(tmp_path: Path) -> None:
+    targets = f"  a: {{engine: hf, model: m, config: {MODELS}/qwen2-7b.json, row: {{model: Yi-6B-Chat}}}}"
+    words = (
+        "load: {requests: 1, warmup_s: 1}\nworkload: {prompts: synthetic, input_tokens: 8, output: {exact: 8}}\n"
+        "matrix: {load.concurrency: [1, 4]}"
+    )
+    lines = planned(tmp_path, "yi_batch_memory", targets, words).splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("Yi-6B-Chat "))
+    assert lines[place].split()[1:] == ["published", "12", "13", "15", "18"]
+    assert lines[place + 1].split()[:2] == ["a:", "GiB"]
+    assert lines[place + 2].split() == ["smallest", "GPU", *("4090", "(24", "GB)") * 2, "-", "-"]
+
+
+def test_a_plan_of_no_table_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "bare.yaml"
+    path.write_text(f"schema: loadgen/v1\ntargets: {{a: {{endpoint: 'http://127.0.0.1:9', model: m}}}}\n{ONE}\n")
+    with pytest.raises(UsageError, match="measures no published table; it has no `published`"):
+        CliRunner().invoke(app, ["plan", str(path), "--layout", "published"], catch_exceptions=False)

@@ -7,7 +7,7 @@ concurrency that need the most, with the memory of its GPUs; or why it is not kn
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,19 +37,33 @@ class Need:
 
 def planned_memory(cells: Sequence[Cell], folder: Path, machine: Sequence[Mapping[str, Any]]) -> list[Need]:
     """What the targets of these cells need, each configuration once. Paths start from ``folder``."""
-    kept, described = serving(cells, folder), {"machine": {"gpus": list(machine)}}
     most: dict[tuple[str, int], Need] = {}
+    for _, need, number in _needs(cells, folder, machine):
+        before = most.get((need.target, number))
+        if before is None or _size(need) > _size(before):
+            most[need.target, number] = need
+    return list(most.values())
+
+
+def needs_of_cells(
+    cells: Sequence[Cell], folder: Path, machine: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Cell, Need]]:
+    """What every target of every cell needs, in that cell. Paths start from ``folder``."""
+    yield from ((cell, need) for cell, need, _ in _needs(cells, folder, machine))
+
+
+def _needs(
+    cells: Sequence[Cell], folder: Path, machine: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Cell, Need, int]]:
+    """The same, with the number of the target's configuration in `Serving.targets`."""
+    kept, described = serving(cells, folder), {"machine": {"gpus": list(machine)}}
     for cell in cells:
         for name in cell.scenario.targets:
             number = kept.cells[cell.id].targets[name]
             stand = footing(kept, described, cell.id, name, None)
             share = _share(cell.scenario.targets[name].options.get("memory_fraction"))
             one = _memory(kept.targets[number], stand, machine)
-            need = _need(cell, name, stand, None if one is None else one * share)
-            before = most.get((name, number))
-            if before is None or _size(need) > _size(before):
-                most[name, number] = need
-    return list(most.values())
+            yield cell, _need(cell, name, stand, None if one is None else one * share), number
 
 
 def _size(need: Need) -> float:

@@ -77,7 +77,8 @@ class Slip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A published table. ``rows`` are its lines by column, as text; empty for a procedure whose figures are not kept.
 
-    ``gpu`` names the hardware as `roofline.GPUS` does, None where it is not known.
+    ``gpu`` names the hardware as `memory_plan.CARDS` does, None where it is not known; ``gpus`` is how many of them
+    each row had, where no column says it.
     """
 
     title: str
@@ -87,6 +88,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     how: str
     columns: dict[str, Column]
     gpu: str | None = None
+    gpus: int | None = None
     preset: str | None = None
     across: Across | None = None
     slips: tuple[Slip, ...] = ()

@@ -48,13 +48,13 @@ def values(plan: MemoryPlan, memory_bytes: float) -> dict[str, Any]:
 
 def verdict(plan: MemoryPlan, memory_bytes: float) -> str:
     """Whether it fits on its GPUs, and on how few it would."""
-    place, fewest = _place(plan, memory_bytes), _fewest(plan, memory_bytes)
+    place, least = _place(plan, memory_bytes), fewest(plan, memory_bytes)
     if plan.fits(memory_bytes):
-        fewer = f"; {fewest} would do" if fewest and fewest < plan.gpus else ""
+        fewer = f"; {least} would do" if least and least < plan.gpus else ""
         return f"It fits on {place}{fewer}."
-    if fewest is not None:
+    if least is not None:
         how = "tensor parallelism" if plan.split == "tensor" else "number of GPUs, split by layers,"
-        return f"It does not fit on {place}; the smallest {how} that does is {fewest}."
+        return f"It does not fit on {place}; the smallest {how} that does is {least}."
     layers = fewest_by_layers(plan, memory_bytes)
     by_layers = f"; split by layers (a pipeline), {layers} would do" if layers else ""
     return (
@@ -63,7 +63,7 @@ def verdict(plan: MemoryPlan, memory_bytes: float) -> str:
     )
 
 
-def _fewest(plan: MemoryPlan, memory_bytes: float) -> int | None:
+def fewest(plan: MemoryPlan, memory_bytes: float) -> int | None:
     """The fewest GPUs that hold it, split as it is."""
     return (fewest_gpus if plan.split == "tensor" else fewest_by_layers)(plan, memory_bytes)
 

@@ -21,6 +21,7 @@ from loadgen.reports import beside, markdown, text
 from loadgen.reports.csv import one_line
 from loadgen.reports.table_cells import found_in
 from loadgen.reports.table_columns import NO_RATIO, Drawn, Letters, drawn, places, ratio, repeats, stacked
+from loadgen.reports.table_text import in_window
 
 FORMS = ("text", "markdown", "csv")
 _FACTS = ("engine", "engine_version", "model", "weights", "dtype", "quantization", "prompt_logits", "gpu")
@@ -64,37 +65,10 @@ def _text(laid: Laid, reports: Sequence[RunReport], width: int) -> Iterator[str]
     yield ""
     for heading, one, lines in _tables(laid, letters):
         yield from [*text.wrapped(heading, width), ""] if heading else []
-        yield from [*_fitted(laid, one, lines, letters, width), ""]
+        narrow = [stacked(laid, lines, letters, named) for named in (True, False)] if lines else []
+        yield from [*in_window(one, narrow, width), ""]
     yield from text.section("Doubts", letters.lines(), width)
     yield from text.section("Notes", list(_notes(laid, reports)), width)
-
-
-def _fitted(laid: Laid, one: Drawn, lines: Sequence[Line], letters: Letters, width: int) -> Iterator[str]:
-    """A table in a window: with a row for each figure of a line where it is too wide, and its first key as headings."""
-    found = text.as_table(one.rows, one.columns[one.left :], one.left, width)
-    for named in (True, False) if found is None and lines else ():
-        tall = stacked(laid, lines, letters, named)
-        narrow = tall.without_first()
-        found = text.as_table(narrow.rows, narrow.columns[narrow.left :], narrow.left, width)
-        if found is not None:
-            found = (list(_headed(found[0], [str(tall.columns[0].text(item)) for item in tall.items])), found[1])
-            break
-    drawn, dropped = found or text.fitted(one.rows, one.columns[one.left :], one.left, width)
-    yield from drawn
-    if dropped:
-        yield from text.wrapped(f"left out at this width: {', '.join(dropped)} (--format markdown has all)", width)
-
-
-def _headed(drawn: Sequence[str], keys: Sequence[str]) -> Iterator[str]:
-    """The lines of a table with the key of its rows above those that begin with another one."""
-    head = len(drawn) - len(keys)
-    yield from drawn[:head]
-    last = ""
-    for line, key in zip(drawn[head:], keys, strict=True):
-        if key and key != last:
-            yield key
-            last = key
-        yield line
 
 
 def _tables(laid: Laid, letters: Letters) -> Iterator[tuple[str, Drawn, list[Line]]]:
