@@ -19,6 +19,7 @@ from loadgen.noise import DIFFERENT, Floor, FloorCell, machine_key, pair_cv, poo
 from loadgen.scenario import Loaded, Scenario, expand
 from loadgen.scenario.axes import axis_path
 from loadgen.scenario.override import did_you_mean
+from loadgen.scenario.sides import urls_of
 from loadgen.scenario.tree import dotted
 from loadgen.statistics import MIN_REPEATS
 from loadgen.summary import Summary
@@ -49,7 +50,7 @@ def against_itself(loaded: Loaded, target: str, repeats: int) -> Loaded:
     scenario = loaded.scenario
     data = scenario.model_dump(by_alias=True, exclude_unset=True)
     words = data["targets"][target]
-    comparison = data.get("comparison") or {"scope": "instance" if words.get("endpoint") else "restart"}
+    comparison = data.get("comparison") or {"scope": "instance" if urls_of(words) else "restart"}
     changed = {
         **data,
         "name": f"{scenario.name[:50]}-calibrate",

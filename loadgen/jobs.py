@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.drive.job import Job, Labels, Shape
+from loadgen.drive.job import How, Job, Labels, Shape
 from loadgen.plan import Step
 from loadgen.scenario import Cell
 from loadgen.store import requests_path
@@ -22,19 +22,22 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Where a target is now, and how it is asked. ``headers`` may hold a key and is never written anywhere, nor is what
     stands in ``hidden``.
 
-    ``model_path`` is the model's local folder, None if there is none; ``metrics`` the URL of the engine's Prometheus
-    page and ``names`` its metrics by our words; ``doubts`` what is known to weaken every number of this target;
-    ``machine`` is where telemetry finds it.
+    ``urls`` are all endpoints where there are several, ``url`` the first, and ``balance`` is how requests are dealt to
+    them. ``model_path`` is the model's local folder, None if there is none; ``metrics`` are the URLs of the engines'
+    Prometheus pages and ``names`` their metrics by our words; ``doubts`` what is known to weaken every number of this
+    target; ``machine`` is where telemetry finds it.
     """
 
     url: str
+    urls: tuple[str, ...] = ()
+    balance: How = "round_robin"
     backend: str
     options: Any
     headers: dict[str, str]
     proxy: str | None = None
     model_path: str | None = None
     tokenizer: str | None = None
-    metrics: str | None = None
+    metrics: tuple[str, ...] = ()
     names: dict[str, str] = {}
     doubts: tuple[Doubt, ...] = ()
     folder: str = "."
@@ -70,6 +73,8 @@ def make_jobs(
             worker=index,
             workers=workers,
             endpoint=site.url,
+            endpoints=site.urls,
+            balance=site.balance,
             backend=site.backend,
             options=site.options,
             headers=site.headers,

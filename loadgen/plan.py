@@ -24,9 +24,13 @@ import msgspec
 
 from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest
+from loadgen.errors import UsageError
 from loadgen.offered import shape_of
 from loadgen.scenario import Cell, Scenario, Target, own_words, public_dict
 from loadgen.scenario.model import Load
+from loadgen.scenario.search_rules import goal_of, searched_load
+from loadgen.search.path import Goal
+from loadgen.search.sweep import Course
 from loadgen.statistics import UNTIL_MOST
 
 VERSION = 1
@@ -69,11 +73,23 @@ class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
     words: dict[str, Any] = {}
 
 
+class PlannedSearch(msgspec.Struct, frozen=True, kw_only=True):
+    """A search of one target in one cell of the matrix; ``seconds`` is how long a probe takes."""
+
+    cell: str
+    axes: dict[str, Any]
+    target: str
+    server: str | None
+    seconds: float
+    goal: Goal | Course
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The whole run. ``servers`` maps each server instance to its target; ``estimate_s`` leaves downloads out.
 
     ``until`` is the half-width that repeats are added for, None where their number is fixed. With it the steps are
-    those of the most repeats, and so is ``estimate_s``; ``least_s`` is for the fewest.
+    those of the most repeats, and so is ``estimate_s``; ``least_s`` is for the fewest. A plan of ``searches`` has no
+    cells and steps of its own: those of the probes lie in ``probes.json`` (`loadgen.searched`).
     """
 
     v: int = VERSION
@@ -84,6 +100,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     estimate_s: float
     until: float | None = None
     least_s: float | None = None
+    searches: tuple[PlannedSearch, ...] = ()
 
 
 def make_plan(scenario: Scenario, cells: Sequence[Cell], folder: str | Path = ".") -> Plan:
@@ -91,13 +108,16 @@ def make_plan(scenario: Scenario, cells: Sequence[Cell], folder: str | Path = ".
 
     Raises UsageError where a load cannot be made of what the scenario says.
     """
+    if any(cell.scenario.search is not None for cell in cells):
+        return _search_plan(cells, folder)
     scope = scenario.comparison.scope if scenario.comparison else "instance"
     until = scenario.comparison.until if scenario.comparison else None
     steps: list[Step] = []
     servers: dict[str, str] = {}
     groups = _groups(cells)
     if scenario.comparison is None:
-        steps += _one_by_one(cells, servers)
+        for cell, name, server in _one_by_one(cells, servers):
+            steps += [_step(cell, name, rep, server) for rep in range(1, cell.scenario.repeats + 1)]
     elif scope == "restart":
         for group in groups:
             steps += _restarted(group, servers)
@@ -105,7 +125,7 @@ def make_plan(scenario: Scenario, cells: Sequence[Cell], folder: str | Path = ".
         steps += _standing(groups, servers)
     ladders = {cell.id: group[0].id for group in groups for cell in group} if scope == "restart" else {}
     pattern = public_dict(scenario)
-    planned = tuple(_planned(cell, ladders.get(cell.id, cell.id), pattern, folder) for cell in cells)
+    planned = tuple(planned_cell(cell, ladders.get(cell.id, cell.id), pattern, folder) for cell in cells)
     least = {cell.id: cell.least for cell in planned}
     return Plan(
         scope=scope,
@@ -140,8 +160,24 @@ def launch_key(name: str, target: Target) -> str:
     return f"{name}:{hashlib.sha256(msgspec.json.encode(words, order='deterministic')).hexdigest()[:12]}"
 
 
-def _one_by_one(cells: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step]:
-    """A server at a time, which runs every cell of its configuration."""
+def _search_plan(cells: Sequence[Cell], folder: str | Path) -> Plan:
+    """Each target in each cell is searched by itself, a server at a time."""
+    servers: dict[str, str] = {}
+    found = []
+    for cell, name, instance in _one_by_one(cells, servers):
+        goal, load = goal_of(cell.scenario), searched_load(cell.scenario)
+        if goal is None:
+            raise UsageError(f"cell {cell.id} has no search, and others have one: write one for every cell, or none.")
+        seconds = _seconds(load, shape_of(load, cell.scenario.workload, folder))
+        words: dict[str, Any] = {"cell": cell.id, "axes": cell.axes, "target": name, "server": instance}
+        found.append(PlannedSearch(**words, seconds=seconds, goal=goal))
+    most = sum(search.goal.probes * search.seconds for search in found) + _START_S * len(servers)
+    plan = Plan(scope="instance", cells=(), steps=(), servers=servers, estimate_s=most)
+    return msgspec.structs.replace(plan, searches=tuple(found))
+
+
+def _one_by_one(cells: Sequence[Cell], servers: dict[str, str]) -> Iterator[tuple[Cell, str, str | None]]:
+    """Every cell, target and server: a server at a time, which runs every cell of its configuration."""
     for name in dict.fromkeys(name for cell in cells for name in cell.scenario.targets):
         served: dict[str, list[Cell]] = {}
         for cell in (cell for cell in cells if name in cell.scenario.targets):
@@ -149,8 +185,7 @@ def _one_by_one(cells: Sequence[Cell], servers: dict[str, str]) -> Iterator[Step
         for group in served.values():
             instance = _instance(group[0], name, servers)
             for cell in group:
-                for rep in range(1, cell.scenario.repeats + 1):
-                    yield _step(cell, name, rep, instance)
+                yield cell, name, instance
 
 
 def _standing(groups: Sequence[Sequence[Cell]], servers: dict[str, str]) -> Iterator[Step]:
@@ -188,7 +223,7 @@ def _turn(names: list[str], rep: int) -> list[str]:
 
 
 def _instance(cell: Cell, name: str, servers: dict[str, str]) -> str | None:
-    if cell.scenario.targets[name].endpoint is not None:
+    if not cell.scenario.targets[name].launched:
         return None
     instance = f"{name}-{1 + sum(target == name for target in servers.values())}"
     servers[instance] = name
@@ -206,7 +241,8 @@ def seed_of(cell: Cell, rep: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
-def _planned(cell: Cell, ladder: str, pattern: dict[str, Any], folder: str | Path) -> PlannedCell:
+def planned_cell(cell: Cell, ladder: str, pattern: dict[str, Any], folder: str | Path) -> PlannedCell:
+    """A cell as it stands in a plan. ``pattern`` is the scenario that it is a cell of, ``folder`` that of its file."""
     load = cell.scenario.load
     shape = shape_of(load, cell.scenario.workload, folder)
     whole = digest(shape, seed_of(cell, 1), 0, 1)

@@ -28,11 +28,16 @@ _ADVICE = {
 
 
 def probe(name: str, site: Site, timeout_s: float) -> None:
-    """Asks for one token, not streamed. Raises TargetError unless a reply of this protocol comes back.
+    """Asks each endpoint for one token, not streamed. Raises TargetError unless a reply of this protocol comes back.
 
     It is sent over the driver's own sockets, so what it proves holds for the load: TLS, proxy, Unix socket. A redirect
     is not followed: it would carry the key to wherever the server says.
     """
+    for url in site.urls or (site.url,):
+        _ask(name, msgspec.structs.replace(site, url=url), timeout_s)
+
+
+def _ask(name: str, site: Site, timeout_s: float) -> None:
     backend = backends.load(site.backend)
     fields = backend.body(backends.smallest_prompt(backend), msgspec.structs.replace(site.options, stream=False))
     endpoint = parse_endpoint(site.url, site.proxy)

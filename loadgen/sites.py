@@ -57,7 +57,7 @@ class Sites:
         self._folder = folder
         self._watcher = watcher
         self._cancelled = cancelled
-        self._uses = [step.server for step in plan.steps]
+        self._uses = [one.server for one in plan.searches or plan.steps]
         self._keep = keep
         self._servers: dict[str, launch.Server] = {}
         self._keys: dict[str, str] = {}
@@ -88,7 +88,7 @@ class Sites:
         """Asks every endpoint for one token, once. Raises TargetError for one that does not answer as it must."""
         for cell in cells:
             for name, target in cell.scenario.targets.items():
-                if target.endpoint is not None:
+                if not target.launched:
                     self._endpoint(cell, name, target)
 
     def site(self, cell: Cell, target_name: str, instance: str | None) -> Site:
@@ -109,7 +109,7 @@ class Sites:
             headers=headers_of(target),
             model_path=model,
             tokenizer=self._tokenizer(target, model),
-            metrics=command.base_url + command.metrics if command.metrics else None,
+            metrics=(command.base_url + command.metrics,) if command.metrics else (),
             names=dict(command.seen),
             doubts=(*doubts_of(target_name, target, model), *self._remains),
             hidden=hidden_of([target]),
@@ -263,9 +263,12 @@ class Sites:
         recipe = launch.load_recipe(target.engine, self._folder) if target.engine else None
         wire = launch.wire_of(recipe, name, target.backend) if recipe else None
         model = self._model_path(name, target)
-        url = str(target.endpoint).rstrip("/").removesuffix("/v1")
+        urls = target.urls
+        pages = [url + recipe.metrics for url in urls if recipe and recipe.metrics and url.startswith("http")]
         site = Site(
-            url=url,
+            url=urls[0],
+            urls=urls if len(urls) > 1 else (),
+            balance=target.balance or "round_robin",
             backend=target.backend or (recipe.backend if recipe else "openai_chat"),
             options=options_of(
                 cell,
@@ -278,7 +281,7 @@ class Sites:
             proxy=target.proxy,
             model_path=model,
             tokenizer=self._tokenizer(target, model),
-            metrics=url + recipe.metrics if recipe and recipe.metrics and url.startswith("http") else None,
+            metrics=tuple(pages) if len(pages) == len(urls) else (),
             names={str(word): name for word, name in recipe.seen.items()} if recipe else {},
             hidden=hidden_of([target]),
             machine=Machine(dcgm=cell.scenario.telemetry.exporter(name, endpoint=True)),

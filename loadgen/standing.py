@@ -63,7 +63,7 @@ def planned_commands(
 
 
 def _launches(target: Target) -> bool:
-    return target.engine is not None and target.endpoint is None
+    return target.engine is not None and target.launched
 
 
 def _spec(folder: Path, name: str, target: Target) -> tuple[launch.LaunchSpec, MadeModel | None]:

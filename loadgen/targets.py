@@ -74,16 +74,16 @@ def check_target(folder: Path, name: str, target: Target) -> None:
             read_shape(folder / Path(target.config).expanduser())
         except UsageError as error:
             raise UsageError(f"targets.{name}.config: {error}") from error
-    if target.endpoint is not None:
+    for url in target.urls:
         try:
-            parse_endpoint(target.endpoint, target.proxy)
+            parse_endpoint(url, target.proxy)
         except UsageError as error:
             raise UsageError(f"targets.{name}: {error}") from error
     if target.engine is None:
         return
     recipe = launch.load_recipe(target.engine, folder)
     launch.wire_of(recipe, name, target.backend)
-    if target.endpoint is None:
+    if target.launched:
         spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
         command = launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
         _check_model(folder, name, target, command, "hub" in recipe.options)
@@ -98,7 +98,7 @@ def check_asking(folder: Path, cell: Cell, name: str) -> None:
     recipe = launch.load_recipe(target.engine, folder) if target.engine else None
     backend = backends.load(target.backend or (recipe.backend if recipe else "openai_chat"))
     model = local_model(folder, target)
-    if isinstance(target.model, MadeModel) and target.endpoint is None:
+    if isinstance(target.model, MadeModel) and target.launched:
         return
     context = workloads.Context(
         seed=0,

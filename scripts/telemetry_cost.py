@@ -85,7 +85,7 @@ def repeat(fleet: Fleet, streams: int, seconds: float, page: str | None) -> dict
         server = identify(pid)
         assert server is not None
         machine = Machine(gpus=(), processes=(server,))
-        with Sampler(page, NAMES, machine=machine) if page else nullcontext():
+        with Sampler([page], NAMES, machine=machine) if page else nullcontext():
             outcome = fleet.run([job], lambda _: None, lambda: None)
         truth = httpx.get(f"{url}/truth", timeout=30, trust_env=False).text
         first = {line.rsplit(" ", 5)[0]: int(line.rsplit(" ", 5)[2]) for line in truth.splitlines()}

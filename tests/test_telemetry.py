@@ -60,13 +60,13 @@ def test_the_sampler_reads_a_server_before_and_after() -> None:
     with FakeServer(ttft_ms=1, gap_ms=1) as server:
         start = time.monotonic_ns()
         names = {"running": "vllm:num_requests_running"}
-        with Sampler(server.url + "/metrics", names) as sampler:
+        with Sampler([server.url + "/metrics"], names) as sampler:
             pass
         assert sampler.seen(start, time.monotonic_ns()).running_max == 0.0
 
 
 def test_a_page_that_is_not_there_costs_nothing() -> None:
-    with Sampler("http://127.0.0.1:9/metrics", {"running": "r"}) as sampler:
+    with Sampler(["http://127.0.0.1:9/metrics"], {"running": "r"}) as sampler:
         pass
     assert sampler.seen(0, time.monotonic_ns()).running_max is None
 
@@ -119,7 +119,7 @@ def test_ticks_of_several_workers_add_up(workers: int) -> None:
 def test_the_sampler_says_what_the_server_says_of_this_moment() -> None:
     with FakeServer(ttft_ms=1, gap_ms=1) as server:
         names = {"running": "vllm:num_requests_running", "waiting": "nothing"}
-        with Sampler(f"{server.url}/metrics", names) as sampler:
+        with Sampler([f"{server.url}/metrics"], names) as sampler:
             pass  # leaving it waits for the thread, which looks once more at the end
         assert sampler.now["running"] == 0.0
         assert "waiting" not in sampler.now

@@ -279,7 +279,7 @@ def test_the_sampler_follows_the_gpus_of_a_server_from_start_to_end(put: Callabl
     own = this_process()
     nvml = put(Gpu(processes={own.pid: 7 * GB, 2**22 + 1: GB}))
     start = time.monotonic_ns()
-    with Sampler(None, {}, machine=Machine(gpus=(), processes=(own,))) as sampler:
+    with Sampler([], {}, machine=Machine(gpus=(), processes=(own,))) as sampler:
         pass
     found = sampler.telemetry(start, time.monotonic_ns())
     assert (found.source, found.gpu_peak_bytes, found.gpu_memory) == ("nvml", 7 * GB, "process")
@@ -322,7 +322,7 @@ def serving(page: str) -> Any:
 
 def test_the_sampler_reads_the_gpus_of_another_machine_from_its_exporter() -> None:
     start = time.monotonic_ns()
-    with serving(PAGE) as url, Sampler(None, {}, machine=Machine(dcgm=f"{url}/metrics")) as sampler:
+    with serving(PAGE) as url, Sampler([], {}, machine=Machine(dcgm=f"{url}/metrics")) as sampler:
         pass
     found = sampler.telemetry(start, time.monotonic_ns())
     assert found.source == "dcgm"

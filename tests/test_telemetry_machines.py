@@ -133,7 +133,7 @@ def engine(resets: bool) -> Iterator[str]:
 @pytest.mark.parametrize(("resets", "peak", "reserved"), [(True, 5e9, 6e9), (False, None, None)])
 def test_a_peak_is_of_this_repeat_or_not_known(resets: bool, peak: float | None, reserved: float | None) -> None:
     names = {"memory_peak": "hf:memory_peak_bytes", "memory_reserved": "hf:memory_reserved_bytes"}
-    with engine(resets) as url, Sampler(url, names, machine=Machine(reset_peak=f"{url}/reset")) as sampler:
+    with engine(resets) as url, Sampler([url], names, machine=Machine(reset_peak=f"{url}/reset")) as sampler:
         pass
     found = sampler.telemetry(0, time.monotonic_ns())
     assert (found.torch_peak_bytes, found.torch_reserved_bytes) == (peak, reserved)
@@ -141,7 +141,7 @@ def test_a_peak_is_of_this_repeat_or_not_known(resets: bool, peak: float | None,
 
 
 def test_the_clients_ttft_is_of_the_requests_that_the_servers_is_of() -> None:
-    with engine(True) as url, Sampler(url, {"running": "other"}) as sampler:
+    with engine(True) as url, Sampler([url], {"running": "other"}) as sampler:
         began = time.monotonic_ns()
         time.sleep(0.01)
     first, last = sampler._between(0, time.monotonic_ns())[0][0], sampler._between(0, time.monotonic_ns())[-1][0]

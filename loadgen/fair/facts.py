@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from loadgen.lengths import words_of
 from loadgen.plan import Plan
+from loadgen.scenario.sides import urls_of
 
 NAMES = ("target", "place")
 """What facts are about, and no facts."""
@@ -39,13 +40,13 @@ def facts_of(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -
     scenario = scenario_of(described, plan, cell)
     words = (scenario.get("targets") or {}).get(target) or {}
     servers = _servers(described, plan, cell, target)
-    launched = bool(servers) or bool(words.get("engine") and not words.get("endpoint"))
+    launched = bool(servers) or bool(words.get("engine") and not urls_of(words))
     place = "imported" if described.get("origin") else "launched" if launched else "endpoint"
     facts = {"target": target, "place": place}
     chosen = _chosen(words) if place == "launched" else {}
     parts = [_asked(scenario, words, servers), chosen, _machine(described, words)]
     if place == "imported":  # the other tool's file says less: what our defaults would fill in is not known
-        parts[0] |= {"backend": words.get("backend"), "endpoint": _between(words) if words.get("endpoint") else None}
+        parts[0] |= {"backend": words.get("backend"), "endpoint": _between(words) if urls_of(words) else None}
     for part in (*parts, _said(servers)):
         facts |= {name: value for name, value in part.items() if value is not None}
     return facts
@@ -117,10 +118,15 @@ def _load(load: Mapping[str, Any]) -> str | None:
 
 def _between(words: Mapping[str, Any]) -> str:
     """Where a server stands as seen from the client, and what lies between."""
-    url = urlsplit(str(words.get("endpoint") or "http://127.0.0.1"))
+    urls = urls_of(words) or ("http://127.0.0.1",)
+    several = [f"{len(urls)} endpoints, {words.get('balance') or 'round_robin'}"] if len(urls) > 1 else []
+    return ", ".join([*several, *dict.fromkeys(map(_way, urls)), *(["through a proxy"] if words.get("proxy") else [])])
+
+
+def _way(address: str) -> str:
+    url = urlsplit(address)
     here = url.scheme == "unix" or url.hostname in ("127.0.0.1", "localhost", "::1")
-    place = "this machine" if here else "another machine"
-    return place + (", https" if url.scheme == "https" else "") + (", through a proxy" if words.get("proxy") else "")
+    return ("this machine" if here else "another machine") + (", https" if url.scheme == "https" else "")
 
 
 def _chosen(words: Mapping[str, Any]) -> dict[str, str | None]:
@@ -156,7 +162,7 @@ def _said(servers: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
 def _machine(described: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, str | None]:
     """The model, and the machine as far as the target has it: an endpoint's is another one, or may be."""
     machine = described.get("machine") or {}
-    launched = words.get("endpoint") is None and not described.get("origin")
+    launched = not urls_of(words) and not described.get("origin")
     model = words.get("model")
     made = isinstance(model, Mapping)
     facts: dict[str, str | None] = {

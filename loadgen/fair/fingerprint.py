@@ -105,8 +105,13 @@ class Prober:
         if (step.target, server, key) in self._done:
             return
         self._done.add((step.target, server, key))
-        folder = self._folder(step.target, server or "endpoint", key)
         found = Fingerprint(target=step.target, server=server, key=key, **_asked(cell, site))
+        for url in site.urls or (site.url,):
+            self._probe(cell, step, msgspec.structs.replace(site, url=url, urls=()), found, look)
+
+    def _probe(self, cell: Cell, step: Step, site: Site, found: Fingerprint, look: Callable[[], Stop | None]) -> None:
+        """Probes one server, or one of several endpoints."""
+        folder = self._folder(step.target, found.server or "endpoint", found.key)
         if found.skipped is None:
             stopped: list[Stop] = []
 
@@ -134,7 +139,8 @@ def key_of(words: Mapping[str, Any], target: str) -> str:
     """Equal for two cells (as their scenarios' plain words) in which a target is asked alike, whatever the load."""
     asked, load = words.get("targets", {}).get(target, {}), words.get("load", {})
     workload = {word: value for word, value in words.get("workload", {}).items() if word not in UNASKED}
-    how = {word: asked.get(word) for word in ("endpoint", "model", "served_name", "backend", "request", "exact")}
+    words_of = ("endpoint", "endpoints", "model", "served_name", "backend", "request", "exact")
+    how = {word: asked.get(word) for word in words_of}
     data = msgspec.json.encode(
         [words.get("seed"), _set(workload), _set(how), load.get("driver")], order="deterministic"
     )

@@ -77,7 +77,8 @@ def _of_one(name: str, taken: Sequence[Fingerprint]) -> Iterator[Doubt]:
     replies = _replies(taken)
     changed = [sha for sha, hashes in replies.items() if len(hashes) > 1]
     if changed:
-        text = f"{len(changed)} of {len(replies)} greedy probes of {name} got another reply from another of its starts"
+        others = "another of its starts" if taken[0].server is not None else "another endpoint, or at another time"
+        text = f"{len(changed)} of {len(replies)} greedy probes of {name} got another reply from {others}"
         yield Doubt("outputs_changed", f"{text}: its server is not deterministic, or not always the same.")
 
 

@@ -65,7 +65,7 @@ def check(shard: Shard, scenarios: Sequence[Scenario]) -> None:
 
 def _cannot(scenario: Scenario) -> str | None:
     load, comparison = scenario.load, scenario.comparison
-    launched = [name for name, target in scenario.targets.items() if target.endpoint is None]
+    launched = [name for name, target in scenario.targets.items() if target.launched]
     if launched:
         return f"every shard would launch {launched[0]!r} for itself; start it, and name its endpoint"
     if load.fleet != "local":

@@ -177,7 +177,7 @@ def _config_path(target: Target, folder: Path) -> Path | None:
         return folder / target.model.config
     if (model := local_model(folder, target)) is not None:
         return Path(model) / "config.json"
-    if is_local(target.model) or target.endpoint is not None or target.options.get("hub") == "modelscope":
+    if is_local(target.model) or not target.launched or target.options.get("hub") == "modelscope":
         return None
     return _cached(target.model, {**os.environ, **target.env})
 
@@ -191,7 +191,7 @@ def _cached(model: str, environ: Mapping[str, str]) -> Path | None:
 
 
 def _served(target: Target, folder: Path, config: int | None) -> Served:
-    launched = target.endpoint is None
+    launched = target.launched
     model = local_model(folder, target)
     return Served(
         name=Path(target.model.config).stem if isinstance(target.model, MadeModel) else Path(target.model).name,

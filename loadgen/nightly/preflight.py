@@ -36,7 +36,7 @@ def gpus_here() -> list[Gpu]:
 
 def gpus_of(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> list[Gpu]:
     """Those of these GPUs that servers of the cells will stand on. A target that names none may take all."""
-    launched = [target for target in _targets(cells).values() if target.endpoint is None]
+    launched = [target for target in _targets(cells).values() if target.launched]
     if any(target.devices is None for target in launched):
         return list(gpus)
     named = {device for target in launched for device in target.devices or ()}
@@ -46,7 +46,7 @@ def gpus_of(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> list[Gpu]:
 def places_of(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> list[str]:
     """What these cells must have alone: their GPUs by UUID; servers without GPUs have the machine's cores. Cells that
     load endpoints alone need nothing."""
-    launched = any(target.endpoint is None for target in _targets(cells).values())
+    launched = any(target.launched for target in _targets(cells).values())
     return [gpu.uuid for gpu in gpus_of(cells, gpus)] or ([CORES] if launched else [])
 
 
@@ -100,16 +100,14 @@ def throttle_findings(gpus: Sequence[Gpu]) -> Iterator[Finding]:
 def endpoint_findings(cells: Sequence[Cell]) -> Iterator[Finding]:
     """A problem for each endpoint that nothing listens at. (Whether it answers as it must, the run asks first.)"""
     for name, target in _targets(cells).items():
-        if target.endpoint is None:
-            continue
-        try:
-            _connect(parse_endpoint(target.endpoint, target.proxy))
-        except (OSError, LoadgenError) as error:
-            reason = getattr(error, "strerror", None) or error
-            text = f"target {name}: {target.endpoint} cannot be reached: {reason}"
-            yield Finding(
-                name="endpoint", state="problem", text=text, advice="is the server up, and is this its address?"
-            )
+        for url in target.urls:
+            try:
+                _connect(parse_endpoint(url, target.proxy))
+            except (OSError, LoadgenError) as error:
+                reason = getattr(error, "strerror", None) or error
+                text = f"target {name}: {url} cannot be reached: {reason}"
+                advice = "is the server up, and is this its address?"
+                yield Finding(name="endpoint", state="problem", text=text, advice=advice)
 
 
 def _asked(loaded: Loaded, cells: Sequence[Cell]) -> Iterator[Finding]:
@@ -135,6 +133,6 @@ def _targets(cells: Sequence[Cell]) -> dict[str, Target]:
     for cell in cells:
         for name, target in cell.scenario.targets.items():
             known = found.setdefault(name, target)
-            if known is not target and (known.endpoint, known.devices) != (target.endpoint, target.devices):
+            if known is not target and (known.urls, known.devices) != (target.urls, target.devices):
                 found[f"{name} in {cell.id}"] = target
     return found

@@ -54,7 +54,7 @@ def _routing(plan: Plan) -> list[str]:
 def _targets(loaded: Loaded) -> list[str]:
     table = [["target", "served by", "model"]]
     for name, target in loaded.scenario.targets.items():
-        where = target.endpoint or target.engine or ""
+        where = ", ".join(target.urls) or target.engine or ""
         model = target.model if isinstance(target.model, str) else f"made from {target.model.config}, random weights"
         table.append([name, where, model])
     return aligned(table, left=3)

@@ -16,6 +16,9 @@ from loadgen.scenario.merge import put
 from loadgen.scenario.secrets import may_be_secret
 from loadgen.scenario.tree import Node, Path, Problem, dotted, parse
 
+SEVERAL = ("endpoints", "balance")
+"""Words of a target that has several endpoints."""
+
 LAUNCH_WORDS = ("options", "args", "env", "python", "image", "devices", "cpus")
 """Settings of a target that mean something only where an engine is launched."""
 
@@ -152,7 +155,7 @@ def at_endpoint(tree: Node, url: str | None, model: str | None) -> tuple[Node, l
     name, words = "endpoint", {}
     if len(present) == 1 and isinstance(next(iter(present.values())).value, dict):
         ((name, only),) = present.items()
-        words = {key: node for key, node in only.value.items() if key not in LAUNCH_WORDS}
+        words = {key: node for key, node in only.value.items() if key not in (*LAUNCH_WORDS, *SEVERAL)}
     words["endpoint"] = Node(url, flag, flag)
     if model is not None:
         words["model"] = Node(model, f"--model {model}", f"--model {model}")

@@ -15,6 +15,7 @@ from loadgen.scenario.model import ARRIVAL_WORDS, Load, Scenario
 from loadgen.scenario.objective import parse_measure, parse_objective
 from loadgen.scenario.override import LAUNCH_WORDS, did_you_mean
 from loadgen.scenario.published import published_rules
+from loadgen.scenario.search_rules import search_rules, searched_load
 from loadgen.scenario.target import MadeModel, Target
 from loadgen.scenario.telemetry import EVERY
 from loadgen.scenario.tree import Path
@@ -34,7 +35,8 @@ def broken_rules(scenario: Scenario) -> Broken:
         yield from _target(("targets", name), target)
     yield from _output(scenario)
     yield from _trace(scenario)
-    yield from _load(scenario.load)
+    yield from search_rules(scenario)
+    yield from _load(searched_load(scenario))
     yield from _comparison(scenario)
     yield from _telemetry(scenario)
     yield from _devices(scenario)
@@ -44,11 +46,12 @@ def broken_rules(scenario: Scenario) -> Broken:
 
 
 def _target(path: Path, target: Target) -> Broken:
-    if target.engine is None and target.endpoint is None:
+    if target.engine is None and target.launched:
         yield path, "needs an engine to launch, or the endpoint of a server that exists"
+    yield from _endpoints(path, target)
     if target.python is not None and target.image is not None:
         yield (*path, "image"), "has a python as well; an engine runs in an environment or in a container, not in both"
-    if target.endpoint is None:
+    if target.launched:
         if target.proxy is not None:
             yield (*path, "proxy"), "means nothing without endpoint: a launched server is on this machine; remove proxy"
         return
@@ -57,6 +60,17 @@ def _target(path: Path, target: Target) -> Broken:
             yield (*path, word), f"means nothing beside endpoint: no server is launched; remove {word} or endpoint"
     if isinstance(target.model, MadeModel) and target.served_name is None:
         yield (*path, "model"), "is made for an engine that is launched; a server that exists is asked for it by name"
+
+
+def _endpoints(path: Path, target: Target) -> Broken:
+    several = target.endpoints or ()
+    if target.endpoint is not None and several:
+        yield (*path, "endpoints"), "stands beside endpoint; name all servers here, and set endpoint to null"
+    twice = next((url for url in several if several.count(url) > 1), None)
+    if twice is not None:
+        yield (*path, "endpoints"), f"names {twice} twice"
+    if target.balance is not None and len(several) < 2:
+        yield (*path, "balance"), "means nothing without several endpoints; remove it, or name them in endpoints"
 
 
 def _output(scenario: Scenario) -> Broken:
@@ -189,7 +203,7 @@ def _devices(scenario: Scenario) -> Broken:
     comparison = scenario.comparison
     if comparison is None or comparison.scope == "restart" or comparison.share_devices:
         return
-    launched = {name: target.devices for name, target in scenario.targets.items() if target.endpoint is None}
+    launched = {name: target.devices for name, target in scenario.targets.items() if target.launched}
     for (one, mine), (other, theirs) in itertools.combinations(launched.items(), 2):
         shared = sorted(map(str, {*mine} & {*theirs} if mine and theirs else mine or theirs or ()))
         if shared:
@@ -201,7 +215,7 @@ def _devices(scenario: Scenario) -> Broken:
 def _fleet(scenario: Scenario) -> Broken:
     if scenario.load.fleet == "local":
         return
-    launched = [name for name, target in scenario.targets.items() if target.endpoint is None]
+    launched = [name for name, target in scenario.targets.items() if target.launched]
     if launched:
         reason = f"puts workers on other machines, which cannot reach {launched[0]!r}: it is launched on this one"
         yield ("load", "fleet"), f"{scenario.load.fleet} {reason}, for itself alone; start it, and name its endpoint"

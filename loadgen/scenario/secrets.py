@@ -70,7 +70,8 @@ def _flag(path: Path, node: Node) -> Iterator[Problem]:
 
 def _address(path: Path, node: Node) -> Iterator[Problem]:
     """A password in a URL, such as a proxy's. An endpoint may have none at all, which its own rule says."""
-    found = _PASSWORD.search(node.value) if isinstance(node.value, str) and path[-1] != "endpoint" else None
+    own = path[-1] == "endpoint" or (len(path) > 1 and path[-2] == "endpoints")
+    found = _PASSWORD.search(node.value) if isinstance(node.value, str) and not own else None
     if found is not None and not _ONLY_REFERENCE.fullmatch(found["password"]):
         reason = (
             "holds a password written out; put it into the environment and write "

@@ -1,9 +1,14 @@
-"""Which targets are held against which. In: a scenario as plain data, as run.json keeps it. Out: pairs of names."""
+"""Which targets are held against which, and where they stand. In: a scenario as plain data, as run.json keeps it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+
+def urls_of(target: Mapping[str, Any]) -> tuple[str, ...]:
+    """The endpoints of a target; none where an engine is launched."""
+    return tuple(target.get("endpoints") or filter(None, [target.get("endpoint")]))
 
 
 def contrasts(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,14 @@ class Target(Words):
         default=None,
         description="a server that exists; then nothing is launched and engine only says how to talk to it",
     )
+    endpoints: Annotated[tuple[Annotated[str, AfterValidator(base_url)], ...], Strict(False), Field(min_length=1)] | (
+        None
+    ) = Field(default=None, description="several servers that exist as one target; in place of endpoint")
+    balance: Literal["round_robin", "least_in_flight", "sticky"] | None = Field(
+        default=None,
+        description="how requests are dealt to the endpoints, by each worker for its share; sticky: a conversation "
+        "stays with one; default: round_robin",
+    )
     backend: Text | None = Field(default=None, description="wire protocol; default: the recipe's, else openai_chat")
     model: Annotated[Annotated[Text, Tag("(id)")] | Annotated[MadeModel, Tag("(made)")], Discriminator(_model_form)] = (
         Field(description="id or path of the model (./ and ../ are relative to the scenario file), or {config: ...}")
@@ -81,3 +89,13 @@ class Target(Words):
         default=None,
         description='fields that make a reply exactly N tokens long ("{n}" becomes N); default: the recipe\'s',
     )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The endpoints that exist; none where an engine is launched."""
+        return self.endpoints or ((self.endpoint,) if self.endpoint is not None else ())
+
+    @property
+    def launched(self) -> bool:
+        """True where loadgen launches the engine."""
+        return not self.urls

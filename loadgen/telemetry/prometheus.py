@@ -10,7 +10,7 @@ that torch's allocator gave and held at most, over GPUs). An engine that lacks a
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -96,6 +96,24 @@ def seen(names: Mapping[str, str], pages: list[dict[str, float]]) -> Seen:
         kv_use_max=max(sampled["kv_use"], default=None),
         **found,
     )
+
+
+def merged(names: Mapping[str, str], pages: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The pages of several servers as that of one: sums, and of shares the mean."""
+    found: dict[str, float] = {}
+    for page in pages:
+        for name, value in page.items():
+            found[name] = found.get(name, 0.0) + value
+    share = names.get("kv_use")
+    if share in found:
+        found[share] /= sum(share in page for page in pages)
+    return found
+
+
+def counters(names: Mapping[str, str], page: Mapping[str, float]) -> dict[str, float]:
+    """A page without what it says of its own moment alone."""
+    now = {names.get(word) for word in GAUGES}
+    return {name: value for name, value in page.items() if name not in now}
 
 
 def gauges(names: Mapping[str, str], page: Mapping[str, float]) -> dict[str, float]:

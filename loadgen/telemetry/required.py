@@ -54,16 +54,15 @@ def _engine(target: Target, folder: Path) -> str | None:
         return "an endpoint tells its counters only where its `engine` is named"
     if recipe.metrics is None or not recipe.seen:
         return f"{recipe.place} names no page of metrics"
-    if target.endpoint is None:
-        return None
-    if not target.endpoint.startswith("http"):
+    if not all(url.startswith("http") for url in target.urls):
         return "its endpoint is a socket, whose page is not read"
-    return _page(target.endpoint.removesuffix("/v1") + recipe.metrics, target.proxy)[1]
+    missing = (_page(url + recipe.metrics, target.proxy)[1] for url in target.urls)
+    return next((why for why in missing if why is not None), None)
 
 
 def _gpus(cell: Cell, name: str, target: Target, energy: bool) -> str | None:
-    url = cell.scenario.telemetry.exporter(name, target.endpoint is not None)
-    if url is None and target.endpoint is not None:
+    url = cell.scenario.telemetry.exporter(name, not target.launched)
+    if url is None and not target.launched:
         return "it is an endpoint, and telemetry.dcgm names no exporter beside it"
     if url is None:
         readings, missing = _local(target)

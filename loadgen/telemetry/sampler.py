@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from loadgen.record import Record
 from loadgen.telemetry import dcgm, looks, nvml
 from loadgen.telemetry.measured import Source, Telemetry, measured, ours_of
 from loadgen.telemetry.process import Processes
-from loadgen.telemetry.prometheus import Seen, gauges, kept, parse, peaks, seen
+from loadgen.telemetry.prometheus import Seen, counters, gauges, kept, merged, parse, peaks, seen
 from loadgen.telemetry.reading import GpuReading, Reading
 
 if TYPE_CHECKING:
@@ -54,14 +54,16 @@ class Machine:
 class Sampler:
     """What was seen over one repeat. Use it as a context manager around the repeat; then ask.
 
-    ``url`` is the engine's Prometheus page, ``names`` its metrics by our words; a page that cannot be had the first
-    time is not asked for again.
+    ``urls`` are the engines' Prometheus pages, one for each endpoint, ``names`` their metrics by our words. Where a
+    page cannot be had the first time none is asked for again: what the others say would be a part that looks like the
+    whole.
     """
 
     def __init__(
-        self, url: str | None, names: Mapping[str, str], proxy: str | None = None, machine: Machine | None = None
+        self, urls: Sequence[str], names: Mapping[str, str], proxy: str | None = None, machine: Machine | None = None
     ) -> None:
-        self._url = url if names else None
+        self._urls = tuple(urls) if names else ()
+        self._last: dict[str, dict[str, float]] = {}
         self._names = names
         self._keep = kept(names)
         self._proxy = proxy
@@ -76,7 +78,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
 
     def __enter__(self) -> Sampler:
-        if self._url is not None and self._machine.reset_peak is not None:
+        if self._urls and self._machine.reset_peak is not None:
             with self._client() as client:
                 self._anew = _reply(partial(client.post, self._machine.reset_peak)) is not None
         self._thread.start()
@@ -137,7 +139,7 @@ class Sampler:
         """A look at once, one a second, and one at the end. A look that took long is followed by the next at once, and
         those that it took the time of are left out."""
         with ExitStack() as stack:
-            client = stack.enter_context(self._client()) if self._url or self._dcgm else None
+            client = stack.enter_context(self._client()) if self._urls or self._dcgm else None
             local = self._machine.gpus if self._source == "nvml" else None
             gpus = None if local is None else stack.enter_context(nvml.watched(local))
             due = time.monotonic() + EVERY_S
@@ -178,14 +180,17 @@ class Sampler:
         return () if page is None else dcgm.read(page, self._machine.gpus or ())
 
     def _page(self, client: httpx.Client | None) -> dict[str, float]:
-        """Keeps the engine's page; what it says of this moment."""
-        if client is None or self._url is None:
+        """Keeps what the engine's pages say together; what they say of this moment."""
+        if client is None or not self._urls:
             return {}
-        text = _reply(partial(client.get, self._url))
-        if text is None:
-            self._url = self._url if self._pages else None
+        texts = {url: _reply(partial(client.get, url)) for url in self._urls}
+        if not self._pages and None in texts.values():
+            self._urls = ()
+        if not self._urls or all(text is None for text in texts.values()):
             return {}
-        page = parse(text, self._keep)
+        for url, text in texts.items():  # what an endpoint that is gone had counted stays in the sum
+            self._last[url] = counters(self._names, self._last[url]) if text is None else parse(text, self._keep)
+        page = merged(self._names, list(self._last.values()))
         self._pages.append((time.monotonic_ns(), page))
         self._pages = looks.kept(self._pages, looks.later)
         return gauges(self._names, page)

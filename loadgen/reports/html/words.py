@@ -14,6 +14,7 @@ from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
 from loadgen.comparing.sentence import BATCH, INTERACTIVITY
 from loadgen.metrics import METRICS
 from loadgen.reports import rows
+from loadgen.scenario.sides import urls_of
 from loadgen.statistics import Verdict
 
 FIRST = 8
@@ -125,4 +126,6 @@ def _gpus(machine: dict[str, Any]) -> str:
 def _target(name: str, said: dict[str, Any]) -> str:
     model = said.get("model")
     model = (model.get("config") or model.get("path") or "") if isinstance(model, dict) else model
-    return f"{name} ({', '.join(str(word) for word in (said.get('engine') or said.get('endpoint'), model) if word)})"
+    return (
+        f"{name} ({', '.join(str(word) for word in (said.get('engine') or ', '.join(urls_of(said)), model) if word)})"
+    )
