@@ -165,7 +165,7 @@ def certified_rank(n: int, p: float, certainty: float = CERTAINTY) -> int | None
     """
     from loadgen.arrays import np
 
-    k = np.arange(1, n + 1)
+    k = np.arange(1, min(n, math.ceil(n * (1 - p)) + 1) + 1)  # at the mean of the count the sum is near a half
     steps = np.log((n - k + 1) / k) + math.log((1 - p) / p)
     chances = np.cumsum(np.exp(n * math.log(p) + np.concatenate(([0.0], np.cumsum(steps)))))
     t = int(np.searchsorted(chances, 1 - certainty)) - 1

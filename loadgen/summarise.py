@@ -30,8 +30,8 @@ _IN_TIME = ("ttft_s", "ttft_from_schedule_s", "tpot_s", "e2e_s", "stall_s")
 def summarise(
     records: Iterable[Record], window: Window, context: Context | None = None, folder: Path | None = None
 ) -> Summary:
-    """The summary of one repeat. Memory grows by some 150 bytes a record, whatever the length of the replies; with a
-    ``folder`` for what has to wait by 35, and only at the end.
+    """The summary of one repeat. Memory grows by some 170 bytes a record, whatever the length of the replies; with a
+    ``folder`` for what has to wait by 50, and only at the end.
 
     A repeat without an ok request has None for its rates and empty distributions, and the state "failed".
     """
