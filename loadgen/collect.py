@@ -208,6 +208,8 @@ class Collector:
             self.late.append(record.t_send - record.t_sched)
             self.lag.append(_NONE if record.lag_us_max is None else record.lag_us_max / 1e6)
             self.clocks[record.clock or "unknown"] += 1
+        elif record.status == "connect_error":  # the client came in time, and nobody was there
+            self.sent_in_time += record.t_sched <= self.window.w1
         if record.status == "ok" and record.t_send is not None:
             self._take_ok(record, record.t_send)
         else:

@@ -22,14 +22,14 @@ from loadgen.ownership import this_owner
 from loadgen.parts import parts_by
 from loadgen.plan import Plan, Step
 from loadgen.record import read_records
-from loadgen.repeat import Result, context_of, kinds_of, worker_doubts, write_result
+from loadgen.repeat import Result, context_of, endpoint_doubts, kinds_of, worker_doubts, write_result
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, expand
 from loadgen.scenario.loading import from_public
 from loadgen.store import Run, create_run, request_files, write_bytes, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Window
-from loadgen.telemetry.measured import machine_doubts
+from loadgen.telemetry.measured import Telemetry, machine_doubts
 
 
 class _Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,19 +130,34 @@ def _repeat(run: Run, step: Step, cell: Cell, shares: Sequence[_Share]) -> bool:
     window: Window = results[0].summary.window
     doubts = [*worker_doubts(outcome, shares[0].shard.of, shares[0].shard.of)]
     doubts += [doubt for result in results for doubt in machine_doubts(result.telemetry) if doubt not in doubts]
-    context = context_of(cell, (shape, step.seed), window, outcome, doubts)
+    kinds = kinds_of(outcome, cell)
+    missing = endpoint_doubts(kinds, folder)
+    context = context_of(cell, (shape, step.seed), window, outcome, (*missing, *doubts))
     merged = msgspec.structs.replace(
         results[0],
         attempt=number,
         start_ns=0,
         summary=summarise(read_records(request_files(folder)), window, context, folder),
-        parts=parts_by(kinds_of(outcome, cell), lambda: read_records(request_files(folder)), window, context),
+        parts=parts_by(kinds, lambda: read_records(request_files(folder)), window, context),
         workers=outcome.audits,
-        lost=outcome.lost,
+        lost=(*outcome.lost, *(doubt.text for doubt in missing)),
         clocks=outcome.clocks,
+        telemetry=_together([result.telemetry for result in results]),
     )
     write_result(folder, merged, outcome)
     return bool(outcome.lost)
+
+
+def _together(of: Sequence[Telemetry]) -> Telemetry:
+    """What one shard saw of the server, and what all of them took of their own machines."""
+    cores = [one.client_cores for one in of if one.client_cores is not None]
+    memory = [one.client_rss_peak_bytes for one in of if one.client_rss_peak_bytes is not None]
+    return msgspec.structs.replace(
+        of[0],
+        client_cores=sum(cores) if len(cores) == len(of) else None,
+        client_rss_peak_bytes=sum(memory) if len(memory) == len(of) else None,
+        client_ttft_s=None,
+    )
 
 
 def _outcome(results: Sequence[Result], found: Sequence[Shard], any_shard: Shard) -> Outcome:

@@ -19,6 +19,10 @@ from loadgen.summarise import summary_of
 from loadgen.summary import Context, Distribution, Summary, Window
 
 MOST_TURNS = 10
+"""Turns that are parts of their own; longer conversations have their later turns in one part."""
+
+LAST = 3
+"""So many requests in a row that found no server are no accident."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +81,21 @@ def turn_of(record: Record) -> str:
 
 
 KINDS: Mapping[str, Callable[[Record], str]] = MappingProxyType(
-    {"turn": turn_of, "source": lambda record: record.source}
+    {"turn": turn_of, "endpoint": lambda record: record.endpoint, "source": lambda record: record.source}
 )
 """What a repeat may be divided by, and the name of the part that a record belongs to."""
+
+
+def gone(records: Iterable[Record]) -> list[str]:
+    """The endpoints whose last requests (`LAST` of them, or all), by when they were due, found no server."""
+    last: dict[str, list[tuple[float, bool]]] = {}
+    for record in records:
+        mine = last.setdefault(record.endpoint, [])
+        if record.status not in ("dropped", "unsent", "cancelled"):
+            mine.append((record.t_sched, record.status in ("connect_error", "reset")))
+            mine.sort()
+            del mine[:-LAST]
+    return sorted(endpoint for endpoint, ends in last.items() if ends and all(failed for _, failed in ends))
 
 
 def _natural(name: str) -> str:

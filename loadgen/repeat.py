@@ -27,7 +27,7 @@ from loadgen.long.intervals import length_of
 from loadgen.long.trend import doubts as drift_doubts
 from loadgen.long.trend import drifts
 from loadgen.offered import shape_of
-from loadgen.parts import Part, parts_by
+from loadgen.parts import Part, gone, parts_by
 from loadgen.plan import Step, workers_of
 from loadgen.prefixes import Implied, implied
 from loadgen.prefixes import doubts as prefix_doubts
@@ -141,7 +141,9 @@ def run_repeat(
         telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
     doubts = (*site.doubts, *warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
-    context = context_of(cell, (shape, step.seed), window, outcome, doubts)
+    kinds = kinds_of(outcome, cell)
+    missing = endpoint_doubts(kinds, folder)
+    context = context_of(cell, (shape, step.seed), window, outcome, (*missing, *doubts))
     summary = summarise(read_records(request_files(folder)), window, context, folder)
     result = Result(
         cell=cell.id,
@@ -154,9 +156,9 @@ def run_repeat(
         start_ns=outcome.start_ns,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
         summary=summary,
-        parts=parts_by(kinds_of(outcome, cell), lambda: read_records(request_files(folder)), window, context),
+        parts=parts_by(kinds, lambda: read_records(request_files(folder)), window, context),
         workers=outcome.audits,
-        lost=outcome.lost,
+        lost=(*outcome.lost, *(doubt.text for doubt in missing)),
         clocks=outcome.clocks,
         seen=seen,
         interrupted=bool(stopped),
@@ -225,7 +227,17 @@ def kinds_of(outcome: Outcome, cell: Cell) -> list[str]:
     """The kinds of parts that this repeat may have."""
     talked = any(audit.conversations is not None for audit in outcome.audits)
     mixed = cell.scenario.workload.prompts == "mix"
-    return [kind for kind, there in (("turn", talked), ("source", mixed)) if there]
+    several = any(len(target.urls) > 1 for target in cell.scenario.targets.values())
+    return [kind for kind, there in (("turn", talked), ("endpoint", several), ("source", mixed)) if there]
+
+
+def endpoint_doubts(kinds: Sequence[str], folder: Path) -> list[Doubt]:
+    """What weakens a repeat of several endpoints, some of which were gone at its end."""
+    missing = gone(read_records(request_files(folder))) if "endpoint" in kinds else []
+    if not missing:
+        return []
+    text = f"{' and '.join(missing)} was gone at the end: the last requests there found no server. Its share of the"
+    return [Doubt("endpoint_lost", f"{text} load is among the failed; what the others did beside it was measured.")]
 
 
 def _scheduled(shape: Shape, seed: int, window: Window, part: tuple[int, int]) -> int | None:
