@@ -244,6 +244,7 @@ def test_speeds_of_a_request_are_named_apart():
     summary = summarise([reply(chunks=(100_000, 150_000, 200_000))], WINDOW)
     assert summary.decode_tok_s.max == pytest.approx(20)
     assert summary.request_tok_s.max == pytest.approx(15)
+    assert summary.request_total_tok_s.max == pytest.approx(15 * (summary.in_tok.mean + 3) / 3)
 
 
 def test_a_reply_that_came_at_once_has_no_decoding_speed():

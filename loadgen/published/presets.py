@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from loadgen.metrics import METRICS
+from loadgen.metrics import METRICS, Measure
+from loadgen.published.tables import table
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,13 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     def speed(self, burst: bool) -> str | None:
         """The metric of a load."""
         return self.burst if burst else self.single
+
+    def measure(self, burst: bool) -> Measure | None:
+        """The same as a measure: requests count by their mean."""
+        name = self.speed(burst)
+        if name is None:
+            return None
+        return Measure(name, None if METRICS[name].per == "window" else "mean")
 
     @property
     def others(self) -> frozenset[str]:
@@ -53,3 +61,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 """The presets by name. Qwen2 divides the 2048 generated tokens by the whole time, prefill included, and in the table of
 all prompts at once counts prompt tokens as well; Qwen3 counts prompt tokens in its table of single requests."""
+
+
+def preset_of(named: str | None, published: str | None) -> Preset | None:
+    """The preset that a scenario names, else that of its published table; None where neither says one.
+
+    Raises UsageError for a table that does not exist.
+    """
+    name = named or (table(published).preset if published is not None else None)
+    return PRESETS[name] if name is not None else None

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.fair.facts import scenario_of
 from loadgen.judge import Judgement
-from loadgen.metrics import Measure
+from loadgen.metrics import METRICS, Measure
+from loadgen.published.presets import preset_of
 
 
 class Column(NamedTuple):
@@ -102,12 +104,30 @@ def axis_names(report: RunReport) -> list[str]:
     return list(names)
 
 
-def rows(report: RunReport, columns: Sequence[Column] = COLUMNS) -> list[list[str]]:
-    """A header and one row for each target of each cell."""
-    axes = axis_names(report)
-    found = [[*(axes or ["cell"]), "target", *(column.head for column in columns)]]
+def columns_of(report: RunReport) -> Sequence[Column]:
+    """The columns of a run's table: under a preset its definition of speed comes first."""
+    scenario = report.run["scenario"]
+    preset = preset_of(scenario.get("preset"), scenario.get("published"))
+    if preset is None:
+        return COLUMNS
+    load = scenario_of(report.run, report.plan, report.cells[0].id if report.cells else "").get("load") or {}
+    what = preset.measure(load.get("burst") is not None)
+    if what is None:
+        return COLUMNS
+    speed = Column(f"{METRICS[what.metric].label} ({preset.name})", _speed(what))
+    return (speed, COLUMNS[0]._replace(yields=1), *COLUMNS[1:])
+
+
+def _speed(what: Measure) -> Callable[[TargetCell], str]:
+    return lambda target: number(mean(target, what.metric, what.statistic))
+
+
+def rows(report: RunReport, columns: Sequence[Column] | None = None) -> list[list[str]]:
+    """A header and one row for each target of each cell, in `columns_of` it or in others."""
+    axes, shown = axis_names(report), columns_of(report) if columns is None else columns
+    found = [[*(axes or ["cell"]), "target", *(column.head for column in shown)]]
     for cell in report.cells:
-        found += [[*labels(report, cell), t.target, *(column.text(t) for column in columns)] for t in cell.targets]
+        found += [[*labels(report, cell), t.target, *(column.text(t) for column in shown)] for t in cell.targets]
     return found
 
 

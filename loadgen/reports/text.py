@@ -49,6 +49,8 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += section("Warnings", rows.warning_lines(report), width)
     about = [*filter(None, [rows.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]
     parts += section("Notes", about, width)
+    if report.run["scenario"].get("published"):
+        parts.append(f"beside the published table: loadgen report {report.run['run']} --layout published")
     parts.append(where(report))
     text = "\n".join(parts) + "\n"
     return text if unicode else ascii_only(text)
@@ -70,7 +72,7 @@ def ascii_only(text: str) -> str:
 def table(report: RunReport, width: int) -> list[str]:
     """The table of results, as wide as it may be."""
     left = len(rows.axis_names(report) or [""]) + 1
-    lines, dropped = fitted(lambda columns: rows.rows(report, columns), rows.COLUMNS, left, width)
+    lines, dropped = fitted(lambda columns: rows.rows(report, columns), rows.columns_of(report), left, width)
     return lines + left_out(dropped, width)
 
 

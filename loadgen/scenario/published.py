@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loadgen.errors import UsageError
-from loadgen.published.presets import PRESETS, Preset
+from loadgen.published.presets import Preset, preset_of
 from loadgen.published.tables import Table, table
 from loadgen.scenario.model import Scenario
 from loadgen.scenario.objective import parse_measure, parse_objective
@@ -32,9 +32,9 @@ def published_rules(scenario: Scenario) -> Broken:
         theirs = f"by preset {found.preset}" if found.preset else "by no preset"
         yield ("preset",), f"{scenario.preset} does not go with published: {found.name}, whose speed is {theirs}"
         return
-    name = scenario.preset or (found.preset if found else None)
-    if name is not None:
-        yield from _preset(scenario, PRESETS[name])
+    preset = preset_of(scenario.preset, scenario.published)
+    if preset is not None:
+        yield from _preset(scenario, preset)
 
 
 def _rows(scenario: Scenario, found: Table | None) -> Broken:
