@@ -27,7 +27,8 @@ from loadgen.noise import doubted, remembered
 from loadgen.plan import Plan, PlannedCell
 from loadgen.repeat import Result
 from loadgen.routing import RoutingCheck, routing_check
-from loadgen.scenario import contrasts, parse_objective
+from loadgen.scenario import Objective, contrasts, parse_objective
+from loadgen.searched import Searched, read_plan, searched
 from loadgen.store import Run
 from loadgen.summary import Summary
 from loadgen.until import too_wide
@@ -50,8 +51,8 @@ __all__ = [
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a report says. ``run`` is run.json; ``comparisons`` has one entry for each candidate. The cells of a
     routing check stand apart from those that are compared, and ``routing`` is what they came to. ``floors`` are the
-    cells against their rooflines, ``normalised`` their rates by what they took, ``over_time`` the
-    long repeats in intervals."""
+    cells against their rooflines, ``normalised`` their rates by what they took, ``over_time`` the long repeats in
+    intervals. The cells of ``searches`` are their probes."""
 
     schema: int = VERSION
     path: str
@@ -66,6 +67,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     mixtures: tuple[Mixture, ...] = ()
     fingerprints: tuple[Fingerprint, ...] = ()
     over_time: tuple[OverTime, ...] = ()
+    searches: tuple[Searched, ...] = ()
     warnings: tuple[Warned, ...]
     failures: tuple[str, ...]
     exit_code: int
@@ -74,7 +76,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
     described = run.described()
-    plan = msgspec.convert(run.read("plan.json"), Plan)
+    plan = read_plan(run)
     found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
     plain = [cell for cell in found if cell.routing is None]
     known = yardsticks(described, {cell.id: _measured(cell) for cell in plain}, contrasts(described["scenario"]))
@@ -86,6 +88,8 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         compared = [too_wide(plan.until, comparison) for comparison in compared]
     comparisons = tuple(_doubted(compared, described))
     failures = tuple(described.get("failures", ()))
+    objectives = objectives_of(described["scenario"])
+    searches = tuple(searched(run, plan, number, objectives) for number in range(len(plan.searches)))
     return RunReport(
         path=str(run.folder),
         run=described,
@@ -96,7 +100,8 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         routing=_routing(cells, extra, comparisons),
         warnings=tuple(warnings_of((*cells, *extra))),
         failures=failures,
-        exit_code=interrupted or _exit_code(found, failures),
+        exit_code=interrupted or _exit_code(found, failures, searches),
+        searches=searches,
         floors=known.floors,
         normalised=known.normalised,
         mixtures=known.mixtures,
@@ -114,7 +119,8 @@ def so_far(run: Run, plan: Plan, cells: Sequence[PlannedCell]) -> list[Compariso
 
 def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) -> ReportCell:
     cell = planned.id
-    objectives = [parse_objective(text) for text in scenario.get("objectives", ()) if planned.routing is None]
+    judged_here = planned.routing is None and not plan.searches  # a search says itself what its probes came to
+    objectives = objectives_of(scenario) if judged_here else []
     targets = []
     for target in scenario["targets"]:
         reps = sorted(step.rep for step in plan.steps if step.cell == cell and step.target == target)
@@ -126,6 +132,11 @@ def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) 
         targets.append(TargetCell(target=target, results=results, judgements=tuple(judged)))
     here = tuple(target for target in targets if target.results)
     return ReportCell(id=cell, axes=planned.axes, targets=here, routing=planned.routing)
+
+
+def objectives_of(scenario: dict[str, Any]) -> list[Objective]:
+    """Those of a scenario as run.json has it."""
+    return [parse_objective(text) for text in scenario.get("objectives", ())]
 
 
 def _with_facts(cells: Sequence[ReportCell], known: Yardsticks) -> Iterator[ReportCell]:
@@ -223,8 +234,12 @@ def _routing(
     return routing_check(pattern, sides, contrasts)
 
 
-def _exit_code(cells: tuple[ReportCell, ...], failures: tuple[str, ...]) -> int:
-    """The contract's exit code: failed before invalid or degraded, before a missed objective."""
+def _exit_code(cells: tuple[ReportCell, ...], failures: tuple[str, ...], searches: tuple[Searched, ...]) -> int:
+    """The contract's exit code: failed before invalid or degraded, before a missed objective. A probe that fails or
+    misses is what a search looks for."""
+    if searches and not failures:
+        codes = [search.exit_code for search in searches]
+        return next((code for code in (EXIT_INVALID, EXIT_OBJECTIVE_MISSED) if code in codes), EXIT_OK)
     targets = [target for cell in cells for target in cell.targets]
     if failures or any(target.state in ("failed", "skipped") for target in targets):
         return EXIT_FAILED

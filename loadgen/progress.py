@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.drive.tally import Tick
-from loadgen.plan import Plan, Step, estimate
+from loadgen.plan import Plan, PlannedCell, Step, estimate
 from loadgen.repeat import Result, Second
 from loadgen.scenario import Loaded
 from loadgen.store import Run
@@ -67,6 +67,7 @@ class Progress:
         self._step: Step | None = None
         self._number = 0
         self._plan: Plan | None = None
+        self._common: dict[str, Any] = {}
         self._load: dict[str, dict[str, Any]] = {}
         self._seconds: dict[str, float] = {}
         self._spared: set[int] = set()
@@ -79,12 +80,14 @@ class Progress:
         """Says what will be done, on which profile and why, and where it goes."""
         self._plan, self._began, self._spared = plan, time.monotonic(), set()  # a night has two runs
         load = loaded.scenario.load.model_dump()
-        self._load = {cell.id: {**load, **(cell.words.get("load") or {})} for cell in plan.cells}
-        self._seconds = {cell.id: cell.seconds for cell in plan.cells}
+        self._common, self._load, self._seconds = load, {}, {}
+        for cell in plan.cells:
+            self.added(cell)
         self.spared(())
         if loaded.profile:
             self._write(loaded.profile_reason)
-        self._write(f"{counted(len(plan.cells), 'cell')}, {extent(plan)}; writing to {run.folder}")
+        cells = "" if plan.searches else f"{counted(len(plan.cells), 'cell')}, "
+        self._write(f"{cells}{extent(plan)}; writing to {run.folder}")
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -96,12 +99,20 @@ class Progress:
             self._step, self._number, self._repeat = step, number, _Repeat()
         self._pipe()
 
+    def added(self, cell: PlannedCell) -> None:
+        """What is asked in a cell, and how long it takes."""
+        with self._lock:
+            self._load[cell.id] = {**self._common, **(cell.words.get("load") or {})}
+            self._seconds[cell.id] = cell.seconds
+
     def spared(self, steps: Collection[int]) -> None:
         """These repeats of the plan are left out, and nobody waits for them."""
         assert self._plan is not None
         self._spared.update(steps)
         left = [step for number, step in enumerate(self._plan.steps) if number not in self._spared]
         self._steps, self._estimate = len(left), estimate(self._plan.cells, left)
+        if self._plan.searches:
+            self._steps, self._estimate = probes_of(self._plan), self._plan.estimate_s
 
     def ticked(self, tick: Tick) -> None:
         """A second of one worker has passed."""
@@ -142,8 +153,13 @@ class Progress:
     def _where(self) -> str:
         step = self._step
         number = self._number + 1 - sum(spared < self._number for spared in self._spared)
-        most = "at most " if self._plan is not None and self._plan.until is not None else ""
+        most = "at most " if self._at_most else ""
         return f"[{number}/{most}{self._steps}] {step.cell} {step.target} repeat {step.rep}" if step else ""
+
+    @property
+    def _at_most(self) -> bool:
+        """True where fewer repeats may do."""
+        return self._plan is not None and (self._plan.until is not None or bool(self._plan.searches))
 
     def _block(self) -> list[list[str]]:
         """What belongs together, together: where we are, what is asked, what comes of it, what the server says."""
@@ -152,7 +168,7 @@ class Progress:
     def _times(self) -> list[str]:
         elapsed = time.monotonic() - self._began
         left = max(self._estimate - elapsed, 0.0)
-        about = "at most" if self._plan is not None and self._plan.until is not None else "about"
+        about = "at most" if self._at_most else "about"
         return [self._where(), f"{duration(elapsed)} gone, {about} {duration(left)} left"]
 
     def _counts(self) -> Iterator[str]:
@@ -207,8 +223,17 @@ def flowed(parts: Sequence[str], width: int, indent: str = "", gap: str = ", ") 
     return lines
 
 
+def probes_of(plan: Plan) -> int:
+    """How many probes the searches of a plan may take."""
+    return sum(search.goal.probes for search in plan.searches)
+
+
 def extent(plan: Plan) -> str:
     """``8 repeats, 4 server starts, about 3 min 10 s``, from the fewest to the most with ``until``."""
+    if plan.searches:
+        starts = f"{counted(len(plan.servers), 'server start')}, " if plan.servers else ""
+        searches = "1 search" if len(plan.searches) == 1 else f"{len(plan.searches)} searches"
+        return f"{searches}, at most {probes_of(plan)} probes, {starts}at most {duration(plan.estimate_s)}"
     if plan.until is None or plan.least_s is None:
         starts = f"{counted(len(plan.servers), 'server start')}, " if plan.servers else ""
         return f"{counted(len(plan.steps), 'repeat')}, {starts}about {duration(plan.estimate_s)}"

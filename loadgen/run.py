@@ -8,37 +8,35 @@ whatever comes later (a server that dies, a Ctrl-C, a full disk) costs nothing t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from loadgen import host, launch
+from loadgen import launch
 from loadgen.assemble import RunReport, assemble
+from loadgen.described import description, served, utc
 from loadgen.drive.tally import Tick
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fair.fingerprint import Prober
 from loadgen.fleet import Elsewhere, Fleet, Stop, open_fleet
 from loadgen.interrupt import Interrupt, counted_by
-from loadgen.limits.served import Serving, serving
 from loadgen.needless import spared, whole
-from loadgen.noise import remember
 from loadgen.ownership import held, this_owner, tidy
-from loadgen.plan import Plan, Step, make_plan, workers_of
+from loadgen.plan import Plan, PlannedCell, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.stored import write_reports
-from loadgen.scenario import Cell, Loaded, expand, public_dict
+from loadgen.scenario import Cell, Loaded, expand
+from loadgen.searched import Probe, cells_of, read_probes
+from loadgen.searching import Search, probe_after_probe, widest_loads
 from loadgen.sites import Sites
 from loadgen.store import Run, create_run, read_json, write_bytes, write_json
 from loadgen.targets import check
-from loadgen.telemetry.nvml import idle_watts
 from loadgen.telemetry.required import check_required
-
-SCHEMA = 1
 
 
 class Watcher(Protocol):
@@ -58,6 +56,9 @@ class Watcher(Protocol):
 
     def ended(self, result: Result | None) -> None:
         """A repeat is over; None if it failed."""
+
+    def added(self, cell: PlannedCell) -> None:
+        """A search is about to measure in this cell, which no plan knew before."""
 
     def spared(self, steps: Collection[int]) -> None:
         """These steps of the plan, by number, will not be run: they are done already, or nobody needs them."""
@@ -103,6 +104,10 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
     cells = [cell for cell in expand(request.loaded.scenario) if request.cells is None or cell.id in request.cells]
     plan = make_plan(request.loaded.scenario, cells, request.loaded.path.parent.absolute())
+    if plan.searches and request.elsewhere is not None and request.elsewhere.shard is not None:
+        raise UsageError(
+            "--shard: a search needs the answers of all shards before its next load; search from one place."
+        )
     check(request.loaded, cells)
     check_required(cells, request.loaded.path.parent)
     run = request.resume or create_run(request.store, request.loaded.scenario.name)
@@ -125,9 +130,11 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
         write_bytes(run.folder / "scenario.yaml", loaded.source)
-        run.write("run.json", {**_description(state, "running"), "night": request.night})
+        shard = state.elsewhere.shard if state.elsewhere else None
+        run.write("run.json", {**description(run, loaded, state.cells, shard), "night": request.night})
     else:
         _same_plan(run, plan)
+        state.cells |= cells_of(read_probes(run), plan, state.cells)
         again = {**this_owner(), "status": "running", "ended": None, "failures": []}
         run.write("run.json", {**run.read("run.json"), **again})
     return state
@@ -136,40 +143,11 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
 def _same_plan(run: Run, plan: Plan) -> None:
     """What is added to a run must be what it was planned for. Raises UsageError."""
     begun = msgspec.convert(run.read("plan.json"), Plan)
-    if (begun.steps, begun.until) != (plan.steps, plan.until):
+    if (begun.steps, begun.until, begun.searches) != (plan.steps, plan.until, plan.searches):
         raise UsageError(
-            f"{run.id} has another plan than this scenario (cells, repeats, seed or comparison): resume it with the "
-            f"flags that it began with, and the scenario of {run.folder}/scenario.yaml."
+            f"{run.id} has another plan than this scenario (cells, repeats, seed, comparison, search): resume it with "
+            f"the flags that it began with, and the scenario of {run.folder}/scenario.yaml."
         )
-
-
-def _description(state: _State, status: str) -> dict[str, Any]:
-    loaded = state.loaded
-    return {
-        "schema": SCHEMA,
-        "run": state.run.id,
-        "status": status,
-        **this_owner(),
-        "started": _utc(),
-        "ended": None,
-        "scenario_path": str(loaded.path),
-        "scenario": public_dict(loaded.scenario),
-        "profile": loaded.profile,
-        "profile_reason": loaded.profile_reason,
-        "seed": loaded.scenario.seed,
-        "versions": host.versions(),
-        "machine": host.fingerprint(),
-        "idle_watts": idle_watts(),
-        "served": _serving(state),
-        "noise": remember(state.run.folder.parents[2], host.fingerprint(), loaded.scenario, state.cells),
-        "servers": {},
-        "failures": [],
-        "shard": state.elsewhere.shard if state.elsewhere else None,
-    }
-
-
-def _serving(state: _State) -> Serving:
-    return serving(list(state.cells.values()), state.loaded.path.parent.absolute())
 
 
 def _measure(state: _State) -> None:
@@ -178,9 +156,9 @@ def _measure(state: _State) -> None:
     idle |= spared(state.run, state.plan, None, state.watcher.say)
     state.watcher.spared(idle)
     steps = [(number, step) for number, step in enumerate(state.plan.steps) if number not in idle]
-    if not steps:
+    if not steps and not state.plan.searches:
         return
-    loads = [state.cells[step.cell].scenario.load for _, step in steps]
+    loads = [state.cells[step.cell].scenario.load for _, step in steps] or widest_loads(state.cells.values())
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
         open_fleet({load.fleet for load in loads}, max(map(workers_of, loads)), state.elsewhere) as fleet,
@@ -189,8 +167,12 @@ def _measure(state: _State) -> None:
         prober = Prober(state.run, fleet)
         last: dict[str | None, Step] = {}
         try:
-            sites.try_endpoints(state.cells[step.cell] for _, step in steps)
+            sites.try_endpoints([state.cells[step.cell] for _, step in steps] or state.cells.values())
             sites.spare(idle)
+            for number in range(len(state.plan.searches)):
+                _search(state, number, partial(_one, state, fleet, prober, sites), last)
+                for instance, left in sites.done_with(number).items():
+                    _ended(state, last[instance], left)
             for (number, step), following in zip_longest(steps, steps[1:]):
                 if state.interrupt.count:
                     break
@@ -209,9 +191,24 @@ def _measure(state: _State) -> None:
                 _ended(state, last[instance], left)
             described = state.run.read("run.json")
             servers = {**described["servers"], **sites.described}
-            known = {"servers": servers, "served": _serving(state), "fleet": fleet.about()}
+            known = {"servers": servers, "served": served(state.loaded, state.cells), "fleet": fleet.about()}
             # Once more, because an engine may have fetched its model, and with it the config, in the meantime.
             state.run.write("run.json", {**described, **known})
+
+
+def _search(state: _State, number: int, one: Callable[[int, Step], None], last: dict[str | None, Step]) -> None:
+    """A search: each probe is a repeat, and follows from those before it."""
+    planned = state.plan.searches[number]
+
+    def drive(probe: Probe, cell: Cell) -> None:
+        state.cells[cell.id] = cell
+        state.watcher.added(probe.cell)
+        last[planned.server] = probe.step
+        one(len(read_probes(state.run)) - 1, probe.step)
+
+    search = Search(state.run, state.plan, number, state.cells[planned.cell], state.loaded)
+    for sentence in probe_after_probe(search, drive, lambda: state.interrupt.count > 0):
+        state.watcher.say(sentence)
 
 
 def _block(state: _State, step: Step) -> tuple[str, int]:
@@ -282,12 +279,8 @@ def _lost_any(run: Run) -> bool:
 def _finish(state: _State, status: str, failures: list[str]) -> None:
     try:
         state.run.write(
-            "run.json", {**state.run.read("run.json"), "status": status, "ended": _utc(), "failures": failures}
+            "run.json", {**state.run.read("run.json"), "status": status, "ended": utc(), "failures": failures}
         )
     except LoadgenError:
         if status != "failed":
             raise
-
-
-def _utc() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -193,6 +193,8 @@ def _related(path: Path, wrong: Path) -> bool:
     """True if what is wrong at one path may be the reason for a broken rule at another."""
     if wrong[:1] == ("matrix",) or (wrong[:1] == ("targets",) and path[:1] == ("comparison",)):
         return True
+    if wrong[:1] == ("search",) and path[:1] == ("load",):
+        return True
     size = 2 if path[:1] == ("targets",) else 1
     return path[:size] == wrong[:size] or path[:1] == ("matrix",)
 

@@ -30,6 +30,7 @@ from loadgen.scenario.kinds import (
     Words,
 )
 from loadgen.scenario.output import Output
+from loadgen.scenario.search import SearchWord
 from loadgen.scenario.target import Target
 from loadgen.scenario.telemetry import Telemetry
 
@@ -221,6 +222,9 @@ class Scenario(Words):
     comparison: Comparison | None = Field(default=None, description="of the targets, in every cell")
     objectives: Annotated[tuple[Objective, ...], Strict(False)] = Field(
         default=(), description="such as p99 ttft < 0.5 s"
+    )
+    search: SearchWord | None = Field(
+        default=None, description="max_rate or max_concurrency under the objectives, or a sweep; sets the load itself"
     )
 
     nightly: Nightly = Nightly()

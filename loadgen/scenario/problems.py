@@ -24,6 +24,7 @@ from loadgen.scenario.model import (
     Workload,
 )
 from loadgen.scenario.output import Output
+from loadgen.scenario.search import Search
 from loadgen.scenario.target import MadeModel, Target
 from loadgen.scenario.telemetry import Telemetry
 from loadgen.scenario.tree import Node, Path, Problem, dotted
@@ -40,6 +41,7 @@ MAPPINGS: Mapping[tuple[str, ...], type[Words]] = MappingProxyType(
         ("comparison",): Comparison,
         ("nightly",): Nightly,
         ("telemetry",): Telemetry,
+        ("search",): Search,
         ("profiles", "*", "when"): When,
     }
 )

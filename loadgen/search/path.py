@@ -9,8 +9,8 @@ highest that does not: between these two is the answer, and their geometric midd
 prompts, and one that blocks is never believed after a single window (a hiccup of the machine would else be the
 answer). More windows may turn an end over; then the search goes on from there.
 
-A load that the client could not send in time answers nothing of the server. It is tried once more; then it blocks, and
-the client is named as the limit.
+A load that the client could not send in time answers nothing of the server. It is tried again, and then the search
+stops and names the client as the limit. Only where a higher load is known to miss does it go on below.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ from typing import Literal
 
 import msgspec
 
-from loadgen.search.verdict import Trial, Word
+from loadgen.search.verdict import Trial, Verdict
+
+Word = Literal["rate_rps", "concurrency"]
+"""The words of a scenario's load that a search sets."""
 
 MOST_WINDOWS = 4
 """Windows of one load, at most: what they cannot decide lies too near the limit to be decided."""
 
 SURE_WINDOWS = 2
 """Windows of a load that blocks, at least, before it is believed."""
+
+
+CLIENT_WINDOWS = 3
+"""Windows of a load in which the client was late, before the client is taken for the limit and not the moment."""
 
 
 class Stop(StrEnum):
@@ -43,7 +50,7 @@ class Stop(StrEnum):
     SWEPT = "swept"
 
 
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
+class Goal(msgspec.Struct, frozen=True, kw_only=True, tag="goal"):
     """What is searched for. ``start`` is the first load, ``least`` and ``most`` the smallest and largest (requests a
     second, or in flight); the bracket is narrow at ``missed / met <= 1 + within``; ``probes`` is the number of windows
     that may be measured."""
@@ -54,6 +61,11 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     most: float | None
     within: float
     probes: int
+
+    @property
+    def word(self) -> Word:
+        """The word of a scenario's load that is searched for."""
+        return "rate_rps" if self.find == "max_rate" else "concurrency"
 
     @property
     def whole(self) -> bool:
@@ -78,15 +90,15 @@ def bracket(trials: Sequence[Trial]) -> Bracket:
     """The answer by now."""
     top = _blocking(trials)
     below = [one for one in trials if top is None or one.load < top.load]
-    met = [one.load for one in below if one.verdict is Word.MET]
+    met = [one.load for one in below if one.verdict is Verdict.MET]
     holds = max((one.load for one in below), default=None)
-    missed = [one.load for one in trials if one.verdict is Word.MISSED and one.load > (holds or 0.0)]
+    missed = [one.load for one in trials if one.verdict is Verdict.MISSED and one.load > (holds or 0.0)]
     return Bracket(
         met=max(met, default=None),
         missed=min(missed, default=None),
         holds=holds,
         blocks=None if top is None else top.load,
-        client=top is not None and top.verdict is Word.INVALID,
+        client=top is not None and top.verdict is Verdict.INVALID,
     )
 
 
@@ -105,8 +117,11 @@ def _wanted(goal: Goal, trials: Sequence[Trial]) -> float | Stop:
     if top is None:
         highest = max(one.load for one in trials)
         return Stop.MOST if highest == goal.most else rounded(goal, min(highest * 2, goal.most or math.inf))
-    if top.verdict is Word.INVALID and top.windows < SURE_WINDOWS:
-        return top.load
+    if top.verdict is Verdict.INVALID:
+        if top.windows < CLIENT_WINDOWS:
+            return top.load
+        if not any(one.verdict is Verdict.MISSED for one in trials if one.load > top.load):
+            return Stop.CLIENT
     below = [one for one in trials if one.load < top.load]
     if not below:
         return _lower(goal, trials, top)
@@ -128,19 +143,19 @@ def _lower(goal: Goal, trials: Sequence[Trial], top: Trial) -> float | Stop:
 
 def _settled(goal: Goal, trials: Sequence[Trial], base: Trial, top: Trial) -> float | Stop:
     """The ends are close: are they sure?"""
-    if top.verdict is Word.INVALID:
+    if top.verdict is Verdict.INVALID:
         return Stop.CLIENT
     for end in (base, top):
-        if end.verdict is Word.UNDECIDED and end.windows < MOST_WINDOWS:
+        if end.verdict is Verdict.UNDECIDED and end.valid < MOST_WINDOWS:
             return end.load
-    if top.windows < SURE_WINDOWS:
+    if top.valid < SURE_WINDOWS:
         return top.load
     found = bracket(trials)
     for sure, unsure in ((found.met, base.load), (found.missed, top.load)):
         middle = None if sure is None else between(goal, min(sure, unsure), max(sure, unsure))
         if middle is not None:
             return middle
-    return Stop.NARROW if base.verdict is Word.MET and top.verdict is Word.MISSED else Stop.UNDECIDED
+    return Stop.NARROW if base.verdict is Verdict.MET and top.verdict is Verdict.MISSED else Stop.UNDECIDED
 
 
 def between(goal: Goal, low: float, high: float) -> float | None:

@@ -20,9 +20,9 @@ import msgspec
 
 from loadgen.metrics import measure
 from loadgen.search.knee import Knee, Point, knee
-from loadgen.search.path import Stop
+from loadgen.search.path import Stop, Word
 from loadgen.search.verdict import answers
-from loadgen.summary import Distribution, Summary
+from loadgen.summary import Summary
 
 BEYOND = 2
 """Even steps beyond the measured maximum."""
@@ -36,7 +36,7 @@ _MOST_CONCURRENCY = 4096
 _Z = 1.96
 
 
-class Course(msgspec.Struct, frozen=True, kw_only=True):
+class Course(msgspec.Struct, frozen=True, kw_only=True, tag="sweep"):
     """What a sweep does: ``steps`` even ones to the maximum, and never more than ``most`` in flight in a closed loop.
     ``latency`` is the measure whose knee is looked for."""
 
@@ -56,7 +56,7 @@ class Leg(msgspec.Struct, frozen=True):
     """A step: requests in flight (closed loop), or requests a second (open loop), and what was measured there; None
     where nothing was."""
 
-    word: str
+    word: Word
     load: float
     summary: Summary | None
 
@@ -69,7 +69,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-def next_leg(course: Course, legs: Sequence[Leg]) -> tuple[str, float] | Stop:
+def next_leg(course: Course, legs: Sequence[Leg]) -> tuple[Word, float] | Stop:
     """The word and the load of the next step."""
     closed = [leg for leg in legs if leg.word == "concurrency"]
     more = _more_in_flight(course, closed)
@@ -103,13 +103,18 @@ def maximum_of(legs: Sequence[Leg]) -> float | None:
 def points(course: Course, legs: Sequence[Leg]) -> Iterator[Point]:
     """The latency of every step of the open loop that may be trusted, with its standard error inside the window."""
     what = measure(course.latency)
-    statistic = str(what.statistic)
     for leg in legs:
-        one = getattr(leg.summary, what.metric) if leg.word == "rate_rps" and _valid(leg) else None
-        if isinstance(one, Distribution) and (value := one.get(statistic)):
-            interval = one.intervals.get(statistic)
+        value = latency_at(course, leg.summary) if leg.word == "rate_rps" and leg.summary and _valid(leg) else None
+        if value:
+            one = getattr(leg.summary, what.metric)
+            interval = one.intervals.get(what.statistic)
             spread = (interval[1] - interval[0]) / 2 / _Z if interval else (one.sd or value) / math.sqrt(one.n)
             yield Point(leg.load, value, spread)
+
+
+def latency_at(course: Course, summary: Summary) -> float | None:
+    """The latency of a step in seconds; None where it has too few requests."""
+    return summary.get(measure(course.latency))
 
 
 def _more_in_flight(course: Course, closed: Sequence[Leg]) -> float | None:
@@ -138,7 +143,7 @@ def _beside(course: Course, even: Sequence[float], legs: Sequence[Leg]) -> float
 
 
 def _valid(leg: Leg) -> bool:
-    return leg.summary is not None and leg.summary.state != "failed" and answers(leg.summary)
+    return leg.summary is not None and leg.summary.ok > 0 and answers(leg.summary)
 
 
 def _three(rate: float) -> float:

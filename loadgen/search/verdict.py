@@ -38,7 +38,7 @@ _BEHIND = 0.02
 _SIGMAS = 3.0
 
 
-class Word(StrEnum):
+class Verdict(StrEnum):
     """What is said of a load, or of one objective at it."""
 
     MET = "met"
@@ -80,7 +80,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None
     share_interval: tuple[float, float] | None
     allowed: float
-    verdict: Word
+    verdict: Verdict
     leans: bool | None
 
 
@@ -95,7 +95,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
     valid: int
     objectives: tuple[Held, ...]
-    verdict: Word
+    verdict: Verdict
     leans: bool | None
     why: str
 
@@ -104,15 +104,17 @@ def trial(load: float, objectives: Sequence[Objective], windows: Sequence[Summar
     """What the windows of one load say together. There is at least one."""
     valid = [window for window in windows if answers(window)]
     held = tuple(_held(objective, valid) for objective in objectives) if valid else ()
-    verdict, leans, why = _verdict(valid, held) if valid else (Word.INVALID, None, windows[-1].invalid[0].text)
+    verdict, leans, why = _verdict(valid, held) if valid else (Verdict.INVALID, None, windows[-1].invalid[0].text)
     return Trial(
         load=load, windows=len(windows), valid=len(valid), objectives=held, verdict=verdict, leans=leans, why=why
     )
 
 
 def answers(window: Summary) -> bool:
-    """False for a window in which the client was the limit. One that dropped requests because too many were in flight
-    says something of the server."""
+    """False for a window in which the client was the limit, or of which something was left behind. One that dropped
+    requests because too many were in flight says something of the server."""
+    if window.state == "failed":
+        return window.ok == 0
     return window.state != "invalid" or _dropped(window)
 
 
@@ -132,20 +134,20 @@ def allowed_misses(objective: Objective) -> float:
     return round(1 - p if upper else p, 9)
 
 
-def _verdict(valid: Sequence[Summary], held: Sequence[Held]) -> tuple[Word, bool | None, str]:
+def _verdict(valid: Sequence[Summary], held: Sequence[Held]) -> tuple[Verdict, bool | None, str]:
     if all(window.state == "failed" for window in valid):
-        return Word.MISSED, False, "no request was answered"
+        return Verdict.MISSED, False, "no request was answered"
     if any(_dropped(window) for window in valid):
-        return Word.MISSED, False, "requests were dropped at load.max_in_flight, because so many were unanswered"
+        return Verdict.MISSED, False, "requests were dropped at load.max_in_flight, because so many were unanswered"
     if (behind := _behind(valid)) is not None:
-        return Word.MISSED, False, behind
-    missed = [one for one in held if one.verdict is Word.MISSED]
+        return Verdict.MISSED, False, behind
+    missed = [one for one in held if one.verdict is Verdict.MISSED]
     if missed:
-        return Word.MISSED, False, "; ".join(map(_said, missed))
-    unsure = [one for one in held if one.verdict is Word.UNDECIDED]
+        return Verdict.MISSED, False, "; ".join(map(_said, missed))
+    unsure = [one for one in held if one.verdict is Verdict.UNDECIDED]
     if not unsure:
-        return Word.MET, True, "every objective, with 99 % confidence"
-    return Word.UNDECIDED, all(one.leans for one in unsure), "; ".join(map(_said, unsure))
+        return Verdict.MET, True, "every objective, with 99 % confidence"
+    return Verdict.UNDECIDED, all(one.leans for one in unsure), "; ".join(map(_said, unsure))
 
 
 def _said(held: Held) -> str:
@@ -197,20 +199,20 @@ def _held(objective: Objective, windows: Sequence[Summary]) -> Held:
     )
 
 
-def decided(bad: float, n: float, allowed: float) -> Word:
+def decided(bad: float, n: float, allowed: float) -> Verdict:
     """What ``bad`` of ``n`` independent requests say of "in the long run at most ``allowed`` miss"."""
     from scipy.special import betainc
 
     if n <= 0 or allowed >= 1:
-        return Word.UNDECIDED if n <= 0 else Word.MET
+        return Verdict.UNDECIDED if n <= 0 else Verdict.MET
     if allowed <= 0:
-        return Word.MISSED if bad > 0 else Word.MET
+        return Verdict.MISSED if bad > 0 else Verdict.MET
     good = n - bad
     if good > 0 and betainc(good, bad + 1, 1 - allowed) < 1 - CERTAINTY:
-        return Word.MET
+        return Verdict.MET
     if bad > 0 and betainc(bad, good + 1, allowed) < 1 - CERTAINTY:
-        return Word.MISSED
-    return Word.UNDECIDED
+        return Verdict.MISSED
+    return Verdict.UNDECIDED
 
 
 def share_interval(bad: float, n: float) -> tuple[float, float]:
