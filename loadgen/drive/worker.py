@@ -32,7 +32,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.drive.clock import cpu_s
+from loadgen.drive.clock import cpu_s, now_ns
 from loadgen.drive.job import Job
 from loadgen.drive.loop import Loop
 from loadgen.drive.prepare import Prepared, token_counter
@@ -173,6 +173,8 @@ def _audit(loop: Loop, job: Job, mine: int, used_before: float) -> Audit:
     share = None
     if loop.cpu_marks is not None:
         t0, c0, t1, c1 = loop.cpu_marks
+        if job.shape.window_s is None:  # a window of a number of requests ends with the last reply, not the last send
+            t1, c1 = now_ns(), cpu_s()
         share = (c1 - c0) / ((t1 - t0) / 1e9) if t1 > t0 else None
     tally = loop.tally
     return Audit(

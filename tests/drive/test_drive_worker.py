@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from drive_driver import make_job
+import pytest
+from drive_driver import drive, make_job
 from fakes import FakeServer
 
+from loadgen.drive.clock import cpu_s
 from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest
+from loadgen.drive.worker import _audit
 from loadgen.record import read_records
 
 FAST = {"ttft_ms": 5, "gap_ms": 2, "tokens": 4, "log_body": False}
@@ -69,6 +72,18 @@ def test_a_worker_speaks_its_protocol(tmp_path: Path) -> None:
         assert worker.end() == 0
     assert len(list(read_records([Path(job.out)]))) == 2
     assert Path(job.out).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("shape", "whole"), [({"requests": 1}, True), ({"window_s": 0.2}, False)])
+def test_the_cpu_of_a_count_of_requests_is_that_of_their_whole_time(shape: dict[str, Any], whole: bool) -> None:
+    """The last send comes long before the last reply, and sending keeps a core busy."""
+    with FakeServer(**FAST) as server:
+        driven = drive(server.url, {"concurrency": 1, **shape})
+        began, used = time.monotonic_ns() - 10**9, cpu_s()
+        driven.loop.cpu_marks = (began, used, began + 10**6, used + 10.0)  # ten seconds of CPU in a millisecond
+        share = _audit(driven.loop, driven.loop.job, 0, 0.0).cpu_share
+        assert share is not None
+        assert (share < 1.5) is whole
 
 
 def test_a_worker_whose_parent_is_gone_stops_by_itself_and_loses_no_record(tmp_path: Path) -> None:
