@@ -181,3 +181,14 @@ def test_repeats_beside_until_are_the_fewest_and_whole_blocks(tmp_path: Path, re
     text = TWO + UNTIL.replace("SCOPE", "restart") + f"repeats: {repeats}\n"
     with pytest.raises(ScenarioError, match=rf"repeats: is {repeats}, and with comparison.until it is the fewest"):
         plan(tmp_path, text)
+
+
+def test_only_the_cells_that_are_asked_for_are_planned(tmp_path: Path) -> None:
+    path = str(write_scenario(tmp_path, TWO + "matrix: {concurrency: [1, 2, 16]}\nrepeats: 1\n"))
+    done = loadgen(tmp_path, "plan", path, "--cell", "concurrency=1*")
+    assert done.code == 0, done.err
+    assert "2 cells" in done.out
+    assert "concurrency=2" not in done.out
+    wrong = loadgen(tmp_path, "plan", path, "--cell", "concurrency=3")
+    assert wrong.code == 2
+    assert "--cell concurrency=3: there is no such cell; did you mean 'concurrency=" in wrong.err
