@@ -85,10 +85,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def cached_share(self) -> float | None:
         """The share of prompt tokens that came from a prefix cache: by the replies, else by the engine's page."""
-        seen = self.seen
-        if self.summary.cached_share is not None or not seen.prompt_tokens or seen.cached_tokens is None:
-            return self.summary.cached_share
-        return seen.cached_tokens / seen.prompt_tokens
+        by_replies = self.summary.cached_share
+        return self.seen.cached_share if by_replies is None else by_replies
 
 
 def run_repeat(

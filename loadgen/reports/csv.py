@@ -32,7 +32,7 @@ _NAMES = (
     "ok",
     "failed",
 )
-_LAST = ("batch_seen", "cached_share", "late_p99_s", "energy_j", "part")
+_LAST = ("batch_seen", "cached_share", "implied_low", "implied_high", "late_p99_s", "energy_j", "part")
 _FORMULAS = ("=", "+", "-", "@")
 
 
@@ -80,7 +80,8 @@ def _repeat(number: int, result: Result | None, measures: Sequence[Measure]) -> 
     yield from (result.rep, result.attempt, one.state, why, int(result.interrupted), result.started)
     yield from (one.window.length_s, one.requests, one.ok, one.failed)
     yield from (one.get(measure) for measure in measures)
-    yield from (result.seen.batch_seen, result.cached_share, one.audit.late_p99_s, result.energy_j, "")
+    bounds = (None, None) if result.implied is None else (result.implied.low, result.implied.high)
+    yield from (result.seen.batch_seen, result.cached_share, *bounds, one.audit.late_p99_s, result.energy_j, "")
 
 
 def _parts(result: Result | None, measures: Sequence[Measure]) -> Iterator[Iterator[object]]:
@@ -97,7 +98,7 @@ def _part(result: Result, part: Part, name: str, measures: Sequence[Measure]) ->
     yield from (result.rep, result.attempt, one.state, "", int(result.interrupted), result.started)
     yield from (one.window.length_s, part.requests, part.ok, part.failed)
     yield from (part.get(measure) if hasattr(part, measure.metric) else None for measure in measures)
-    yield from (None, part.cached_share, None, None, name)
+    yield from (None, part.cached_share, None, None, None, None, name)
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Memory, energy and the server's own TTFT as rows: what the machines say beside what the client measured.
+"""Memory, energy, the server's own TTFT and prefix cache as rows: what machines say beside what the client measured.
 
 In: a `RunReport`. Out: tables of text for the terminal, Markdown and HTML. A value is the mean over the valid repeats
 that have it; columns that nobody has are left out, and so is a table without any.
@@ -18,6 +18,7 @@ from loadgen.telemetry.measured import GpuUse, Telemetry
 
 MEMORY = "Memory and energy"
 TTFT = "TTFT by the server's clock and by the client's"
+PREFIX = "Prefix cache: what the workload implies, and what the server says"
 GIB = 2.0**30
 
 
@@ -55,6 +56,23 @@ def _gpu(what: Callable[[GpuUse], float | None], scale: float = 1.0) -> Callable
         return number(_mean([what(gpu) for gpu in gpus]), scale)
 
     return text
+
+
+def _result(what: Callable[[Result], float | None], scale: float = 1.0) -> Callable[[Held], str]:
+    return lambda held: number(_mean([what(result) for result in held.results]), scale)
+
+
+def _implied(held: Held) -> str:
+    """The bounds of what a prefix cache could give; one number where they print alike."""
+    found = [result.implied for result in held.results if result.implied is not None]
+    low, high = number(_mean([one.low for one in found]), 100), number(_mean([one.high for one in found]), 100)
+    return low if low == high else f"{low} to {high}"
+
+
+def _block(held: Held) -> str:
+    """The tokens of a block of the cache, as far as the scenario says."""
+    sizes = {result.implied.cache_block for result in held.results if result.implied is not None}
+    return ", ".join(map(str, sorted(sizes))) if sizes - {1} else DASH
 
 
 def _between(held: Held) -> float | None:
@@ -107,6 +125,19 @@ TTFT_COLUMNS = (
     Column("queue ms", lambda held: number(_mean([one.seen.queue_s for one in held.results]), 1e3), 1),
 )
 
+PREFIX_COLUMNS = (
+    Column("implied %", _implied),
+    Column("by the replies %", _result(lambda one: one.summary.cached_share, 100)),
+    Column("by its counters %", _result(lambda one: one.seen.cached_share, 100)),
+    Column("block", _block, 1),
+)
+
+ASKED = (
+    "Shares of prompt tokens. Implied: of prompts that begin like earlier ones, in whole blocks, for a cache that "
+    "forgets nothing; from what had been read when each was sent, to all that had been asked. The counters are read at "
+    "the edges of the window, whatever was in flight there."
+)
+
 BETWEEN = (
     "Means over the same requests: those that got their first token between the same two looks at the server, warm-up "
     "and failures among them. Between the two lie the network and the server's front end (HTTP, template, tokenizer). "
@@ -124,7 +155,9 @@ def tables(report: RunReport, more: bool = False) -> list[Table]:
         if known and (heading == MEMORY or any(_server_ttft(one) is not None for one in held)):
             notes = list(_memory_notes(shown)) if heading == MEMORY else [BETWEEN]
             found.append(Table(heading, known, _rows(report, shown), notes))
-    return found
+    sharing = [one for one in held if any(result.implied is not None for result in one.results)]
+    known = [column for column in PREFIX_COLUMNS if any(column.text(one) != DASH for one in sharing)]
+    return [*found, Table(PREFIX, known, _rows(report, sharing), [ASKED])] if sharing else found
 
 
 def _rows(report: RunReport, shown: Sequence[Held]) -> Callable[[Sequence[Column]], list[list[str]]]:

@@ -42,6 +42,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     queue_s: float | None = None
     ttft_s: float | None = None
 
+    @property
+    def cached_share(self) -> float | None:
+        """The share of prompt tokens that came from the prefix cache, by the server's counters."""
+        return None if self.cached_tokens is None or not self.prompt_tokens else self.cached_tokens / self.prompt_tokens
+
 
 def samples(page: str, keep: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, str], float]]:
     """Name, labels and value of every sample, only those of ``keep`` where it is given. Lines that are none are passed

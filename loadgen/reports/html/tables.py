@@ -166,7 +166,7 @@ def _machines(report: RunReport) -> Chapter:
     found = machines.tables(report, more=True)
     shown = [table(one.heading, one.rows(one.columns), _left(report)) for one in found]
     return Chapter(
-        "machines", "Memory, energy, the server's TTFT", shown, [note for one in found for note in one.notes]
+        "machines", "Memory, energy, TTFT, prefix cache", shown, [note for one in found for note in one.notes]
     )
 
 
