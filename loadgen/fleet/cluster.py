@@ -6,8 +6,12 @@ imported here and nowhere else, inside the functions that need it.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +21,8 @@ from loadgen.errors import LoadgenError, UsageError
 PLACE_S = 60.0
 """How long the cluster may take to give the nodes' cores away: others may be about to leave them."""
 
-_START = "ray start --head --include-dashboard=false --disable-usage-stats"
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ANSWER_S = 10.0
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 """What Ray reads from the environment. Whoever has said something else there means it."""
 
 
@@ -29,36 +33,53 @@ def connect(address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("load.fleet: ray needs Ray, on every node: pip install 'loadgen[ray]'") from error
+        raise UsageError("load.fleet: ray needs Ray, here and on every node: pip install 'loadgen[ray]'.") from error
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
+    _try_port(where)
     try:
-        with _signals_kept():
-            ray.init(address=where, namespace="loadgen", log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # of many kinds: connection, versions, token, address
+        with _sigterm_kept():
+            ray.init(address=where, namespace="loadgen", log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of many kinds: connection, versions, token
         raise LoadgenError(_unconnected(where, error)) from error
     return ray
 
 
+def _try_port(where: str) -> None:
+    """Ray itself tries an address for minutes before it gives up. Raises LoadgenError."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", where)
+    if where == "auto":
+        return
+    if found is None:
+        raise UsageError(f"--address {where}: write HOST:PORT, ray://HOST:PORT, or auto for a cluster of this machine.")
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LoadgenError(
+            f"no Ray cluster answers at {where}: {reason}. Start one with `ray start --head --include-dashboard=false "
+            "--disable-usage-stats` (RAY_AUTH_MODE=token and one token on every node), and name it with --address or "
+            "RAY_ADDRESS."
+        ) from error
+
+
 def _unconnected(where: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
     place = "on this machine" if where == "auto" else f"at {where}"
     return (
-        f"no Ray cluster can be reached {place}: {reason} Start one with `{_START}`, the same token (`ray "
-        "get-auth-token --generate`) and RAY_AUTH_MODE=token on every node, and name it with --address HOST:PORT "
-        "or RAY_ADDRESS."
+        f"the Ray cluster {place} lets nobody in: {reason}. Is there one, is the token here (RAY_AUTH_TOKEN, or "
+        "~/.ray/auth_token) that of its nodes, and is Ray of the same version?"
     )
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; a run counts its signals, and goes on to."""
+def _sigterm_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself where it is started; a run counts its signals, and goes on to."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         yield
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    except ValueError:  # not the main thread, which has no signals to keep
-        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def nodes_for_workers(ray: Any) -> list[str]:
@@ -96,7 +117,8 @@ def leave(ray: Any, group: Any) -> None:
     from ray.util.placement_group import remove_placement_group
 
     try:
-        remove_placement_group(group)
+        if group is not None:
+            remove_placement_group(group)
     finally:
         ray.shutdown()
 
