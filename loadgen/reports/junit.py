@@ -2,8 +2,9 @@
 
 In: `RunReport`s. Out: one ``testsuite`` a run. A cell that was measured and may be trusted passes; one that is invalid
 fails, one that failed or never ran is an error. An objective that is missed fails, and one that nobody can judge is
-skipped, as is a comparison that decides nothing. **A verdict fails where the candidate is worse than the baseline**, or
-may not be compared with it. Every failure carries the sentence that the report has for it.
+skipped, as is a comparison that decides nothing. The probes of a search are no cases; its answer is one.
+**A verdict fails where the candidate is worse than the baseline**, or may not be compared with it. Every failure
+carries the sentence that the report has for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from xml.etree import ElementTree
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.comparing.comparison import ComparedCell
 from loadgen.reports.rows import failure_lines, number, plain, warning_lines
+from loadgen.search.path import Goal
+from loadgen.searched import Searched
 from loadgen.statistics import Verdict
 
 Outcome = Literal["passed", "failure", "error", "skipped"]
@@ -49,7 +52,7 @@ def render(reports: Sequence[RunReport], more: Sequence[Case] = ()) -> str:
 
 def cases(report: RunReport) -> Iterator[Case]:
     """Everything that a run can pass or fail."""
-    for cell in (*report.cells, *report.routing_cells):
+    for cell in (*report.cells, *report.routing_cells) if not report.searches else ():
         for target in cell.targets:
             yield _measured(cell, target)
             for one in target.judgements:
@@ -57,6 +60,7 @@ def cases(report: RunReport) -> Iterator[Case]:
                 outcome: Outcome = "skipped" if one.met is None else "passed" if one.met else "failure"
                 text = f"{one.text}: {cell.id}, {target.target}:{value} ({one.why})"
                 yield Case(f"{cell.id}.{target.target}", one.text, outcome, "objective", text)
+    yield from map(_searched, report.searches)
     for comparison in report.comparisons:
         yield from map(_compared, comparison.cells)
     for line in failure_lines(report):
@@ -69,6 +73,13 @@ def _measured(cell: ReportCell, target: TargetCell) -> Case:
     outcome: Outcome = "passed" if target.state == "ok" else "failure" if target.state == "invalid" else "error"
     text = " ".join(dict.fromkeys(reasons)) or f"{cell.id}, {target.target} was {target.state}"
     return Case(f"{cell.id}.{target.target}", "measured", outcome, target.state, text, seconds)
+
+
+def _searched(search: Searched) -> Case:
+    """A search fails where no load keeps the objectives, and where the client was the limit."""
+    outcome: Outcome = "skipped" if search.stop is None else "failure" if search.exit_code else "passed"
+    name = search.goal.find if isinstance(search.goal, Goal) else "sweep"
+    return Case(f"{search.cell}.{search.target}", name, outcome, str(search.stop), f"{search.sentence}; {search.why}")
 
 
 def _compared(cell: ComparedCell) -> Case:

@@ -8,7 +8,7 @@ from loadgen.assemble import RunReport
 from loadgen.comparing.comparison import Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import METRICS, measure
-from loadgen.reports import machines, over_time, rows, yardsticks
+from loadgen.reports import machines, over_time, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
 from loadgen.reports.rows import number
 from loadgen.statistics import Ratio
@@ -22,11 +22,13 @@ def render(report: RunReport) -> str:
         parts += [safe(run["scenario"]["description"]), ""]
     parts += bullets(_facts(report))
     parts += tabled(rows.rows(report))
+    parts += bullets(search.lines(report), "## Answer")
     parts += bullets([*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], "## Comparison")
     parts += ratios(report)
     parts += _floors(report)
     parts += _normalised(report)
     for one in [
+        *search.tables(report, more=True),
         *parts_of.tables(report),
         *machines.tables(report, more=True),
         *over_time.tables(report, over_time.MORE_ROWS),

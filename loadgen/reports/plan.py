@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from loadgen.limits.planned_memory import Need
-from loadgen.plan import Plan
+from loadgen.plan import Plan, PlannedSearch
 from loadgen.progress import counted, duration, extent
 from loadgen.reports import memory
 from loadgen.reports.text import aligned
-from loadgen.scenario import Loaded
+from loadgen.scenario import Loaded, Scenario
+from loadgen.search.sweep import Course
 from loadgen.statistics import UNTIL_MOST
 
 
@@ -21,7 +22,7 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
     if loaded.profile:
         lines.append(loaded.profile_reason)
     lines += [
-        f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, {extent(plan)}",
+        f"{_cells(plan, scenario)}{extent(plan)}",
         *_until(plan),
         *_routing(plan),
         "",
@@ -31,6 +32,13 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
         *_order(plan),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cells(plan: Plan, scenario: Scenario) -> str:
+    """A search has none before it begins."""
+    if plan.searches:
+        return ""
+    return f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, "
 
 
 def _until(plan: Plan) -> list[str]:
@@ -60,10 +68,22 @@ def _targets(loaded: Loaded) -> list[str]:
     return aligned(table, left=3)
 
 
+def _search(search: PlannedSearch) -> str:
+    """What a search looks for, where, and how far it goes."""
+    where = f"  {search.cell}: {search.server or search.target}: "
+    goal = search.goal
+    if isinstance(goal, Course):
+        return f"{where}sweep in {goal.steps} even steps to the maximum and beyond, for the knee of {goal.latency}"
+    most = "" if goal.most is None else f", never above {goal.most:g}"
+    return f"{where}{goal.find} from {goal.start:g}{most}, to within {goal.within * 100:.3g} %, in {goal.probes} probes"
+
+
 def _order(plan: Plan) -> list[str]:
     """One line for each stretch of repeats on one server (restarts), or of one cell (standing servers)."""
     least = {cell.id: cell.least for cell in plan.cells}
     planned = [step for step in plan.steps if plan.until is None or step.rep <= least[step.cell]]
+    if plan.searches:
+        return ["searches, one after the other (each probe follows from those before):", *map(_search, plan.searches)]
     if plan.scope == "restart":
         lines = ["order (a server is started for each repeat and runs all cells):"]
         for (server, target, rep), steps in groupby(planned, key=lambda step: (step.server, step.target, step.rep)):

@@ -90,6 +90,11 @@ COLUMNS = (
     Column("state", _state),
 )
 
+GOODPUT = (
+    Column("goodput %", lambda target: number(mean(target, "goodput"), 100), 6),
+    Column("goodput req/s", _plain("goodput_rps"), 7),
+)
+
 
 def plain(text: str) -> str:
     """Text without control characters: names and errors come from outside, and a terminal obeys escapes."""
@@ -105,17 +110,20 @@ def axis_names(report: RunReport) -> list[str]:
 
 
 def columns_of(report: RunReport) -> Sequence[Column]:
-    """The columns of a run's table: under a preset its definition of speed comes first."""
+    """The columns of a run's table: under a preset its definition of speed comes first; goodput where there are limits
+    for requests."""
     scenario = report.run["scenario"]
+    limited = any(mean(target, "goodput") is not None for cell in report.cells for target in cell.targets)
+    columns = (*COLUMNS[:2], *GOODPUT, *COLUMNS[2:]) if limited else COLUMNS
     preset = preset_of(scenario.get("preset"), scenario.get("published"))
     if preset is None:
-        return COLUMNS
+        return columns
     load = scenario_of(report.run, report.plan, report.cells[0].id if report.cells else "").get("load") or {}
     what = preset.measure(load.get("burst") is not None)
     if what is None:
-        return COLUMNS
+        return columns
     speed = Column(f"{METRICS[what.metric].label} ({preset.name})", _speed(what))
-    return (speed, COLUMNS[0]._replace(yields=1), *COLUMNS[1:])
+    return (speed, columns[0]._replace(yields=1), *columns[1:])
 
 
 def _speed(what: Measure) -> Callable[[TargetCell], str]:

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
-from loadgen.reports import machines, over_time, rows, yardsticks
+from loadgen.reports import machines, over_time, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
 
 
@@ -37,7 +37,9 @@ C = TypeVar("C", bound=Yielding)
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
     parts = [*wrapped(rows.title(report), width), "", *table(report, width), ""]
+    parts += section("Answer", search.lines(report), width)
     parts += section("", [*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], width)
+    parts += _searches(report, width)
     parts += _floors(report, width)
     parts += _normalised(report, width)
     parts += _parts(report, width)
@@ -95,6 +97,16 @@ def _normalised(report: RunReport, width: int) -> list[str]:
     lines, dropped = fitted(lambda kept: yardsticks.normalised_rows(report, kept), columns, left, width)
     heading = wrapped("Normalised: output tok/s by what it took", width)
     return [*heading, "", *lines, *left_out(dropped, width), ""]
+
+
+def _searches(report: RunReport, width: int) -> list[str]:
+    """The path of every search."""
+    parts = []
+    for one in search.tables(report):
+        lines, dropped = fitted(one.rows, one.columns, 2, width)
+        notes = [part for note in one.notes for part in wrapped(note, width, "  ")]
+        parts += [*wrapped(one.heading, width), "", *lines, *left_out(dropped, width), *notes, ""]
+    return parts
 
 
 def _parts(report: RunReport, width: int) -> list[str]:

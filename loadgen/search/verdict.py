@@ -72,6 +72,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     text: str
+    metric: str
     value: float | None
     interval: tuple[float, float] | None
     n: int
@@ -187,6 +188,7 @@ def _held(objective: Objective, windows: Sequence[Summary]) -> Held:
     allowed = allowed_misses(objective)
     return Held(
         text=objective.text,
+        metric=objective.metric,
         **_value(objective, windows),
         n=n,
         missed=missed,

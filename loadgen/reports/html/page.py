@@ -9,7 +9,7 @@ from loadgen.assemble import RunReport
 from loadgen.plots import cells as of_cells
 from loadgen.plots.choice import cells_that_matter
 from loadgen.plots.over_time import over_time
-from loadgen.reports import rows, yardsticks
+from loadgen.reports import rows, search, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
 from loadgen.reports.html.inside import Inside
@@ -26,6 +26,7 @@ class Page:
     subtitle: str
     comparisons: Sequence[Compare]
     predicted: Sequence[str]
+    answers: Sequence[str]
     cells: Table
     other_cells: Table | None
     doubts: Sequence[str]
@@ -44,6 +45,7 @@ class Page:
         """What can be jumped to: the id and name of each section that is there."""
         kept = [
             ("verdicts", "Verdict", self.comparisons),
+            ("answers", "Answer", self.answers),
             ("cells", "Cells", self.cells.rows),
             ("doubts", f"Doubts ({len(self.doubts)})", self.doubts),
             ("failed", f"Failed ({len(self.failures)})", self.failures),
@@ -78,6 +80,7 @@ def page(report: RunReport, charts: bool) -> Page:
         subtitle=words.subtitle(report),
         comparisons=[words.compare(one) for one in report.comparisons],
         predicted=yardsticks.predicted_lines(report),
+        answers=search.lines(report),
         cells=tables.cells(shown),
         other_cells=tables.cells(tables.of_cells(report, others)) if others else None,
         doubts=rows.warning_lines(report),

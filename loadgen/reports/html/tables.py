@@ -15,7 +15,7 @@ from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import measure
 from loadgen.repeat import Result
-from loadgen.reports import machines, over_time, parts, rows, yardsticks
+from loadgen.reports import machines, over_time, parts, rows, search, yardsticks
 from loadgen.reports.rows import DASH, number
 from loadgen.statistics import Ratio
 
@@ -81,9 +81,15 @@ def of_cells(report: RunReport, chosen: Sequence[ReportCell]) -> RunReport:
 def chapters(report: RunReport) -> Iterator[Chapter]:
     """Everything below the charts."""
     known = (_parts(report), _over_time(report), _ratios(report), _floors(report), _normalised(report))
-    for chapter in (*known, _machines(report), _routing(report), _repeats(report)):
+    for chapter in (_searches(report), *known, _machines(report), _routing(report), _repeats(report)):
         if chapter.tables or chapter.lines:
             yield chapter
+
+
+def _searches(report: RunReport) -> Chapter:
+    found = list(search.tables(report, more=True))
+    shown = [table(one.heading, one.rows(one.columns), 2) for one in found]
+    return Chapter("searches", "The path of the search", shown, [note for one in found for note in one.notes])
 
 
 def _left(report: RunReport) -> int:
