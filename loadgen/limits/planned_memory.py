@@ -25,13 +25,15 @@ class Need:
     """One target in one configuration. ``plan`` is None where its model is not known, and ``why`` says so.
 
     ``memory_bytes`` is that of one of its GPUs, None where it runs on none that is known. ``whole_input`` is False
-    where the lengths of prompts are not known before they are drawn; they count as one token.
+    where the lengths of prompts are not known before they are drawn; they count as one token. ``at_once`` is True for
+    an engine that holds a whole batch or none; one with a paged cache lets requests wait.
     """
 
     target: str
     plan: MemoryPlan | None
     memory_bytes: float | None = None
     whole_input: bool = True
+    at_once: bool = False
     why: str = ""
 
 
@@ -98,10 +100,10 @@ def _need(cell: Cell, name: str, stand: Footing, memory_bytes: float | None) -> 
         gpus=max(1, (stand.gpus or 1) // stand.replicas),
         split="layers" if in_process and target.options.get("sharding") in (None, "layers", "auto") else "tensor",
         prompt_logits="all" if every else "last",
-        step_tokens=None if in_process else STEP_TOKENS,
+        step_tokens=(longest or 1) if in_process else STEP_TOKENS,  # ours takes one prompt after the other, each whole
         wide=stand.wide,
     )
-    return Need(target=name, plan=plan, memory_bytes=memory_bytes, whole_input=longest is not None)
+    return Need(target=name, plan=plan, memory_bytes=memory_bytes, whole_input=longest is not None, at_once=in_process)
 
 
 def _longest(asked: Any) -> int | None:

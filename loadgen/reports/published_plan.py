@@ -129,13 +129,13 @@ def _need(line: Line, place: str, needs: Needs) -> Need | None:
     return None if found is None else needs[found.where, found.target]
 
 
-def _held(plan: MemoryPlan) -> MemoryPlan:
+def _held(need: Need, plan: MemoryPlan) -> MemoryPlan:
     """What must be held at once: an engine with a paged cache lets requests wait, ours holds the whole batch."""
-    return plan if plan.step_tokens is None else dataclasses.replace(plan, batch=1)
+    return plan if need.at_once else dataclasses.replace(plan, batch=1)
 
 
 def _gib(need: Need | None) -> str:
-    return DASH if need is None or need.plan is None else f"{_held(need.plan).at_peak().total / GIB:.2f}"
+    return DASH if need is None or need.plan is None else f"{_held(need, need.plan).at_peak().total / GIB:.2f}"
 
 
 def _question(of: Table) -> str:
@@ -147,7 +147,7 @@ def _answer(of: Table, row: Mapping[str, str], need: Need | None) -> str:
     """``1: yes``, ``1: no, 2 do``, ``2 do`` where no number is stated; or the smallest GPU that holds it alone."""
     if need is None or need.plan is None:
         return DASH
-    plan = _held(need.plan)
+    plan = _held(need, need.plan)
     if of.gpu is None:
         return _smallest(plan)
     stated, size = row.get("gpus") or (str(of.gpus) if of.gpus else ""), gpu_bytes(of.gpu)
