@@ -18,10 +18,15 @@ from loadgen.arrival import Arrival
 from loadgen.backends import RequestOptions
 from loadgen.drive.tally import Conversed
 from loadgen.record import Record
-from loadgen.workloads import Context, load
+from loadgen.workloads import Context, conversation
 
-SETTINGS = {"turns": {"uniform": {"min": 2, "max": 4}}, "first": {"words": 8}, "later": {"words": 3}, "system": "Hm."}
-CONTEXT = {"seed": 1, "ask_tok": 3}
+SETTINGS: dict[str, Any] = {
+    "turns": {"uniform": {"min": 2, "max": 4}},
+    "first": {"words": 8},
+    "later": {"words": 3},
+    "system": "Hm.",
+}
+CONTEXT: dict[str, Any] = {"seed": 1, "ask_tok": 3}
 THINK = 0.02
 
 
@@ -70,7 +75,7 @@ def by_session(records: list[Record]) -> dict[int, list[Record]]:
 def assert_true_histories(driven: Driven, server: Listener, settings: dict[str, Any] | None = None) -> int:
     """Every request that the server got is the turn that the source holds, after the replies that were really given;
     how many had a history."""
-    source = load("conversation").open({**SETTINGS, **(settings or {})}, Context(**CONTEXT))
+    source = conversation.open({**SETTINGS, **(settings or {})}, Context(**CONTEXT))
     sent = [record for record in driven.records if record.status != "unsent"]
     assert sorted(record.request_id() for record in sent) == sorted(server.order)
     for session, records in by_session(sent).items():
@@ -84,7 +89,7 @@ def assert_true_histories(driven: Driven, server: Listener, settings: dict[str, 
 
 
 def turns_of(session: int) -> int:
-    return len(load("conversation").open(SETTINGS, Context(**CONTEXT)).session(session))
+    return len(conversation.open(SETTINGS, Context(**CONTEXT)).session(session))
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -113,7 +118,7 @@ def test_think_times_are_drawn_for_each_turn_and_kept() -> None:
     settings = {"think_s": {"exponential": {"mean": 0.02}}}
     with RawServer(Listener()) as at:
         driven = talk(at.url, {"concurrency": 3, "requests": 20}, settings=settings)
-    source = load("conversation").open({**SETTINGS, **settings}, Context(**CONTEXT))
+    source = conversation.open({**SETTINGS, **settings}, Context(**CONTEXT))
     thought = set()
     for session, records in by_session(driven.records).items():
         for before, after in itertools.pairwise(records):
