@@ -78,7 +78,9 @@ def _ids(value: Any, label: str, where: str) -> tuple[int, ...]:
     """The ids as numbers of 64 bits; those that are text (hex digests, say) by their hash."""
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(one, int | str) and one is not True for one in value):
+    if not isinstance(value, list) or not all(
+        isinstance(one, int | str) and not isinstance(one, bool) for one in value
+    ):
         raise UsageError(f"{where}: {label} is no list of ids (numbers, or text).")
     return tuple(_id(one) for one in value)
 
