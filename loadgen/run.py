@@ -30,6 +30,7 @@ from loadgen.ownership import held, this_owner, tidy
 from loadgen.plan import Plan, PlannedCell, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.stored import write_reports
+from loadgen.room import refuse
 from loadgen.scenario import Cell, Loaded, expand
 from loadgen.searched import Probe, cells_of, read_probes
 from loadgen.searching import Search, probe_after_probe, widest_loads
@@ -109,6 +110,7 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
             "--shard: a search needs the answers of all shards before its next load; search from one place."
         )
     check(request.loaded, cells)
+    refuse(cells, watcher.say, request.elsewhere.shard if request.elsewhere else None)
     check_required(cells, request.loaded.path.parent)
     run = request.resume or create_run(request.store, request.loaded.scenario.name)
     with held(run):

@@ -26,7 +26,7 @@ LEVELS = (
     ("ask", "retention"),
     ("plan", "engines", "doctor"),
     ("jobs",),
-    ("repeat", "standing", "interrupt", "until", "preview"),
+    ("repeat", "standing", "interrupt", "until", "preview", "room"),
     ("probe", "fair", "limits", "cells", "searched"),
     ("sites",),
     ("assemble",),

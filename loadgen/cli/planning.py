@@ -117,6 +117,7 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
     from loadgen.limits.planned_memory import planned_memory
     from loadgen.plan import make_plan
     from loadgen.reports import plan as plan_report
+    from loadgen.room import room, shortages
     from loadgen.scenario import expand
     from loadgen.standing import planned_commands
 
@@ -130,6 +131,8 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
     else:
         needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
         _show(plan_report.render(made, loaded, needs, width(sys.stdout)))
+        for short in shortages(cells, room()):
+            tell(f"loadgen: {'not enough room here' if short.certain else 'perhaps not enough room'}: {short.text}")
 
 
 def _preview(loaded: Loaded, only_cells: list[str] | None, as_json: bool) -> None:
