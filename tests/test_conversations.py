@@ -104,25 +104,18 @@ def test_think_times_are_drawn_with_the_mean_and_the_spread_that_are_asked_for(t
 
 # Templates and backends -----------------------------------------------------------------------------------------------
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-)
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<a>"
 
 
 def test_for_a_backend_without_messages_the_whole_history_is_rendered_anew_for_each_turn(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
     source = opened({**MADE, "turns": 2}, template="client", model_path=str(tmp_path))
-    first, second = said_in_template = [question for question in _questions(tmp_path)]
+    first, second = said(opened({**MADE, "turns": 2}), 0)
     assert source.session(0)[0].text == f"<user>{first}<a>"
     later = source.turn(0, 1, ["ok"])
     assert later.text == f"<user>{first}<assistant>ok<user>{second}<a>"
     body = openai_completions.body(later, RequestOptions(model="m"))
     assert body["prompt"] == later.text
-    assert len(said_in_template) == 2
-
-
-def _questions(folder: Path) -> list[str]:
-    return said(opened({**MADE, "turns": 2}), 0)
 
 
 def test_messages_for_a_backend_without_them_are_refused_with_what_to_do() -> None:
