@@ -81,8 +81,7 @@ def with_model(
     Raises UsageError for a model that is not there, LaunchError for one that cannot be made.
     """
     if made is None:
-        environ = {**os.environ, **spec.env}
-        missing = None if spec.image else launch.missing_model_sentence(spec.model, environ, folder=spec.folder)
+        missing = None if spec.image else _missing(spec, ask=make)
         if missing and make:
             raise UsageError(missing)
         if missing:
@@ -97,6 +96,17 @@ def with_model(
     elif not folder.exists():
         tell(f"{folder} does not exist yet: it is made from {config} at the first launch")
     return dataclasses.replace(spec, model=str(folder), served_name=spec.served_name or config.stem)
+
+
+def _missing(spec: launch.LaunchSpec, ask: bool) -> str | None:
+    """Why the model of an engine outside containers is not there. A hub is asked where the engine knows one, if
+    ``ask``."""
+    try:
+        environ = {**os.environ, **command_of(spec, 1, "check").env}
+    except launch.OptionError:  # the command that is started says it, in the words of its flags
+        return None
+    asks_hub = "hub" in launch.load_recipe(spec.engine, spec.folder).options
+    return launch.missing_model_sentence(spec.model, environ, folder=spec.folder, ask=ask and asks_hub)
 
 
 def command_of(spec: launch.LaunchSpec, port: int, run_id: str, folder: Path | None = None) -> launch.Command:

@@ -60,9 +60,12 @@ def check(loaded: Loaded, cells: list[Cell]) -> None:
 
     Raises LoadgenError.
     """
+    checked: list[tuple[str, Target]] = []
     for cell in cells:
         for name, target in cell.scenario.targets.items():
-            check_target(loaded.path.parent.absolute(), name, target)
+            if (name, target) not in checked:  # most are the same in every cell, and a hub is asked once
+                check_target(loaded.path.parent.absolute(), name, target)
+                checked.append((name, target))
             check_asking(loaded.path.parent.absolute(), cell, name)
 
 
@@ -120,7 +123,10 @@ def _check_model(folder: Path, name: str, target: Target, command: launch.Comman
     here = command.container is None
     mounted = any(word.endswith(":ro") and word.startswith(f"{command.model}:") for word in command.argv)
     looked_for = here or mounted if is_local(target.model) else here and asks_hub
-    if looked_for and (sentence := launch.missing_model_sentence(target.model, folder=folder)):
+    if not looked_for:
+        return
+    environ = {**os.environ, **command.env}
+    if sentence := launch.missing_model_sentence(target.model, environ, folder=folder, ask=True):
         raise UsageError(f"targets.{name}.model: {sentence}")
 
 

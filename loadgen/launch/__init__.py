@@ -11,10 +11,11 @@ runs that were killed, or told to keep them. A server is started so::
 """
 
 from loadgen.launch.command import Command, LaunchSpec, OptionError, dry_run_text
+from loadgen.launch.hubs import hub_cache
 from loadgen.launch.leftovers import Leftover, kill_leftover, leftovers
 from loadgen.launch.library import launchers_folder, load_recipe, recipes
 from loadgen.launch.memory import MemoryProof, memory_proof
-from loadgen.launch.models import hub_cache, made_folder, make_model, missing_model_sentence
+from loadgen.launch.models import made_folder, make_model, missing_model_sentence
 from loadgen.launch.ports import free_port
 from loadgen.launch.processes import ProcessId, boot_id, this_process
 from loadgen.launch.proof import StopProof

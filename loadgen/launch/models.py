@@ -12,6 +12,7 @@ from pathlib import Path
 from loadgen.errors import LaunchError
 from loadgen.launch.command import is_local
 from loadgen.launch.environment import inherited
+from loadgen.launch.hubs import hub_cache, not_at_hand, not_to_be_had
 
 LONGEST_MAKE_S = 900.0
 MAKER = "make_model.py"
@@ -70,12 +71,13 @@ def _prompts() -> Path:
 
 
 def missing_model_sentence(
-    model: str, environ: Mapping[str, str] | None = None, *, folder: Path = Path()
+    model: str, environ: Mapping[str, str] | None = None, *, folder: Path = Path(), ask: bool = False
 ) -> str | None:
     """Why this model cannot be served, before anything is started; None if nothing speaks against it.
 
     A path must exist and be a model (a folder with config.json, or a file). A hub's id must be in the local cache if
-    ``environ`` (ours with the target's ``env``) says that the hub is not to be asked; otherwise the engine fetches it.
+    ``environ`` (ours with what recipe and target add) says that the hub is not to be asked; otherwise the engine
+    fetches it, and the hub must have it: with ``ask`` it is asked whether it does.
     """
     environ = os.environ if environ is None else environ
     if is_local(model):
@@ -85,16 +87,7 @@ def missing_model_sentence(
         if path.is_dir() and not any((path / name).exists() for name in ("config.json", "model.bin", "params.json")):
             return f"the folder {path} is no model: it has no config.json; give the folder that holds the weights."
         return None
-    if not _offline(environ):
-        return None
-    cache = hub_cache(environ)
-    snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
-    if snapshots.is_dir() and any(snapshots.iterdir()):
-        return None
-    return (
-        f"the model {model} is not in the local cache ({cache}) and the hub is switched off (HF_HUB_OFFLINE); "
-        f"fetch it once with: HF_HUB_OFFLINE=0 hf download {model}"
-    )
+    return not_at_hand(model, environ) or (not_to_be_had(model, environ) if ask else None)
 
 
 def model_revision(model: str, environ: Mapping[str, str]) -> str | None:
@@ -109,16 +102,3 @@ def model_revision(model: str, environ: Mapping[str, str]) -> str | None:
         return main.read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
-
-
-def _offline(environ: Mapping[str, str]) -> bool:
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
-
-
-def hub_cache(environ: Mapping[str, str]) -> Path:
-    """The folder in which the hub's own tools keep what they fetched."""
-    if named := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(named)
-    home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
-    return Path(home).expanduser() / "hub"

@@ -18,7 +18,8 @@ import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
-from loadgen.launch.models import hub_cache, model_revision
+from loadgen.launch.hubs import hub_cache
+from loadgen.launch.models import model_revision
 from loadgen.scenario import Cell, MadeModel, Target, Workload
 from loadgen.targets import local_model, random_weights
 

@@ -50,6 +50,9 @@ MAPPINGS: Mapping[tuple[str, ...], type[Words]] = MappingProxyType(
 READ_BEFORE = ("extends", "profiles")
 """Keys of a file that are used up before the models are made."""
 
+ENGINE_WORDS = ("dtype", "quantization", "tensor_parallel", "max_batch_size", "max_model_len", "hub", "hub_endpoint")
+"""Options of engines that people look for one step further up, beside the model."""
+
 _WANTED = MappingProxyType(
     {
         "string_type": "text",
@@ -187,6 +190,8 @@ def _bad_name(path: Path, item: Any) -> str:
 
 def _unknown_key(path: Path) -> str:
     word, known = str(path[-1]), keys_of(path[:-1])
+    if _pattern(path[:-1]) == ("targets", "*") and word in ENGINE_WORDS:
+        return f"unknown key here: it is a word of the engine; write options: {{{word}: ...}}"
     if near := nearest(word, known):
         return f"unknown key{near}"
     for place in MAPPINGS:
