@@ -108,6 +108,7 @@ class Sites:
             options=options_of(cell, target, command.served_name, dict(command.request), dict(command.exact)),
             headers=headers_of(target),
             model_path=model,
+            folder=str(self._folder),
             tokenizer=self._tokenizer(target, model),
             metrics=(command.base_url + command.metrics,) if command.metrics else (),
             names=dict(command.seen),
@@ -250,8 +251,7 @@ class Sites:
     def _keep_up(self, instance: str) -> None:
         server = self._servers.pop(instance)
         server.keep()
-        place = server.folder.name
-        self.described[place] = server.describe()
+        self.described[server.folder.name] = server.describe()
         self._watcher.say(
             f"{server.command.target} stays up at {server.command.base_url}, its log is {server.log_path}. "
             f"Stop it with: loadgen doctor --stop --store {shlex.quote(str(self._run.folder.absolute().parents[2]))}"
@@ -280,6 +280,7 @@ class Sites:
             headers=headers_of(target),
             proxy=target.proxy,
             model_path=model,
+            folder=str(self._folder),
             tokenizer=self._tokenizer(target, model),
             metrics=tuple(pages) if len(pages) == len(urls) else (),
             names={str(word): name for word, name in recipe.seen.items()} if recipe else {},

@@ -126,6 +126,18 @@ def test_an_open_loop_goes_through_the_same_path(tmp_path: Path) -> None:
     assert sorted(record.t_sched for record in records) == pytest.approx([i / 50 for i in range(50)])
 
 
+def test_a_file_of_prompts_is_looked_for_beside_the_scenario(tmp_path: Path) -> None:
+    beside = tmp_path / "elsewhere"
+    beside.mkdir()
+    (beside / "asked.jsonl").write_text('{"prompt": "Why is the sea salty?"}\n')
+    with FakeServer(ttft_ms=5, gap_ms=1) as server:
+        text = one_target(server.url, "load: {concurrency: 1, warmup_s: 0, requests: 2}\n")
+        path = write_scenario(beside, text.replace("prompts: natural", "prompts: jsonl, path: asked.jsonl"))
+        done = loadgen(tmp_path, "run", str(path))
+    (result,) = done.results()
+    assert (result.summary.ok, result.summary.prompts) == (2, 1)
+
+
 def test_a_burst_sends_all_at_once_and_measures_all(tmp_path: Path) -> None:
     with FakeServer(ttft_ms=20, gap_ms=1) as server:
         load = "load: {burst: 30}\n"
