@@ -10,8 +10,8 @@ on how long was measured; where it begins does not. Kneedle (Satopää et al. 20
 the steps and no place between them.
 
 The interval is a bootstrap's over the steps: of so many drawn with replacement, each latency with its own error, the
-knee is found again. In simulations of a queue with one fixed batch it covers what other seeds find in 94 % and more;
-the knee itself lies up to 6 % below the capacity, because strangers who come at random queue before a server is full.
+knee is found again. In 24 simulated sweeps of servers with a fixed batch the knee lay at 0.92 to 1.00 of the capacity
+(strangers who come at random queue a little before a server is full), and the interval held the capacity in 23.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def knee(points: Sequence[Point], seed: int) -> Knee | str:
     if len(points) < LEAST_POINTS:
         return f"{len(points)} steps that can be used are too few, two lines need {LEAST_POINTS}"
     x, y, error = np.array(sorted((one.rate, one.latency, one.error) for one in points)).T
-    found, fitted = _two_lines(x, y, np.ones_like(x))
-    before = float(np.interp(found, x, fitted))
-    if not np.isfinite(found) or fitted[-1] < _RISES * before:
+    found, before, last = _two_lines(x, y, np.ones_like(x))
+    if not np.isfinite(found) or last < _RISES * before:
         return "latency does not rise within the sweep"
     low, high = np.nanquantile(list(_drawn(x, y, error, seed)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Knee(rate=found, low=min(float(low), found), high=max(float(high), found), latency=before)
@@ -85,9 +84,9 @@ def _drawn(x: Floats, y: Floats, error: Floats, seed: int) -> Iterator[float]:
             yield _two_lines(x[kept], np.maximum(y + noise, y / 10)[kept], times[kept].astype(float))[0]
 
 
-def _two_lines(x: Floats, y: Floats, times: Floats) -> tuple[float, Floats]:
-    """The break-point of the two lines that fit best, and their values at ``x``; NaN where no second line is steeper.
-    ``times`` is how often each point counts."""
+def _two_lines(x: Floats, y: Floats, times: Floats) -> tuple[float, float, float]:
+    """The break-point of the two lines that fit best, and their values there and at the last ``x``; NaN where no second
+    line is steeper. ``times`` is how often each point counts."""
     from loadgen.arrays import np
 
     error = y / np.sqrt(times)
@@ -99,4 +98,5 @@ def _two_lines(x: Floats, y: Floats, times: Floats) -> tuple[float, Floats]:
     off = (((y - fitted) / error) ** 2).sum(axis=1)
     off[lines[:, 2] <= np.maximum(lines[:, 1], 0)] = np.inf
     best = int(off.argmin())
-    return float(breaks[best]) if np.isfinite(off[best]) else float("nan"), fitted[best]
+    at = float(breaks[best]) if np.isfinite(off[best]) else float("nan")
+    return at, float(lines[best, 0]), float(fitted[best, -1])

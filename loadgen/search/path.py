@@ -16,7 +16,7 @@ stops and names the client as the limit. Only where a higher load is known to mi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -150,12 +150,20 @@ def _settled(goal: Goal, trials: Sequence[Trial], base: Trial, top: Trial) -> fl
             return end.load
     if top.valid < SURE_WINDOWS:
         return top.load
-    found = bracket(trials)
-    for sure, unsure in ((found.met, base.load), (found.missed, top.load)):
-        middle = None if sure is None else between(goal, min(sure, unsure), max(sure, unsure))
+    for low, high in _unsure(trials, base, top):
+        middle = between(goal, low, high)
         if middle is not None:
             return middle
     return Stop.NARROW if base.verdict is Verdict.MET and top.verdict is Verdict.MISSED else Stop.UNDECIDED
+
+
+def _unsure(trials: Sequence[Trial], base: Trial, top: Trial) -> Iterator[tuple[float, float]]:
+    """Where an end stays undecided: the gaps beside the nearest loads that are sure, towards that end."""
+    found, loads = bracket(trials), [one.load for one in trials]
+    if found.met is not None and found.met < base.load:
+        yield found.met, min(load for load in loads if load > found.met)
+    if found.missed is not None and found.missed > top.load:
+        yield max(load for load in loads if load < found.missed), found.missed
 
 
 def between(goal: Goal, low: float, high: float) -> float | None:

@@ -20,6 +20,8 @@ def answer(goal: Goal, trials: Sequence[Trial]) -> str:
     found, unit = bracket(trials), _UNITS[goal.find]
     if not trials:
         return "no load was measured"
+    if found.holds is None and found.client:
+        return f"nobody knows: at {found.blocks:g} {unit} the client itself was the limit"
     if found.holds is None:
         return f"it misses the objectives at every load that was tried, down to {found.blocks:g} {unit}"
     known = f"it meets the objectives up to {found.holds:g} {unit}" + _sure(found.met, found.holds)
