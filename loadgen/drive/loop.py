@@ -22,7 +22,7 @@ from typing import Any
 from loadgen.drive.clock import RealtimeOffset, Timer, cpu_s, now_ns
 from loadgen.drive.conversation import Conversations
 from loadgen.drive.outcome import CountTokens, Exchange, to_record
-from loadgen.drive.overdue import overdue
+from loadgen.drive.overdue import Rounds, overdue
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.schedule import PAUSE_NS, Schedule, make_schedule, part_of, quota_of
 from loadgen.drive.tally import Tally, Tick
@@ -69,6 +69,7 @@ class Loop:
             self.offset, self._record, lambda *found: self.traffic.broken(*found), lambda *end: self.traffic.over(*end)
         )
         self.traffic = carry(prepared, self.backlog, self._ended)
+        self.rounds = Rounds(self.traffic.active)
         self.timer = Timer()
         if self.timer.fd >= 0:
             self.traffic.also_watch(self.timer.fd, self.timer.clear)
@@ -209,7 +210,7 @@ class Loop:
         if now >= self.stop_at:
             self._begin_drain(now)
         self.traffic.tidy(now)
-        for exchange in list(self.traffic.active):
+        for exchange in self.rounds.part(now > self.drain_until or self.backlog.full):
             if (failed := overdue(exchange, now, self.shape, self.drain_until)) is not None:
                 self.traffic.fail(exchange, *failed)
             if exchange.pieces and (self.backlog.full or now - exchange.last_read > _CHECK_NS):
