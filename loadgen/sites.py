@@ -221,7 +221,7 @@ class Sites:
         key = launch_key(name, target)
         if key not in self._models:
             self._watcher.say(f"making the model of {name} from {target.model.config} (random weights)")
-            python = target.python or sys.executable
+            python = launch.resolved(target.python or sys.executable, self._folder)
             config = self._folder / target.model.config
             self._models[key] = launch.make_model(
                 config, models_folder(), python, target.model.seed, launch.launchers_folder()

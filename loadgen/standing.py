@@ -91,7 +91,7 @@ def with_model(
     folder = launch.made_folder(config, models_folder(), made.seed, launchers)
     if make:
         tell(f"the weights are random, of the architecture in {config}")
-        python = spec.python or sys.executable
+        python = launch.resolved(spec.python or sys.executable, spec.folder)
         folder = launch.make_model(config, models_folder(), python, made.seed, launchers)
     elif not folder.exists():
         tell(f"{folder} does not exist yet: it is made from {config} at the first launch")

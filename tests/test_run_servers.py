@@ -192,6 +192,20 @@ def test_a_program_that_is_not_there_is_a_sentence(place: Path) -> None:
     assert "Traceback" not in done.err
 
 
+def test_a_model_is_made_by_the_targets_own_python_beside_the_scenario(tmp_path: Path) -> None:
+    beside = tmp_path / "elsewhere"
+    beside.mkdir()
+    (beside / "python").write_text("#!/bin/sh\necho here I am\nexit 3\n")
+    (beside / "python").chmod(0o755)
+    (beside / "config.json").write_text("{}")
+    text = "targets: {a: {engine: hf, python: ./python, model: {config: config.json}}}\nrepeats: 1\n"
+    text += "workload: {prompts: natural, output: {exact: 2}}\nload: {concurrency: 1, requests: 1, warmup_s: 0}\n"
+    done = loadgen(tmp_path, "run", str(write_scenario(beside, text)))
+    assert done.code == 6
+    assert "exit code 3" in done.err
+    assert "here I am" in done.err
+
+
 def test_what_a_server_leaves_fails_its_cell_and_weakens_what_is_measured_beside_it(place: Path) -> None:
     done = run(place, TWO, mode="leaving")
     assert done.code == 6, done.err

@@ -20,7 +20,7 @@ from loadgen.launch.ports import free_port
 from loadgen.launch.processes import ProcessId, boot_id, this_process
 from loadgen.launch.proof import StopProof
 from loadgen.launch.recipe import Recipe
-from loadgen.launch.render import render, trusted, wire_of
+from loadgen.launch.render import render, resolved, trusted, wire_of
 from loadgen.launch.server import LaunchCancelled, PortLost, Server
 from loadgen.launch.start import start, start_ready
 
@@ -50,6 +50,7 @@ __all__ = [
     "missing_model_sentence",
     "recipes",
     "render",
+    "resolved",
     "start",
     "start_ready",
     "this_process",

@@ -130,14 +130,14 @@ def _form(recipe: Recipe, spec: LaunchSpec) -> _Form:
 
 def _names(recipe: Recipe, spec: LaunchSpec, form: _Form) -> dict[str, str]:
     """What the placeholders that depend on the target alone stand for."""
-    model = _resolved(spec.model, spec.folder)
+    model = resolved(spec.model, spec.folder)
     image = spec.image or (form.docker.image if form.docker else "")
     if form.docker and not image:
         raise OptionError(f"targets.{spec.name}.image", f"{recipe.place} names no image of its own; name one here.")
     names = {
         "model": model,
-        "tokenizer": _resolved(spec.tokenizer, spec.folder) if spec.tokenizer else model,
-        "python": _resolved(spec.python or sys.executable, spec.folder),
+        "tokenizer": resolved(spec.tokenizer, spec.folder) if spec.tokenizer else model,
+        "python": resolved(spec.python or sys.executable, spec.folder),
         "image": image,
         "grace_s": f"{recipe.stop.grace_s:.0f}",
     }
@@ -151,7 +151,8 @@ def _names(recipe: Recipe, spec: LaunchSpec, form: _Form) -> dict[str, str]:
     return names
 
 
-def _resolved(path: str, folder: Path) -> str:
+def resolved(path: str, folder: Path) -> str:
+    """A path as a scenario writes it: ``./`` and ``../`` start from its folder, a bare name stays as it is."""
     if path.startswith("~"):
         return str(Path(path).expanduser())
     return str((folder / path).absolute()) if path.startswith(("./", "../")) else path
