@@ -11,7 +11,7 @@ from made_runs import made_run, summary, write
 
 from loadgen.assemble import assemble
 from loadgen.errors import ScenarioError, UsageError
-from loadgen.metrics import METRICS, value
+from loadgen.metrics import METRICS, tpot, value
 from loadgen.published.presets import PRESETS, preset_of
 from loadgen.published.tables import names, table
 from loadgen.record import Record
@@ -154,3 +154,41 @@ def test_the_report_shows_the_speed_of_the_preset_first(
     assert head in columns
     assert columns.index(head) < columns.index("output tok/s")
     assert "77.70" in next(line for line in lines if " a " in line and "77" in line)
+
+
+# What docs/definitions.md says ----------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "definitions.md").read_text()
+
+
+def of_the_page(name: str) -> str:
+    """The value that the page gives for a metric."""
+    return next(line.split("|")[3].strip() for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+
+
+def test_the_pages_example_is_what_the_metrics_say_of_it() -> None:
+    chunks = [1_000_000 + 10_000 * i for i in range(2048)]
+    known: dict[str, Any] = {"seq": 0, "session": 0, "phase": "measure", "t_sched": 1.0, "t_send": 1.0, "status": "ok"}
+    e2e = chunks[-1] / 1e6
+    one = Record(
+        **known, in_tok=6144, out_tok=2048, ttft_s=1.0, e2e_s=e2e, tpot_s=tpot(1.0, e2e, 2048), chunk_us=chunks
+    )
+    for name, shape in (("ttft_s", "{:.2f} s"), ("e2e_s", "{:.2f} s"), ("decode_tok_s", "{:.2f} tok/s")):
+        assert of_the_page(name) == shape.format(value(one, name))
+    for name in ("request_tok_s", "request_total_tok_s"):
+        assert of_the_page(name) == f"{value(one, name):.2f} tok/s"
+    assert of_the_page("tpot_s") == f"{1e3 * (one.tpot_s or 0):.2f} ms"
+    assert f"llmperf's ITL is {e2e / 2048 * 1e3:.2f} ms" in PAGE
+
+
+def test_the_page_has_every_rate_and_time_that_people_confuse() -> None:
+    assert all(f"`{name}`" in PAGE for name, metric in METRICS.items() if metric.unit == "tok/s")
+    assert all(f"| `{name}` |" in PAGE for name in PRESETS)
+
+
+def test_the_pages_second_example_is_a_row_of_the_table() -> None:
+    row = next(row for row in table("qwen2_moe_vs_dense").rows if row["requests_per_s"] == of_the_page("request_rps"))
+    rps = float(row["requests_per_s"])
+    assert of_the_page("output_tok_s") == f"{rps * 100:.0f}"
+    assert of_the_page("total_tok_s") == f"{rps * 1100:,.0f}"
+    assert f"{float(row['total_tok_s']):,.2f} there" in PAGE
