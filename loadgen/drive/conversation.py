@@ -12,6 +12,7 @@ replies that have ended. Out: `Send` after `Send`, as from any schedule, and the
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 
 from loadgen.drive.outcome import Exchange
@@ -19,7 +20,8 @@ from loadgen.drive.prepare import Prepared
 from loadgen.drive.schedule import PAUSE_NS, Schedule, Send
 from loadgen.drive.tally import Conversed
 from loadgen.drive.understand import Backlog
-from loadgen.record import Prompt, Record
+from loadgen.errors import UsageError
+from loadgen.record import Phase, Prompt, Record
 
 _AHEAD_NS = 1_000_000_000
 """Requests are built at most this long before they are due: histories are long, and those who think are many."""
@@ -29,10 +31,10 @@ class _Talk:
     """A conversation that goes on: its turns as the source has them, how many were asked, and the replies so far.
 
     ``unread`` is an exchange that has ended and is not understood yet, ``built`` the next request once it is there;
-    ``held``: the last reply that ended has not freed the slot, since another turn is to follow.
+    ``held``: the last reply that ended has not freed the slot, since another turn is to follow; ``phase`` was its own.
     """
 
-    __slots__ = ("asked", "built", "held", "replies", "turns", "unread")
+    __slots__ = ("asked", "built", "held", "phase", "replies", "turns", "unread")
 
     def __init__(self, turns: tuple[Prompt, ...]) -> None:
         self.turns = turns
@@ -41,6 +43,7 @@ class _Talk:
         self.built: tuple[Prompt, bytes] | None = None
         self.asked = 1
         self.held = False
+        self.phase: Phase = "measure"
 
 
 class Conversations:
@@ -118,7 +121,12 @@ class Conversations:
             self._backlog.finish(talk.unread)
             if send.session not in self._talks:
                 return None
-        built = talk.built or self._prepared.turn(send.session, send.turn, talk.replies)
+        try:
+            built = talk.built or self._prepared.turn(send.session, send.turn, talk.replies)
+        except UsageError as error:  # a template took all other turns, and refuses what was replied to this one
+            self._starts.ended(send.slot, send.due + PAUSE_NS)
+            self._break_off(Send(send.due, send.session, -1, send.turn - 1), talk, str(error))
+            return None
         talk.asked, talk.built = talk.asked + 1, None
         return built
 
@@ -128,7 +136,8 @@ class Conversations:
             _, session = heapq.heappop(self._unbuilt)
             talk = self._talks.get(session)
             if talk is not None and len(talk.replies) == talk.asked and not self._stopping:
-                talk.built = self._prepared.turn(session, len(talk.replies), talk.replies)
+                with contextlib.suppress(UsageError):  # it will be told when the turn is due
+                    talk.built = self._prepared.turn(session, talk.asked, talk.replies)
                 return True
         return False
 
@@ -153,26 +162,28 @@ class Conversations:
         talk = self._talks.get(send.session)
         if talk is None:  # a turn that was never sent
             return
-        talk.unread = None
+        talk.unread, talk.phase = None, exchange.phase
         last = send.turn + 1 == len(talk.turns)
         if record.status == "ok" and not last:
             assert exchange.reply is not None
             talk.replies.append(exchange.reply.text())
             return
-        del self._talks[send.session]
-        if record.status == "ok":
-            self._whole += 1
-        elif not self._stopping:
-            self._broken += 1
-            self._break_off(exchange, record, talk)
-
-    def _break_off(self, exchange: Exchange, record: Record, talk: _Talk) -> None:
-        """Frees the slot that was to go on, and leaves a record of each turn that will not be sent."""
-        send = exchange.send
+        if record.status == "ok" or self._stopping:
+            del self._talks[send.session]
+            self._whole += record.status == "ok"
+            return
         at = exchange.t_end or send.due
         if talk.held:
             self._starts.ended(send.slot, max(at, exchange.t_due + PAUSE_NS))
-        for turn in range(send.turn + 1, len(talk.turns)):
-            unsent = Exchange(self._numbered(Send(at, send.session, -1, turn)), talk.turns[turn], exchange.phase)
-            unsent.never("unsent", f"turn {send.turn + 1} of this conversation failed ({record.status})")
+        why = f"turn {send.turn + 1} of this conversation failed ({record.status})"
+        self._break_off(send._replace(due=at), talk, why)
+
+    def _break_off(self, last: Send, talk: _Talk, why: str) -> None:
+        """Ends a conversation after its turn ``last``; each later one leaves a record that it was never sent."""
+        del self._talks[last.session]
+        self._broken += 1
+        for turn in range(last.turn + 1, len(talk.turns)):
+            send = self._numbered(Send(last.due, last.session, -1, turn))
+            unsent = Exchange(send, talk.turns[turn], talk.phase)
+            unsent.never("unsent", why)
             self._backlog.add(unsent)

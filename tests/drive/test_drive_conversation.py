@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,9 +51,12 @@ class Listener:
             with self._lock:
                 self.bodies[name], self.replies[name] = fields, "".join(words)
                 self.order.append(name)
-            instead = self._fault(sum(message["role"] == "assistant" for message in fields["messages"]))
+            instead = self._fault(sum(m["role"] == "assistant" for m in fields.get("messages", ())))
             if instead is not None:
                 peer.send(instead)
+            elif "prompt" in fields:
+                texts = (b'data: {"choices": [{"text": ' + json.dumps(word).encode() + b"}]}\n\n" for word in words)
+                peer.send(STREAM + b"".join(map(chunk, texts)) + FINISH + DONE + END)
             elif fields.get("stream"):
                 peer.send(STREAM + b"".join(event(word) for word in words) + FINISH + DONE + END)
             else:
@@ -194,6 +198,26 @@ def test_after_a_failure_the_slot_begins_another_conversation_but_not_at_once(st
     begun = [record for record in driven.records if record.turn == 0]
     for before, after in zip(failed, begun[1:], strict=False):
         assert after.t_sched >= before.t_sched + 0.0999
+
+
+def test_a_template_that_refuses_what_was_replied_ends_that_conversation_and_not_the_run(tmp_path: Path) -> None:
+    refusing = (
+        "{% for m in messages %}{% if 'ок' in m.content and messages|length > 3 %}{{ raise_exception('no') }}"
+        "{% endif %}{{ m.content }} {% endfor %}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(refusing)
+    context = {**CONTEXT, "template": "client", "model_path": str(tmp_path)}
+    settings = {"turns": 3, "first": {"words": 2}}
+    shape = {"arrival": Arrival(kind="burst", count=2)}
+    with RawServer(Listener()) as at:
+        driven = drive(
+            at.url, shape, 4, workload="conversation", settings=settings, context=context, backend="openai_completions"
+        )
+    for records in by_session(driven.records).values():
+        assert [record.status for record in records] == ["ok", "ok", "unsent"]
+        assert "no" in str(records[2].err)
+    assert driven.loop.talks is not None
+    assert driven.loop.talks.counts == Conversed(begun=2, whole=0, broken=2)
 
 
 def test_what_the_end_of_the_run_cuts_off_leaves_no_record() -> None:
