@@ -21,7 +21,8 @@ from loadgen.backends import Backend
 from loadgen.drive.body import Chunked, Gunzip
 from loadgen.drive.events import FOREIGN, NOT_MEANT, Events, check, decoded
 from loadgen.drive.http import Head, MalformedReply
-from loadgen.drive.scan import Taken, Template, Vocabularies
+from loadgen.drive.laid import Taken
+from loadgen.drive.scan import Template, Vocabularies
 from loadgen.drive.template import escaped, make_template, spelled
 from loadgen.record import Chunk, Usage
 

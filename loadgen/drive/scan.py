@@ -5,26 +5,28 @@ has been decoded the slow way, a `Template` of it is made (`template.py`): the b
 slots. An event that fits is understood by comparing bytes; every other goes the slow way, so the template may be wrong
 about speed but never about meaning.
 
-There are two fast ways, since servers cut a stream in two ways. An event in an HTTP chunk of its own (nearly all
-servers) is found with its framing in a vocabulary, many chunks at once: `Template.take`. Several events in a chunk (a
-proxy that collects, a server that falls behind) are cut at their line ends, and what was cut is put together again and
-held against the bytes: `Template.slots`.
+Where the C of `fast.py` is there, it holds event by event against the template. Python is fast only where it works on
+many events at once, and has two ways, since servers cut a stream in two ways. An event in an HTTP chunk of its own
+(nearly all servers) is found with its framing in a vocabulary, many chunks at once. Several events in a chunk (a proxy
+that collects, a server that falls behind) are cut at their line ends, and what was cut is put together again and held
+against the bytes: `Template.slots`.
 
 In: pieces and payloads (whole events) as bytes. Out: the JSON-escaped text of each event.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from operator import add
 from typing import NamedTuple
 
 import msgspec
 
+from loadgen.drive import fast
 from loadgen.drive.body import chunk_size
+from loadgen.drive.laid import Taken, laid_over, placed
 
 
 class Item(NamedTuple):
@@ -51,17 +53,6 @@ _REACH = 128
 """Pieces that are taken together at most."""
 _NEEDLE = 99
 """Python searches for a longer needle in a way that pays off only in long texts."""
-
-
-class Taken(NamedTuple):
-    """What was understood: the first ``pieces`` pieces and ``rest`` bytes of the next; the text of each event; how many
-    events end in each of these pieces, and in how many HTTP chunks they lie (None: one in each)."""
-
-    pieces: int
-    rest: int
-    texts: Sequence[bytes]
-    counts: Sequence[int] | None
-    chunks: Sequence[int] | None
 
 
 class Template:
@@ -113,20 +104,31 @@ class Template:
     def take(self, pieces: Sequence[bytes]) -> Taken | None:
         """Understands pieces, of which the first begins with an HTTP chunk, as far as they are whole chunks of whole,
         familiar events. None if not even the first chunk is such a one."""
-        first = pieces[0]
-        if first.find(self.needle, 0, len(self.before) + 20) < 0:
+        if pieces[0].find(self.needle, 0, len(self.before) + 20) < 0:
             return None
-        end = first.find(self.after, len(self.before))
-        if end < 0 and len(pieces) > 1:  # the piece holds only the start of an event
-            first += pieces[1]
-            end = first.find(self.after, len(self.before))
-        alone = end >= 0 and first.startswith(b"\r\n", end + len(self.after))
-        taken = (self._singles if alone and not self._grouped else self._groups)(pieces[: self._reach])
+        taken = self._way(pieces)(pieces[: self._reach])
         used = 0 if taken is None else taken.pieces
         # a stream with a strange event here and there must not be put together as a whole again after each of them
         all_but_a_rest = used + 1 >= min(self._reach, len(pieces))
         self._reach = min(2 * self._reach, _REACH) if all_but_a_rest else max(used, 2)
         return taken
+
+    def _way(self, pieces: Sequence[bytes]) -> Callable[[Sequence[bytes]], Taken | None]:
+        """How these pieces are taken: in C, or by whether their first event has a chunk of its own."""
+        if fast.native is not None:
+            return self._natively
+        first = pieces[0]
+        end = first.find(self.after, len(self.before))
+        if end < 0 and len(pieces) > 1:  # the piece holds only the start of an event
+            first += pieces[1]
+            end = first.find(self.after, len(self.before))
+        alone = end >= 0 and first.startswith(b"\r\n", end + len(self.after))
+        return self._singles if alone and not self._grouped else self._groups
+
+    def _natively(self, pieces: Sequence[bytes]) -> Taken | None:
+        """Takes chunks with any number of events in each."""
+        found = fast.native.take(pieces, b"".join(pieces), self.before, self.after, self._slots, self._new)
+        return Taken._make(found) if found[2] else None
 
     def _singles(self, pieces: Sequence[bytes]) -> Taken | None:
         """Takes chunks with one event in each.
@@ -151,7 +153,7 @@ class Template:
             self._grouped = True  # this server puts several events into a chunk
             whole = next(number for number, size in enumerate(declared) if size != lengths[number])
         starts = list(accumulate(advances, initial=len(first)))
-        return _placed(pieces, texts[:whole], list(map(add, starts, lengths[:whole])))
+        return placed(pieces, texts[:whole], list(map(add, starts, lengths[:whole])))
 
     def _groups(self, pieces: Sequence[bytes]) -> Taken | None:
         """Takes chunks with any number of events in each, one by one: all at once would be no faster, since several
@@ -169,7 +171,7 @@ class Template:
             groups.append((len(found), start, stop))
             at = stop + 2
         self._grouped = self._grouped or len(texts) > len(groups)
-        return _laid_over(pieces, texts, joined, groups) if groups else None
+        return laid_over(pieces, texts, joined, groups) if groups else None
 
     def slots(self, payload: bytes) -> list[bytes] | None:
         """The escaped text of each event in a payload of whole events; None if any of them does not fit.
@@ -183,14 +185,20 @@ class Template:
             return None
         texts = list(map(self._slots.get, slots))
         if None in texts:
-            if len(self._slots) > _KNOWN_LIMIT:
-                self._slots.clear()
             for number, slot in enumerate(slots):
-                text = texts[number] = self._text(slot)
+                text = texts[number] = self._new(slot)
                 if text is None:
                     return None
-                self._slots[slot] = text
         return texts  # type: ignore[return-value]  # no None is left
+
+    def _new(self, slot: bytes) -> bytes | None:
+        """The text in a slot, which is kept; None if it is not familiar."""
+        text = self._text(slot)
+        if text is not None:
+            if len(self._slots) > _KNOWN_LIMIT:
+                self._slots.clear()
+            self._slots[slot] = text
+        return text
 
     def _learned(self, parts: Sequence[bytes], found: list[Item | None]) -> Sequence[Item]:
         """The items of the parts as far as they are familiar; new ones are kept."""
@@ -238,47 +246,3 @@ class Template:
 
 
 _declared = lru_cache(maxsize=4096)(chunk_size)
-
-
-def _laid_over(
-    pieces: Sequence[bytes], texts: Sequence[bytes], joined: bytes, groups: Sequence[tuple[int, int, int]]
-) -> Taken:
-    """Lays the events of chunks over the pieces that bring their last bytes. A group is a chunk: how many events it
-    holds, and where in the joined pieces its data start and stop."""
-    edges = list(accumulate(map(len, pieces)))
-    counts, chunks = [0] * len(pieces), [0] * len(pieces)
-    number = 0
-    for events, start, stop in groups:
-        while edges[number] <= start:
-            number += 1
-        if stop <= edges[number]:
-            counts[number] += events
-            chunks[number] += 1
-            continue
-        lines = joined.count(b"\n", start, stop) // events  # of an event, the empty one with which it ends included
-        ended = 0
-        while ended < events:  # the chunk goes over several pieces
-            until = joined.count(b"\n", start, min(edges[number], stop)) // lines
-            counts[number] += until - ended
-            chunks[number] += until > ended
-            number, ended = number + (until < events), until
-    taken = bisect_right(edges, stop + 2)
-    rest = stop + 2 - (edges[taken - 1] if taken else 0)
-    upto = taken + (rest > 0)
-    return Taken(taken, rest, texts, counts[:upto], chunks[:upto])
-
-
-def _placed(pieces: Sequence[bytes], texts: Sequence[bytes], ends: list[int]) -> Taken | None:
-    """Lays events with a chunk for each, which end at ``ends`` in the joined pieces, over the pieces that bring their
-    last bytes."""
-    if not ends:
-        return None
-    piece_ends = list(accumulate(map(len, pieces)))
-    chunk_ends = [end + 2 for end in ends]
-    if chunk_ends == piece_ends[: len(chunk_ends)]:
-        return Taken(len(chunk_ends), 0, texts, None, None)
-    taken = bisect_right(piece_ends, chunk_ends[-1])
-    rest = chunk_ends[-1] - (piece_ends[taken - 1] if taken else 0)
-    until = [0, *(bisect_right(ends, edge) for edge in piece_ends[: taken + (rest > 0)])]
-    counts = [stop - start for start, stop in pairwise(until)]
-    return Taken(taken, rest, texts, counts, counts)

@@ -13,6 +13,7 @@ import ssl
 from typing import Any
 
 from loadgen.drive.clock import ask_for_stamps, now_ns
+from loadgen.drive.fast import receiver
 
 SMALL_READ = 2048
 """Until the first token is in, so that what the server wrote separately is, where possible, stamped separately."""
@@ -44,7 +45,7 @@ class Connection:
         "kernel",
         "opened",
         "pool",
-        "recvmsg",
+        "receive",
         "sock",
         "tls",
         "used",
@@ -53,7 +54,7 @@ class Connection:
     def __init__(self, sock: socket.socket, tls: ssl.SSLObject | None, bios: Any, tunnel: bytes = b"") -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.recvmsg = sock.recvmsg
+        self.receive = receiver(sock)
         self.kernel = ask_for_stamps(sock)
         self.exchange: Any = None
         self.pool: Any = None

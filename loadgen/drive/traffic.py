@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loadgen.drive.balance import make_balance
-from loadgen.drive.clock import ANCILLARY, now_ns, realtime_ns_of, stamp_of
+from loadgen.drive.clock import now_ns, realtime_ns_of
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.poll import READ, WRITE, make_poll
@@ -156,20 +156,20 @@ class Traffic:
     def _read_on(self, connection: Connection, exchange: Exchange) -> None:
         """One more piece of a familiar stream, in as few steps as there are: this runs once for every token."""
         try:
-            data, ancillary, _, _ = connection.recvmsg(exchange.room, ANCILLARY)
+            data, stamp, now = connection.receive(exchange.room)
         except OSError:
             self._read(connection, exchange)
             return
-        now = exchange.last_read = now_ns()
+        exchange.last_read = now
         if len(data) < 7 or (data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")):  # perhaps the end
             if data:
-                self._piece(connection, exchange, data, stamp_of(ancillary), now)
+                self._piece(connection, exchange, data, stamp, now)
             else:
                 self._closed(connection, exchange, now)
             return
         pieces = exchange.pieces
         pieces.append(data)
-        exchange.stamps.append(ancillary[0][2] if ancillary else b"")
+        exchange.stamps.append(stamp)
         exchange.reads.append(now)
         self.backlog.bytes += len(data)
         if len(data) >= exchange.room:
@@ -182,13 +182,13 @@ class Traffic:
         size = exchange.room if reply is not None and (reply.chunk_ns or len(exchange.pieces) > 2) else SMALL_READ
         for _ in range(_READS):
             try:
-                data, ancillary, _, _ = connection.recvmsg(size, ANCILLARY)
+                data, stamp, now = connection.receive(size)
             except BlockingIOError:
                 return
             except OSError as error:
                 self.fail(exchange, "reset", f"the connection was cut: {error.strerror or error}")
                 return
-            now = exchange.last_read = now_ns()
+            exchange.last_read = now
             if not data:
                 self._closed(connection, exchange, now)
                 return
@@ -199,7 +199,7 @@ class Traffic:
             if connection.tls is not None:
                 data = connection.decrypt(data)
             if data:
-                self._piece(connection, exchange, data, stamp_of(ancillary), now)
+                self._piece(connection, exchange, data, stamp, now)
             if connection.exchange is not exchange:
                 return
             if connection.finished:

@@ -217,15 +217,15 @@ class Endless(Connection):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.recvmsg = self.read
+        self.receive = self.read
 
-    def read(self, size: int, ancillary: int) -> tuple[bytes, list[Any], int, Any]:
+    def read(self, size: int) -> tuple[bytes, bytes, int]:
         Endless.reads += 1
         Endless.most = max(Endless.most, Endless.reads)
         if Endless.reads > 1000:
             raise OSError("nobody else has had a turn")
         data = STREAM + b"fffffffff\r\n:" if self.exchange.reply is None else b":" * size
-        return data.ljust(size, b":"), [], 0, None
+        return data.ljust(size, b":"), b"", time.monotonic_ns()
 
 
 class Turns(SlowPoll):

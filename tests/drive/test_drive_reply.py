@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from drive_pieces import Fed, Wire, chunked, cuts_of, piece_of, wires
 from drive_streams import USUAL, Stream, chat_event, streams
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("form")
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -21,6 +21,8 @@ from loadgen.drive.scan import Template
 from loadgen.drive.template import escaped, make_template, spelled
 from loadgen.record import Chunk
 
+pytestmark = pytest.mark.usefixtures("form")
+
 CHAT = backends.load("openai_chat")
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 PLAIN = {"index": 0, "delta": {"content": " a"}, "finish_reason": None}
@@ -70,20 +72,21 @@ def test_whatever_stands_in_the_slots_the_fast_way_says_what_json_says_or_nothin
 
 def test_copies_of_a_new_event_are_learned_once_however_many_come_in_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
     learned: list[bytes] = []
-    learn = Template._learn
+    text_of = Template._text
 
-    def counted(self: Template, part: bytes) -> Any:
-        learned.append(part)
-        return learn(self, part)
+    def counted(self: Template, slot: bytes) -> bytes | None:
+        learned.append(slot)
+        return text_of(self, slot)
 
-    monkeypatch.setattr(Template, "_learn", counted)
+    monkeypatch.setattr(Template, "_text", counted)
     template = template_of(raw(PLAIN))
     assert template is not None
     event = raw({**PLAIN, "delta": {"content": " new"}})
     taken = template.take([b"%x\r\n%b\r\n" % (len(event), event) * 20_000])
     assert taken is not None
     assert list(taken.texts) == [b" new"] * 20_000
-    assert len(learned) == len(set(learned)) == 2  # the last has no next chunk behind it
+    assert set(learned) == {b" new"}
+    assert len(learned) <= 2  # in Python the last is another one: it has no next chunk behind it
 
 
 @pytest.mark.parametrize("size", [b"+%x", b"0x%x", b"-%x", b"%x_", b"%d ", b"%x;a", b"", b"%x0"])
