@@ -144,6 +144,50 @@ def test_the_longest_is_known_where_the_words_set_an_end():
     assert most(parse("w", {"normal": {"mean": 5, "sd": 1}})) is None
 
 
+# Natural text ---------------------------------------------------------------------------------------------------------
+
+
+def tokenizer(folder: Path) -> str:
+    """A model's folder with a tokenizer that takes each byte for a token."""
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+def test_natural_text_is_cut_to_its_length_and_no_two_prompts_begin_alike(tmp_path: Path):
+    context = Context(seed=1, ask_tok=1, model_path=tokenizer(tmp_path))
+    source = open_source("natural", {"input_tokens": {"uniform": {"min": 50, "max": 300}}, "langs": ["en"]}, context)
+    prompts = [source.session(i)[0].token_ids for i in range(400)]
+    assert {len(ids) for ids in prompts} <= set(range(50, 301))
+    assert len({ids[:50] for ids in prompts}) == 400
+    assert prompts == [source.session(i)[0].token_ids for i in range(400)]
+
+
+def test_natural_text_that_is_longer_than_all_there_is_goes_round(tmp_path: Path):
+    context = Context(seed=1, ask_tok=1, model_path=tokenizer(tmp_path))
+    source = open_source("natural", {"input_tokens": 300_000, "tags": ["maths"]}, context)
+    (prompt,) = source.session(5)
+    size = source.describe()["ring_tokens"]
+    assert len(prompt.token_ids) == 300_000 > 2 * size
+    assert prompt.token_ids[size : 2 * size] == prompt.token_ids[:size]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, r"natural text of a stated length is cut by the model's tokenizer: it needs a local folder"),
+        ({"raw": True}, r"workload\.raw means nothing beside input_tokens"),
+        ({"as": "ids"}, r"workload\.as means nothing beside input_tokens"),
+    ],
+)
+def test_natural_text_that_cannot_be_cut_is_a_sentence(settings: dict, sentence: str):
+    with pytest.raises(UsageError, match=sentence):
+        open_source("natural", {"input_tokens": 9, **settings}, Context(seed=1, ask_tok=1))
+
+
 # In a scenario --------------------------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,9 @@ any order and together ask exactly what one worker would. Everything that can be
 is found by ``open``, before anything is measured. To add a source, add a file that has ``open``.
 
 Some files here are shared by the sources and are no sources: ``order`` (which prompt comes when), ``ids`` (random token
-ids), ``replies`` (how much is asked for), ``outline`` (what is known of a prompt before it is made), ``template`` (chat
-messages to text), ``sandbox`` and ``charge`` (what a chat template may do), ``conversation_files``.
+ids), ``replies`` (how much is asked for), ``outline`` (what is known of a prompt before it is made), ``passages`` (text
+of a stated length), ``template`` (chat messages to text), ``sandbox`` and ``charge`` (what a chat template may do),
+``conversation_files``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.record import Prompt
 
-_SHARED = ("charge", "conversation_files", "ids", "order", "outline", "replies", "sandbox", "template")
+_SHARED = ("charge", "conversation_files", "ids", "order", "outline", "passages", "replies", "sandbox", "template")
 """The files of this folder that are no workloads."""
 
 

@@ -3,7 +3,8 @@
 They were written for this project: chat, code, maths, summarise (with the passage) and continue (a text to go on
 with). Settings: ``tags`` and ``langs`` narrow the set; ``system: false`` leaves out the few prompts that have a system
 message, which some models' templates refuse; ``raw: true`` sends the text alone, outside any chat template; ``as`` is
-explained in ``template``. A line of the file is ``{"id", "lang": "en" | "zh", "tag", "messages"}``.
+explained in ``template``. ``input_tokens``, a number or a distribution, cuts prompts of exactly that length out of them
+(see ``passages``). A line of the file is ``{"id", "lang": "en" | "zh", "tag", "messages"}``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 import msgspec
 
 from loadgen.errors import UsageError
+from loadgen.lengths import Count, Draw, Lengths
 from loadgen.record import Message, Prompt
 from loadgen.workloads import Context, one_of, parse
 from loadgen.workloads.order import place
+from loadgen.workloads.passages import Passages
 from loadgen.workloads.template import Form, Shaper
 
 
@@ -31,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True):
     system: bool = True
     raw: bool = False
     form: Form = msgspec.field(name="as", default="text")
+    input_tokens: Count | Lengths | None = None
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -88,7 +92,7 @@ class Natural:
         }
 
 
-def open(settings: dict[str, Any], context: Context) -> Natural:
+def open(settings: dict[str, Any], context: Context) -> Natural | Passages:
     """The shipped prompts with these tags and languages. Raises UsageError for a tag or language that none has."""
     chosen = parse("natural", settings, Settings)
     data = resources.files("loadgen.workloads").joinpath("natural.jsonl").read_bytes()
@@ -105,6 +109,13 @@ def open(settings: dict[str, Any], context: Context) -> Natural:
         raise UsageError(
             f"workload: prompts: natural has no prompt with tags {chosen.tags} and langs {chosen.langs}; leave one out."
         )
+    if chosen.input_tokens is not None:
+        for key in {"raw", "as"} & settings.keys():
+            raise UsageError(
+                f"workload.{key} means nothing beside input_tokens, whose prompts are token ids; remove it."
+            )
+        texts = ["\n\n".join(message.content for message in line.messages) for line in kept]
+        return Passages("natural", texts, Draw("workload.input_tokens", chosen.input_tokens, context.folder), context)
     return Natural(kept, hashlib.sha256(data).hexdigest(), context, chosen)
 
 
