@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def write_result(folder: Path, result: Result, outcome: Outcome) -> None:
     """The histograms, then the result: an interrupted repeat is kept and reported, but it is not whole. The request
     lines are on the disk before it, so that no power cut leaves a result without what it was made of."""
     sync([*request_files(folder), *folder.glob("ticks.jsonl")])
-    counted: Iterable[histogram.Interval] | None = outcome.intervals
+    counted = outcome.intervals
     if counted is None:
         length_s = histogram.step_s(result.summary.window.w1)
         counted = histogram.intervals(read_records(request_files(folder)), length_s)

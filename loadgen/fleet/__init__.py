@@ -8,7 +8,7 @@ moment. ``load.fleet`` names a file of this folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import msgspec
@@ -41,7 +41,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     audits: tuple[Audit, ...]
     lost: tuple[str, ...] = ()
     clocks: tuple[WorkerClock, ...] = ()
-    intervals: tuple[Interval, ...] | None = None
+    intervals: Iterable[Interval] | None = None
     share: tuple[int, int] = (0, 1)
 
     @property
