@@ -4,7 +4,7 @@ usage: scale.py [--only cost largest soak] [--rounds N] [--seconds N] [--streams
 
 cost     CPU of our driver's process at loads that differ in tokens, requests and streams, in turns; by least squares
          what a token, a request and a second of an open stream cost.
-largest  `loadgen run` with so many slow streams (a token every two seconds), and what it says of itself.
+largest  `loadgen run` with so many slow streams (a token every five seconds), and what it says of itself.
 soak     `loadgen run` at a fixed rate, with the memory of each of its processes every two seconds.
 """
 
@@ -103,8 +103,9 @@ def servers(folder: Path, flags: Sequence[str], count: int) -> Iterator[int]:
 
 
 def largest(folder: Path, streams: Sequence[int], seconds: float) -> Iterator[dict[str, Any]]:
-    """So many streams at once, each with a token every two seconds: connections, not tokens, are what is tried."""
-    flags = ["--ttft-us", "2000000", "--gap-us", "2000000", "--spread"]
+    """So many streams at once, each with a token every five seconds: connections, not tokens, are what is tried. Above
+    24,000 they go to several addresses, each of which has ports of its own."""
+    flags = ["--ttft-us", "2000000", "--gap-us", "5000000", "--spread"]
     for count in streams:
         workers = max(2, -(-count // 16_000))
         with servers(folder, flags, -(-count // 16_000)) as port:
@@ -115,10 +116,10 @@ def largest(folder: Path, streams: Sequence[int], seconds: float) -> Iterator[di
                 "warmup_s": count / 1000 + 30,
                 "window_s": seconds,
                 "drain_s": 60,
-                "stall_timeout_s": 30,
                 "interval_s": 10,
             }
-            summary, result = loadgen_run(folder, port, load, tokens=16)
+            urls = [f"http://127.0.0.{1 + number}:{port}" for number in range(-(-count // 24_000))]
+            summary, result = loadgen_run(folder, urls, load, tokens=8)
         found = {
             "streams": count,
             "workers": workers,
@@ -137,9 +138,11 @@ def largest(folder: Path, streams: Sequence[int], seconds: float) -> Iterator[di
         yield found
 
 
-def loadgen_run(folder: Path, port: int, load: dict[str, Any], tokens: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def loadgen_run(
+    folder: Path, urls: Sequence[str], load: dict[str, Any], tokens: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The summary and the result of one repeat of a whole `loadgen run`."""
-    argv = command(folder, port, load, tokens)
+    argv = command(folder, urls, load, tokens)
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     if done.returncode not in (0, 5):
         sys.exit(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -148,10 +151,10 @@ def loadgen_run(folder: Path, port: int, load: dict[str, Any], tokens: int) -> t
     return result["summary"], result
 
 
-def command(folder: Path, port: int, load: dict[str, Any], tokens: int) -> list[str]:
+def command(folder: Path, urls: Sequence[str], load: dict[str, Any], tokens: int) -> list[str]:
     scenario = {
         "schema": "loadgen/v1",
-        "targets": {"a": {"endpoint": f"http://127.0.0.1:{port}", "model": "null"}},
+        "targets": {"a": {"endpoints": list(urls), "model": "null"}},
         "workload": {"prompts": "natural", "output": {"exact": tokens}},
         "repeats": 1,
         "load": load,
@@ -167,7 +170,7 @@ def soak(folder: Path, rates: Sequence[float], seconds: float) -> Iterator[dict[
     for rate in rates:
         load = {"rate_rps": rate, "workers": 1, "warmup_s": 10, "window_s": seconds, "interval_s": 10, "drain_s": 10}
         with bench.null_server(folder, ["--ttft-us", "20000", "--gap-us", "5000"]) as (port, _):
-            seen = watched(command(folder, port, load, tokens=8))
+            seen = watched(command(folder, [f"http://127.0.0.1:{port}"], load, tokens=8))
         ended = 10 + seconds
         found: dict[str, Any] = {"rate_rps": rate, "seconds": seconds}
         for name, looks in seen.items():
@@ -207,7 +210,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="windows of `largest` and `soak`")
-    parser.add_argument("--streams", nargs="+", type=int, default=[1000, 4000, 10_000, 20_000])
+    parser.add_argument("--streams", nargs="+", type=int, default=[1000, 10_000, 20_000, 40_000])
     parser.add_argument("--rates", nargs="+", type=float, default=[200, 1000])
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
