@@ -85,6 +85,12 @@ def test_the_control_groups_share_of_the_cores_is_said() -> None:
     assert "control group" not in limits.cores(4, 8.0, set(), 0.0).text
 
 
+def test_a_client_in_python_is_told_how_to_be_one_in_c() -> None:
+    assert limits.client(True).text.endswith("in C")
+    assert "python3-dev" in limits.client(False).text
+    assert {limits.client(True).state, limits.client(False).state} == {"ok"}
+
+
 def test_a_clock_that_is_slow_to_read_is_a_warning() -> None:
     assert clocks.source("tsc").state == "ok"
     assert clocks.source("hpet").state == "warning"

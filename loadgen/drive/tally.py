@@ -48,7 +48,8 @@ class Audit(msgspec.Struct, kw_only=True):
     """A worker's whole repeat. ``cpu_share`` is CPU over time from the first measured send to the end of sending.
 
     ``cpu_s`` is all of it, from the job's arrival on. ``clock_steps`` counts how often somebody set the clock,
-    ``rss_mib`` is the largest resident memory so far.
+    ``rss_mib`` is the largest resident memory so far. ``compiled``: what is done for every token was done in C (see
+    `fast.py`); None in summaries of older versions.
     """
 
     worker: int
@@ -62,6 +63,7 @@ class Audit(msgspec.Struct, kw_only=True):
     kernel_clock: bool
     loop_us_max: int
     connections: int
+    compiled: bool | None = None
     conversations: Conversed | None = None
 
 

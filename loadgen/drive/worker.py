@@ -32,6 +32,7 @@ from typing import Any
 
 import msgspec
 
+from loadgen.drive import fast
 from loadgen.drive.clock import cpu_s, now_ns
 from loadgen.drive.job import Job
 from loadgen.drive.loop import Loop
@@ -187,6 +188,7 @@ def _audit(loop: Loop, job: Job, mine: int, used_before: float) -> Audit:
         rss_mib=peak_mib(),
         clock_steps=loop.offset.steps,
         kernel_clock=loop.traffic.pools.kernel_clock,
+        compiled=fast.native is not None,
         loop_us_max=tally.loop_ns_worst // 1000,
         connections=loop.traffic.pools.opened,
         conversations=loop.talks.counts if loop.talks is not None else None,
