@@ -81,7 +81,7 @@ def _notes(one: OverTime, shown: int) -> Iterator[str]:
         path = f"cells/{one.cell}/{one.target}/rep-{one.rep:03d}/attempt-{one.attempt}/intervals.jsonl"
         yield f"{shown} of {len(one.intervals)} intervals are shown; {path} has them all."
     if not one.ended:
-        yield f"The repeat has no end: {counted(len(one.intervals), 'interval')} were written."
+        yield f"The repeat goes on, or was cut off: {counted(len(one.intervals), 'interval')} so far."
 
 
 def _rows(one: OverTime, shown: Sequence[Interval]) -> Callable[[Sequence[Column]], list[list[str]]]:
