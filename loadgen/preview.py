@@ -23,7 +23,7 @@ from loadgen.record import Prompt
 from loadgen.scenario import Cell
 from loadgen.statistics import nearest_rank
 from loadgen.targets import local_model
-from loadgen.workloads import Context, Source
+from loadgen.workloads import Context, Conversing, Source
 from loadgen.workloads.outline import Outline, Outlining, Prefixes, hit, outline_of
 from loadgen.workloads.replies import open_source
 from loadgen.workloads.template import count_tokens
@@ -71,7 +71,9 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     ``seen`` is how many requests were looked at, ``warmup`` how many of these are sent in the warm-up, ``length_s`` how
     long they are sent for. ``rates_rps`` are the rates over `BINS` even steps of that time, None for a closed loop.
     ``input`` is None where nobody can count prompts here; ``bare`` where they were counted without the server's chat
-    template. ``sources`` counts requests by workload, ``about`` is the source's own description.
+    template. Of conversations all this is of first turns; ``turns`` is how many they have, ``think_s`` the mean time
+    between a reply and the next turn. ``sources`` counts requests by workload, ``about`` is the source's own
+    description.
     """
 
     cell: str
@@ -84,6 +86,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     bare: bool = False
     output: Spread
     exact: bool
+    turns: Spread | None = None
+    think_s: float | None = None
     sources: dict[str, int]
     shared: Shared | None = None
     about: dict[str, Any]
@@ -119,6 +123,7 @@ def preview(cell: Cell, folder: Path) -> Preview:
         bare=bare,
         output=spread([one.ask_tok for one in outlines]),
         exact=workload.output.exact is not None,
+        **_talks(source, min(count, SAMPLE)),
         sources=dict(Counter(one.source for one in outlines)),
         shared=shared(outlines, block if isinstance(block, int) else CACHE_BLOCK),
         about=source.describe(),
@@ -176,6 +181,16 @@ def _outlines(source: Source, count: int, model: str | None) -> tuple[list[Outli
         for one, prompt in zip(found, prompts, strict=True)
     ]
     return counted, any(prompt.messages is not None for prompt in prompts)
+
+
+def _talks(source: Source, count: int) -> dict[str, Any]:
+    """How many turns conversations have, and how long their users think; nothing where there are none."""
+    if not isinstance(source, Conversing) or not count:
+        return {}
+    talks = [source.session(index) for index in range(count)]
+    thought = [prompt.think_s for turns in talks for prompt in turns[1:]]
+    think_s = sum(thought) / len(thought) if thought else None
+    return {"turns": spread([len(turns) for turns in talks]), "think_s": think_s}
 
 
 def _text(prompt: Prompt) -> str:

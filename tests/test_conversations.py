@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from cli_runner import Done, loadgen, write_scenario
 from fakes import FakeServer
+from scenario_text import SMALLEST, scenario
 
 from loadgen.assemble import assemble
 from loadgen.backends import RequestOptions, openai_completions
 from loadgen.errors import UsageError
+from loadgen.preview import preview
 from loadgen.record import Message
 from loadgen.reports import text
+from loadgen.reports.preview import render
+from loadgen.scenario import expand
 from loadgen.store import Run
 from loadgen.workloads import Context, Conversing, conversation
 from loadgen.workloads.conversation import Conversation, Exponential, Lognormal, Think, think_time
@@ -217,16 +221,25 @@ def test_settings_that_cannot_be_meant_are_a_sentence(settings: dict[str, Any], 
         opened(settings)
 
 
+def test_a_preview_says_how_many_turns_there_are_and_how_long_people_think(tmp_path: Path) -> None:
+    words = "prompts: conversation, turns: {uniform: {min: 2, max: 5}}, first: {words: 4}, think_s: 2"
+    (cell,) = expand(scenario(tmp_path, SMALLEST.replace("prompts: natural", words)))
+    found = preview(cell, tmp_path)
+    assert found.turns is not None
+    assert (found.turns.min, found.turns.max, found.think_s) == (2, 5, 2.0)
+    assert "2 to 5; mean 3.5; 2.000 s on average from a reply to the next" in render([found])
+
+
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
 def run(folder: Path, url: str, load: str, turns: str = "3", think: str = "0.01") -> Done:
-    scenario = (
+    words = (
         f"targets: {{a: {{endpoint: '{url}', model: m}}}}\n"
         f"workload: {{prompts: conversation, turns: {turns}, first: {{words: 200}}, later: {{words: 20}}, "
         f"think_s: {think}, output: {{exact: 6}}}}\nload: {{{load}, timeout_s: 20}}\nrepeats: 1\n"
     )
-    return loadgen(folder, "run", str(write_scenario(folder, scenario)))
+    return loadgen(folder, "run", str(write_scenario(folder, words)))
 
 
 def test_a_run_shows_each_turn_by_itself_and_how_the_conversations_ended(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def _lines(one: Preview, width: int, unicode: bool) -> Iterator[tuple[str, str]]
     if one.rates_rps:
         yield "rate", bars(one.rates_rps, columns, unicode)
         yield "", f"0 to {duration(one.length_s or 0.0)}; at most {number(max(one.rates_rps))}/s"
+    if one.turns is not None:
+        yield from _turns(one.turns, one.think_s, columns, unicode)
     if one.input is None:
         yield "input", "as many tokens as the server counts: no tokenizer is at hand here"
     else:
@@ -67,6 +69,16 @@ def _requests(one: Preview) -> str:
         return f"{what}, all at once"
     said = f"{what} in {duration(one.length_s)}, {number(one.seen / one.length_s)}/s on average"
     return said + (f"; {one.warmup} of them in the warm-up" if one.warmup else "")
+
+
+def _turns(one: Spread, think_s: float | None, columns: int, unicode: bool) -> Iterator[tuple[str, str]]:
+    """Conversations; what stands above and below is of their first turns."""
+    said = f"{one.min:,} each"
+    if one.min < one.max:
+        yield "turns", bars(one.bins, columns, unicode)
+        said = f"{one.min:,} to {one.max:,}; mean {one.mean:,.1f}"
+    thought = "" if think_s is None else f"; {number(think_s)} s on average from a reply to the next"
+    yield "turns" if one.min == one.max else "", f"{said}{thought}; all else is of first turns"
 
 
 def _spread(name: str, one: Spread, columns: int, unicode: bool) -> Iterator[tuple[str, str]]:
