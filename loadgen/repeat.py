@@ -252,7 +252,7 @@ def _scheduled(shape: Shape, seed: int, window: Window, part: tuple[int, int]) -
 
 def worker_doubts(outcome: Outcome, workers: int, wanted: int) -> list[Doubt]:
     """What weakens a repeat for the sake of its workers: of ``workers`` that began, ``wanted`` were to be there."""
-    doubts = []
+    doubts = [*outcome.doubts]
     if workers < wanted:
         text = f"The load was dealt to {workers} workers instead of {wanted}: others were lost before this repeat."
         doubts.append(Doubt("fewer_workers", text))

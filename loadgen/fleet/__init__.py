@@ -19,6 +19,7 @@ from loadgen.drive.schedule import digest
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet.clocks import WorkerClock
 from loadgen.histogram import Interval
+from loadgen.summary import Doubt
 
 Stop = Literal["drain", "now"]
 OnTick = Callable[[Tick], None]
@@ -34,7 +35,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a repeat left besides its records. ``lost`` names workers that died; ``start_ns`` is monotonic (of this
     machine), ``started_at`` the same moment in seconds since the epoch. ``clocks`` are those of workers elsewhere;
     ``intervals`` the latencies over time as such workers counted them, None where the records are to be counted.
-    ``share`` is (i, N) where this is what share i of N left, and the others are elsewhere."""
+    ``share`` is (i, N) where this is what share i of N left, and the others are elsewhere. ``doubts`` are what
+    the places of the workers have against them."""
 
     start_ns: int
     started_at: float
@@ -43,6 +45,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     clocks: tuple[WorkerClock, ...] = ()
     intervals: Iterable[Interval] | None = None
     share: tuple[int, int] = (0, 1)
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def skew_s(self) -> float | None:

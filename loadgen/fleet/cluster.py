@@ -46,11 +46,14 @@ def connect(address: str | None) -> Any:
 
 def _try_port(where: str) -> None:
     """Ray itself tries an address for minutes before it gives up. Raises LoadgenError."""
-    found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", where)
+    found = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", where)
     if where == "auto":
         return
     if found is None:
-        raise UsageError(f"--address {where}: write HOST:PORT, ray://HOST:PORT, or auto for a cluster of this machine.")
+        raise UsageError(
+            f"--address {where}: write HOST:PORT, or auto for a cluster of this machine. (ray:// goes "
+            "through a proxy, past which no clock can be measured.)"
+        )
     try:
         socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:

@@ -13,7 +13,7 @@ is asked for; that is what acknowledges them. A worker or node that is lost cost
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from loadgen.fleet.cluster import actor, connect, leave, nodes_for_workers, plac
 from loadgen.fleet.node import About, Batch, Node, Ready
 from loadgen.fleet.received import Latencies, Received
 from loadgen.record import lines_name
+from loadgen.summary import Doubt
 
 _LEAD_NS = 300_000_000
 """Workers are told to start this much ahead: ten times what a call takes on a busy network."""
@@ -101,7 +102,8 @@ class Fleet:
             self._prepare(taken, jobs)
             offsets = [self._offset(member) for member in taken]
             repeat = _Repeat(self._ray, list(zip(taken, jobs, offsets, strict=True)))
-            return repeat.run((on_tick, look, measure_at), self._offset)
+            outcome = repeat.run((on_tick, look, measure_at), self._offset)
+            return msgspec.structs.replace(outcome, doubts=tuple(_doubts(taken)))
         except BaseException as error:
             self._each(taken, lambda member: member.actor.end.remote(), _CALL_S)  # they would misunderstand the next
             if isinstance(error, self._ray.exceptions.RayError):
@@ -161,6 +163,13 @@ class Fleet:
         """Calls something on all of them; one that is gone is passed over."""
         asked = [call(member) for member in members]
         self._ray.wait(asked, num_returns=len(asked), timeout=seconds) if asked else None
+
+
+def _doubts(taken: Sequence[_Member]) -> Iterator[Doubt]:
+    niced = sorted({f"{one.host} ({one.about.nice})" for one in taken if one.about is not None and one.about.nice > 0})
+    if niced:
+        text = f"Workers on {', '.join(niced)} run with a niceness above 0: whatever else runs there goes before them."
+        yield Doubt("niced", f"{text} Start Ray on its nodes with RAY_worker_niceness=0 in the environment.")
 
 
 class _Repeat:
