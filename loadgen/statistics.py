@@ -218,11 +218,11 @@ def ratio_welch(a: Sequence[float], b: Sequence[float]) -> Ratio:
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % t interval of a mean; None under three values."""
-    from scipy.special import stdtrit
-
     n = len(values)
     if n < MIN_REPEATS:
         return None
+    from scipy.special import stdtrit  # not before: a run of one repeat would pay for loading it, and not use it
+
     mean, half = math.fsum(values) / n, float(stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(_variance(values) / n)
     return mean - half, mean + half
 
