@@ -50,7 +50,8 @@ def test_in_turn_both_get_half_of_two_workers_and_every_report_shows_each(tmp_pa
         [(one.url, 20, 0), (two.url, 20, 0)]
     )
     fast, slow = parts[one.url].ttft_s.p50 or 0, parts[two.url].ttft_s.p50 or 0
-    assert 0.02 <= fast < 0.055 < slow
+    assert 0.02 <= fast < slow
+    assert slow >= 0.06
     whole = result.summary.output_tok_s or 0
     assert sum(part.output_tok_s or 0 for part in parts.values()) == pytest.approx(whole)
     report = assemble(Run(done.run))
