@@ -27,7 +27,7 @@ import msgspec
 
 from loadgen.metrics import METRICS, PERCENTILES, Measure
 from loadgen.statistics import CERTAINTY, LEVEL
-from loadgen.summary import Distribution, Summary
+from loadgen.summary import Distribution, Misses, Summary
 
 OF_ALL = ("error_rate", "goodput")
 """Metrics that are themselves shares of all measured requests."""
@@ -183,9 +183,8 @@ def _held(objective: Objective, windows: Sequence[Summary]) -> Held:
     counted = objective.metric if objective.metric in OF_ALL else objective.text
     found = [one.misses[counted] for one in windows if counted in one.misses]
     n, missed = sum(one.n for one in found), sum(one.missed for one in found)
-    n_eff = math.fsum(one.n_eff for one in found)
-    bad = math.fsum(one.missed / one.n * one.n_eff for one in found if one.n)
-    allowed = allowed_misses(objective)
+    n_eff, allowed = _worth(found), allowed_misses(objective)
+    bad = missed / n * n_eff if n else 0.0
     return Held(
         text=objective.text,
         metric=objective.metric,
@@ -197,8 +196,21 @@ def _held(objective: Objective, windows: Sequence[Summary]) -> Held:
         share_interval=share_interval(bad, n_eff) if n else None,
         allowed=allowed,
         verdict=decided(bad, n_eff, allowed),
-        leans=bad <= allowed * n_eff if n else None,
+        leans=missed <= allowed * n if n else None,
     )
+
+
+def _worth(windows: Sequence[Misses]) -> float:
+    """How many independent requests several windows are worth together.
+
+    A window without a miss knows nothing of how misses cluster, and would pass for all its requests: the clustering is
+    that of the windows that have some, by their share of the misses.
+    """
+    n, missed = sum(one.n for one in windows), sum(one.missed for one in windows)
+    if not missed:
+        return float(n)
+    clustered = math.fsum(one.missed * one.n / one.n_eff for one in windows if one.missed) / missed
+    return n / clustered
 
 
 def decided(bad: float, n: float, allowed: float) -> Verdict:
