@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Made:
     came_to: Mapping[str, Any] = field(default_factory=dict)
     torch_gib: float | None = None
     gpus: int | None = 1
+    lengths: tuple[int, int] = (6144, 2048)
 
 
 SPEED = {"request_tok_s": of(100.0)}
@@ -91,6 +92,7 @@ TABLES = (
         rows={"a": {"model": "Qwen1.5-32B-Chat", "quantization": "BF16"}},
         words="load: {burst: 100, warmup_s: 1}\nworkload: {prompts: synthetic, output: {exact: 100}}",
         came_to={"request_rps": 13.36, "total_tok_s": 14696.0},
+        lengths=(1000, 100),
         head="model,quantization,prompts,requests_per_s,total_tok_s,requests_per_s_measured,requests_per_s_ratio,"
         "total_tok_s_measured,total_tok_s_ratio,target,state,doubts,runs",
         lines={
@@ -238,7 +240,8 @@ def run_of(folder: Path, made: Made, repeats: int = 1, states: Mapping[int, str]
         for target in cell.scenario.targets:
             for rep in range(1, repeats + 1):
                 one = summary(50.0, state=(states or {}).get(rep, "ok"))
-                one = msgspec.structs.replace(one, doubts=(), **{**made.came_to, **fields})
+                lengths = {"in_tok": of(made.lengths[0]), "out_tok": of(made.lengths[1])}
+                one = msgspec.structs.replace(one, doubts=(), **{**lengths, **made.came_to, **fields})
                 write(run, (cell.id, target, rep), one, telemetry=Telemetry(torch_peak_bytes=peak))
     return run
 
@@ -380,6 +383,24 @@ def test_what_is_of_no_row_stands_below_by_its_targets_name(tmp_path: Path) -> N
         "tok_s_repeat_1": "100.0", "target": "tiny", "state": "ok",
     }  # fmt: skip
     assert "Measured, and in no row of the published table" in published.render("text", [report], 200)
+
+
+def test_replies_of_another_length_than_the_tables_are_a_doubt(tmp_path: Path) -> None:
+    report = report_of(tmp_path, BY_NAME["qwen2_moe_vs_dense"], out_tok=of(64.0))
+    text = published.render("text", [report], 200)
+    assert "a: Replies had 64 tokens; the table's had 100." in text
+    assert csv_lines([report])[0]["doubts"] == "other_replies"
+
+
+def test_what_was_measured_is_defined_below(tmp_path: Path) -> None:
+    text = published.render("text", [report_of(tmp_path, BY_NAME["qwen2_transformers"])], 200)
+    assert "measured tok_s: request tok/s. Output tokens / e2e of one request, prefill included." in text
+    assert "measured memory_gb: torch.cuda.max_memory_allocated, summed over GPUs, in GiB" in text
+    assert "only our Hugging Face server on GPUs says it" not in text
+    unknown = replace(BY_NAME["qwen2_transformers"], torch_gib=None)
+    assert "memory_gb: only our Hugging Face server on GPUs says it" in published.render(
+        "text", [report_of(tmp_path, unknown)], 200
+    )
 
 
 def test_slips_of_the_table_are_named(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A published table. ``rows`` are its lines by column, as text; empty for a procedure whose figures are not kept.
 
     ``gpu`` names the hardware as `memory_plan.CARDS` does, None where it is not known; ``gpus`` is how many of them
-    each row had, where no column says it.
+    each row had, ``input_tokens`` and ``output_tokens`` how long prompts and replies were, where no column says it.
     """
 
     title: str
@@ -89,6 +89,8 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: dict[str, Column]
     gpu: str | None = None
     gpus: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     preset: str | None = None
     across: Across | None = None
     slips: tuple[Slip, ...] = ()
@@ -99,6 +101,13 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def keys(self) -> dict[str, Origin]:
         """The columns that tell rows apart, and where a measured cell has them from."""
         return {name: column.origin for name, column in self.columns.items() if column.origin is not None}
+
+    @property
+    def measures(self) -> tuple[Measured, ...]:
+        """Everything that a measured cell puts beside a figure, in the order of the columns."""
+        found = [column.measure for column in self.columns.values()]
+        found += [self.across.measure] if self.across is not None else []
+        return tuple(measure for measure in found if measure is not None)
 
     @property
     def said(self) -> tuple[str, ...]:

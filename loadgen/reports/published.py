@@ -15,12 +15,13 @@ from loadgen.assemble import RunReport
 from loadgen.errors import UsageError
 from loadgen.fair.facts import facts_of
 from loadgen.host import machine_words
+from loadgen.metrics import METRICS
 from loadgen.published.join import ONLY, Laid, Line, lay
 from loadgen.published.tables import Measured, Table, table
 from loadgen.reports import beside, markdown, text
 from loadgen.reports.csv import one_line
 from loadgen.reports.table_cells import found_in
-from loadgen.reports.table_columns import NO_RATIO, Drawn, Letters, drawn, places, ratio, repeats, stacked
+from loadgen.reports.table_columns import NO_RATIO, Drawn, Letters, drawn, named_in, places, ratio, repeats, stacked
 from loadgen.reports.table_text import in_window
 
 FORMS = ("text", "markdown", "csv")
@@ -100,11 +101,23 @@ def _notes(laid: Laid, reports: Sequence[RunReport]) -> Iterator[str]:
     yield f"source: {laid.table.source}"
     for slip in laid.table.slips:
         yield f"a slip of the table: {', '.join(slip.row.values())}: {slip.column}: {slip.why}"
-    if laid.table.name == "memory_by_size" or laid.table.name == "yi_batch_memory":
-        yield "published memory is not said to be torch's peak: nobody knows what it holds besides"
+    yield from _definitions(laid)
     yield from dict.fromkeys(line for report in reports for line in _measured_with(report))
     for one in laid.aside:
         yield f"set aside for a better or newer one of the same row: {one.where} of {one.run} ({one.state})"
+
+
+def _definitions(laid: Laid) -> Iterator[str]:
+    """What the measured figures are; of memory also who knows it, where nobody does."""
+    found = [one for line in laid.lines for one in line.found.values()]
+    for measure in dict.fromkeys(laid.table.measures):
+        name = named_in(laid, measure)
+        if measure in METRICS:
+            yield f"measured {name}: {METRICS[measure].label}. {METRICS[measure].definition}"
+        elif measure == "torch_gib":
+            yield f"measured {name}: torch.cuda.max_memory_allocated, summed over GPUs, in GiB"
+            if found and all(value is None for one in found for value in one.figures[measure]):
+                yield f"{name}: only our Hugging Face server on GPUs says it; what else is known is in the run's report"
 
 
 def _measured_with(report: RunReport) -> Iterator[str]:

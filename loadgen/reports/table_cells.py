@@ -74,16 +74,14 @@ def _text(value: Any) -> str:
 
 
 def _found(report: RunReport, table: Table, cell: ReportCell, target: TargetCell, keys: dict[str, str]) -> Found:
-    measures = {column.measure for column in table.columns.values() if column.measure is not None}
-    measures |= {table.across.measure} if table.across is not None else set()
     return Found(
         keys=keys,
-        figures={one: tuple(_figure(one, result, target) for result in target.results) for one in measures},
+        figures={one: tuple(_figure(one, result, target) for result in target.results) for one in table.measures},
         state=target.state,
         target=target.target,
         run=str(report.run["run"]),
         where=f"{cell.id}, {target.target}",
-        doubts=tuple(_doubts(target)),
+        doubts=(*_doubts(target), *_lengths(table, target)),
     )
 
 
@@ -108,6 +106,18 @@ def _doubts(target: TargetCell) -> Iterator[Doubt]:
     found = [*(doubt for one in summaries for doubt in one.invalid), *target.doubts]
     found += [doubt for one in summaries for doubt in one.doubts]
     yield from {doubt.code: doubt for doubt in reversed(found)}.values()
+
+
+def _lengths(table: Table, target: TargetCell) -> Iterator[Doubt]:
+    """Whether prompts and replies were as long as the table's, where all of its rows have one length."""
+    for name, wanted, measure in (
+        ("Prompts", table.input_tokens, Measure("in_tok", "mean")),
+        ("Replies", table.output_tokens, Measure("out_tok", "mean")),
+    ):
+        found = {value for one in target.valid if (value := one.get(measure)) is not None}
+        if wanted is not None and any(abs(value - wanted) > 0.5 for value in found):
+            lengths = " to ".join(f"{value:g}" for value in sorted({min(found), max(found)}))
+            yield Doubt(f"other_{name.lower()}", f"{name} had {lengths} tokens; the table's had {wanted}.")
 
 
 def _gpus(report: RunReport, table: Table) -> Iterator[Found]:

@@ -79,14 +79,14 @@ def repeats(laid: Laid) -> Drawn | None:
         for line in laid.lines
         for place, found in line.found.items()
         for measure, values in found.figures.items()
-        if len(values) > 1 and measure not in NO_RATIO and found.keys
+        if len(values) > 1 and measure not in NO_RATIO and found.keys and any(value is not None for value in values)
     ]
     most = max((len(line.found[place].figures[measure]) for line, place, measure in items), default=0)
     if not items:
         return None
     keys = [Column(name, _row_text(name)) for name in laid.table.keys]
     across = [] if laid.table.across is None else [Column(laid.table.across.origin, lambda item: str(item[1]))]
-    said = [Column("target", lambda item: str(item[0].target)), Column("figure", lambda item: _heading(laid, item[2]))]
+    said = [Column("target", lambda item: str(item[0].target)), Column("figure", lambda item: named_in(laid, item[2]))]
     each = [Column(str(i + 1), _repeat(laid, i)) for i in range(most)]
     mean = Column("mean", lambda item: _mean(laid, item[0].found[item[1]], item[2]))
     return Drawn([*keys, *across, *said, *each, mean], len(keys) + len(across), items)
@@ -270,8 +270,8 @@ def _digits(laid: Laid, measure: Measured) -> int:
     return next(one.digits for one in laid.table.columns.values() if one.measure == measure)
 
 
-def _heading(laid: Laid, measure: Measured) -> str:
-    """The table's own name of a measure."""
+def named_in(laid: Laid, measure: Measured) -> str:
+    """The table's own name of a measure; the measure's where several columns have it."""
     own: Mapping[str, Described] = laid.table.columns
     return next((name for name, one in own.items() if one.measure == measure), measure)
 
