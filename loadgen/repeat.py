@@ -234,8 +234,8 @@ def endpoint_doubts(kinds: Sequence[str], folder: Path) -> list[Doubt]:
     missing = gone(read_records(request_files(folder))) if "endpoint" in kinds else []
     if not missing:
         return []
-    text = f"{' and '.join(missing)} was gone at the end: the last requests there found no server. Its share of the"
-    return [Doubt("endpoint_lost", f"{text} load is among the failed; what the others did beside it was measured.")]
+    text = f"Gone at the end: {', '.join(missing)}; the last requests there found no server. Their share of the load is"
+    return [Doubt("endpoint_lost", f"{text} among the failed; what the other endpoints did beside it was measured.")]
 
 
 def _scheduled(shape: Shape, seed: int, window: Window, part: tuple[int, int]) -> int | None:

@@ -102,7 +102,7 @@ def test_an_endpoint_that_dies_costs_its_share_and_the_run_is_degraded(tmp_path:
     assert parts[one.url].failed == 0
     assert parts[one.url].requests == parts[two.url].requests == 40
     assert 0 < parts[two.url].failed < 40
-    assert any("was gone at the end" in text and two.url in text for text in result.lost)
+    assert any(text.startswith(f"Gone at the end: {two.url};") for text in result.lost)
     assert "endpoint_lost" in [doubt.code for doubt in result.summary.doubts]
     assert "sends" not in [doubt.code for doubt in result.summary.invalid]
 
