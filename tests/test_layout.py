@@ -403,6 +403,20 @@ def test_what_was_measured_is_defined_below(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("form", published.FORMS)
+def test_hostile_words_of_a_row_stay_text(form: str, tmp_path: Path) -> None:
+    words = {"model": "=cmd()\n\x1b[31m| <b>x</b>", "tool": "a"}
+    made = Made(table="llama_quantized_4090", rows={"a": words}, head="", lines={}, came_to=SPEED)
+    text = published.render(form, [report_of(tmp_path, made)], 200)
+    inside = {
+        "text": "=cmd() [31m| <b>x</b>",
+        "csv": "\n'=cmd() [31m| <b>x</b>,",
+        "markdown": "[31m\\| &lt;b&gt;x&lt;/b&gt; |",
+    }
+    assert inside[form] in text
+    assert "\x1b" not in text
+
+
 def test_slips_of_the_table_are_named(tmp_path: Path) -> None:
     text = published.render("text", [report_of(tmp_path, BY_NAME["qwen2_transformers"])], 200)
     assert text.count("a slip of the table: Qwen2-57B-A14B-Instruct") == 2

@@ -16,6 +16,7 @@ from loadgen.metrics import METRICS, Measure
 from loadgen.published.join import Found
 from loadgen.published.tables import Measured, Origin, Table
 from loadgen.repeat import Result
+from loadgen.reports.rows import plain
 from loadgen.summary import Doubt
 
 GIB = 2.0**30
@@ -67,10 +68,10 @@ def _key(origin: Origin, name: str, said: Mapping[str, str], scenario: Mapping[s
 
 
 def _text(value: Any) -> str:
-    """A value as a table writes it; empty for what is not stated."""
+    """A value as a table writes it, on one line; empty for what is not stated."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else str(value)
+    return "" if value is None else " ".join(plain(str(value)).split())
 
 
 def _found(report: RunReport, table: Table, cell: ReportCell, target: TargetCell, keys: dict[str, str]) -> Found:
