@@ -183,6 +183,17 @@ def test_repeats_beside_until_are_the_fewest_and_whole_blocks(tmp_path: Path, re
         plan(tmp_path, text)
 
 
+def test_a_plan_of_what_is_not_compared_has_a_line_for_each_server_and_names_what_is_measured(tmp_path: Path) -> None:
+    text = TWO.replace("b: {engine: hf,", "b: {engine: hf, only: {load.concurrency: [2]},")
+    path = str(write_scenario(tmp_path, text + "matrix: {concurrency: [1, 2]}\nrepeats: 3\n"))
+    done = loadgen(tmp_path, "plan", path)
+    assert "2 cells x 2 targets, 9 repeats, 2 server starts" in done.out
+    assert done.out.splitlines()[-2:] == ["  a-1: concurrency=1 x 3, concurrency=2 x 3", "  b-1: concurrency=2 x 3"]
+    one = loadgen(tmp_path, "plan", path, "--cell", "concurrency=1").out
+    assert "1 cell x 1 target, 3 repeats, 1 server start" in one
+    assert "x/b" not in one
+
+
 def test_only_the_cells_that_are_asked_for_are_planned(tmp_path: Path) -> None:
     path = str(write_scenario(tmp_path, TWO + "matrix: {concurrency: [1, 2, 16]}\nrepeats: 1\n"))
     done = loadgen(tmp_path, "plan", path, "--cell", "concurrency=1*")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from loadgen.limits.planned_memory import Need
-from loadgen.plan import Plan, PlannedSearch
+from loadgen.plan import Plan, PlannedSearch, Step
 from loadgen.progress import counted, duration, extent
 from loadgen.reports import memory
 from loadgen.reports.text import aligned
-from loadgen.scenario import Loaded, Scenario
+from loadgen.scenario import Loaded, Scenario, Target
 from loadgen.search.sweep import Course
 from loadgen.statistics import UNTIL_MOST
 
@@ -26,10 +27,10 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
         *_until(plan),
         *_routing(plan),
         "",
-        *_targets(loaded),
+        *_targets(_measured(plan, scenario)),
         "",
         *memory.planned(needs, width),
-        *_order(plan),
+        *_order(plan, compared=scenario.comparison is not None),
     ]
     return "\n".join(lines) + "\n"
 
@@ -38,7 +39,7 @@ def _cells(plan: Plan, scenario: Scenario) -> str:
     """A search has none before it begins."""
     if plan.searches:
         return ""
-    return f"{counted(len(plan.cells), 'cell')} x {counted(len(scenario.targets), 'target')}, "
+    return f"{counted(len(plan.cells), 'cell')} x {counted(len(_measured(plan, scenario)), 'target')}, "
 
 
 def _until(plan: Plan) -> list[str]:
@@ -59,9 +60,15 @@ def _routing(plan: Plan) -> list[str]:
     return [f"routing check: {len(extra)} of the cells ({kinds} prompts), {duration(seconds)} of it"]
 
 
-def _targets(loaded: Loaded) -> list[str]:
+def _measured(plan: Plan, scenario: Scenario) -> dict[str, Target]:
+    """The targets that a cell of the plan measures; a search's steps are not known yet."""
+    known = {step.target for step in plan.steps}
+    return {name: target for name, target in scenario.targets.items() if plan.searches or name in known}
+
+
+def _targets(targets: Mapping[str, Target]) -> list[str]:
     table = [["target", "served by", "model"]]
-    for name, target in loaded.scenario.targets.items():
+    for name, target in targets.items():
         where = ", ".join(target.urls) or target.engine or ""
         model = target.model if isinstance(target.model, str) else f"made from {target.model.config}, random weights"
         table.append([name, where, model])
@@ -78,12 +85,14 @@ def _search(search: PlannedSearch) -> str:
     return f"{where}{goal.find} from {goal.start:g}{most}, to within {goal.within * 100:.3g} %, in {goal.probes} probes"
 
 
-def _order(plan: Plan) -> list[str]:
-    """One line for each stretch of repeats on one server (restarts), or of one cell (standing servers)."""
+def _order(plan: Plan, compared: bool) -> list[str]:
+    """One line for each server (nothing is compared), stretch of repeats on one (restarts), or cell (standing ones)."""
     least = {cell.id: cell.least for cell in plan.cells}
     planned = [step for step in plan.steps if plan.until is None or step.rep <= least[step.cell]]
     if plan.searches:
         return ["searches, one after the other (each probe follows from those before):", *map(_search, plan.searches)]
+    if not compared:
+        return ["order (a server at a time, which runs all of its cells):", *_one_by_one(planned)]
     if plan.scope == "restart":
         lines = ["order (a server is started for each repeat and runs all cells):"]
         for (server, target, rep), steps in groupby(planned, key=lambda step: (step.server, step.target, step.rep)):
@@ -96,3 +105,10 @@ def _order(plan: Plan) -> list[str]:
         what = "" if plan.scope == "restart" else "each cell "
         lines.append(f"  ... and {what}so on for as long as it takes, up to repeat {UNTIL_MOST}")
     return lines
+
+
+def _one_by_one(steps: Sequence[Step]) -> Iterator[str]:
+    """A line for each server, with its cells and how often each is repeated."""
+    for server, of in groupby(steps, key=lambda step: step.server or step.target):
+        repeats = Counter(step.cell for step in of)
+        yield f"  {server}: {', '.join(f'{cell} x {count}' for cell, count in repeats.items())}"
