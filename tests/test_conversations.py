@@ -233,11 +233,11 @@ def test_a_preview_says_how_many_turns_there_are_and_how_long_people_think(tmp_p
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def run(folder: Path, url: str, load: str, turns: str = "3", think: str = "0.01") -> Done:
+def run(folder: Path, url: str, load: str, turns: str = "3", think: str = "0.01", more: str = "") -> Done:
     words = (
         f"targets: {{a: {{endpoint: '{url}', model: m}}}}\n"
         f"workload: {{prompts: conversation, turns: {turns}, first: {{words: 200}}, later: {{words: 20}}, "
-        f"think_s: {think}, output: {{exact: 6}}}}\nload: {{{load}, timeout_s: 20}}\nrepeats: 1\n"
+        f"think_s: {think}, output: {{exact: 6}}{more}}}\nload: {{{load}, timeout_s: 20}}\nrepeats: 1\n"
     )
     return loadgen(folder, "run", str(write_scenario(folder, words)))
 
@@ -262,6 +262,31 @@ def test_a_run_shows_each_turn_by_itself_and_how_the_conversations_ended(tmp_pat
     assert "By turn of the conversations" in shown
     assert f"40 conversations were begun, {whole} came to their end" in shown
     assert "of the concurrency" not in shown
+
+
+def test_a_server_sees_what_the_seed_holds_with_its_own_replies_between(tmp_path: Path) -> None:
+    texts = ["Né ", "\\ ", '"ja" ', "\n", "龘"]
+    with FakeServer(ttft_ms=5, gap_ms=1, texts=texts) as server:
+        done = run(
+            tmp_path, server.url, "concurrency: 3, warmup_s: 0, requests: 30, workers: 2", "4", more=", save_text: true"
+        )
+        got = {one["id"]: one["body"]["messages"] for one in server.truth(31)}
+    (result,) = done.results()
+    source = conversation.open(
+        {"turns": 4, "first": {"words": 200}, "later": {"words": 20}}, Context(seed=result.seed, ask_tok=6, exact=True)
+    )
+    records = sorted(done.records(done.attempts()[0]), key=lambda record: (record.session, record.turn))
+    assert {record.status for record in records} == {"ok"}
+    assert {record.worker for record in records} == {0, 1}
+    replies: dict[int, list[str]] = {}
+    for record in records:
+        before = replies.setdefault(record.session, [])
+        asked = source.turn(record.session, record.turn, before)
+        assert got[record.request_id()] == [{"role": m.role, "content": m.content} for m in asked.messages or ()]
+        assert record.session % 2 == record.worker
+        before.append(record.text or "")
+    assert {len(before) for before in replies.values()} >= {4}
+    assert {text for before in replies.values() for text in before} == {'Né \\ "ja" \n龘Né '}
 
 
 def test_turns_that_were_never_sent_are_counted_among_the_failed(tmp_path: Path) -> None:
