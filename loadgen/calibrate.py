@@ -48,6 +48,10 @@ def against_itself(loaded: Loaded, target: str, repeats: int) -> Loaded:
     Objectives are left out: they are nobody's business here. Raises ScenarioError where both sides cannot stand.
     """
     scenario = loaded.scenario
+    if scenario.search is not None:
+        raise UsageError(
+            f"{loaded.path}: a search has no load of its own to measure the noise of; set one, and no search."
+        )
     data = scenario.model_dump(by_alias=True, exclude_unset=True)
     words = data["targets"][target]
     comparison = data.get("comparison") or {"scope": "instance" if urls_of(words) else "restart"}

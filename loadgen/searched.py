@@ -56,6 +56,16 @@ def read_probes(run: Run) -> list[Probe]:
     return msgspec.convert(run.read(FILE)["probes"], list[Probe]) if (run.folder / FILE).exists() else []
 
 
+def _stops(run: Run) -> dict[str, Stop]:
+    """Why searches ended, by their number; one that is not over has none."""
+    return msgspec.convert(run.read(FILE)["stops"], dict[str, Stop]) if (run.folder / FILE).exists() else {}
+
+
+def write_down(run: Run, probes: Sequence[Probe], stops: Mapping[str, Stop]) -> None:
+    """Writes ``probes.json``."""
+    run.write(FILE, {"probes": probes, "stops": stops})
+
+
 def read_plan(run: Run) -> Plan:
     """The plan of a run, with the cells and steps that its searches have added, by rising load."""
     plan = msgspec.convert(run.read("plan.json"), Plan)
@@ -102,14 +112,16 @@ def legs_of(done: Sequence[Done]) -> list[Leg]:
 
 def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) -> Probe | Stop:
     """The probe that is to be driven now: the last one, if its repeat is not whole, else a new one, which is written
-    down. ``pattern`` is the cell that is searched in."""
+    down, as is the end. ``pattern`` is the cell that is searched in."""
     search, probes = plan.searches[index], read_probes(run)
     mine = [probe for probe in probes if probe.search == index]
     done = whole(run, mine)
     if len(done) < len(mine):
         return mine[-1]
     found = wanted(search, done, [parse_objective(text) for text in pattern.scenario.objectives])
+    stops = {number: why for number, why in _stops(run).items() if number != str(index)}
     if isinstance(found, Stop):
+        write_down(run, probes, stops | {str(index): found})
         return found
     word, load = found
     cell = probe_cell(pattern, word, load)
@@ -123,7 +135,7 @@ def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) 
         cell=planned_cell(cell, cell.id, public_dict(loaded.scenario), loaded.path.parent.absolute()),
         step=step,
     )
-    run.write(FILE, {"probes": [*probes, probe]})
+    write_down(run, [*probes, probe], stops)
     return probe
 
 
@@ -190,8 +202,7 @@ def searched(run: Run, plan: Plan, index: int, objectives: Sequence[Objective]) 
     """A search of a plan as far as it has come."""
     search = plan.searches[index]
     done = whole(run, [probe for probe in read_probes(run) if probe.search == index])
-    found = wanted(search, done, objectives)
-    stop = found if isinstance(found, Stop) else None
+    stop = _stops(run).get(str(index))
     known: dict[str, Any] = {"cell": search.cell, "axes": search.axes, "target": search.target, "goal": search.goal}
     return Searched(**known, **_came_to(search, done, objectives, stop), stop=stop)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from loadgen.assemble import RunReport
 from loadgen.doctor.finding import Finding
-from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError
+from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
 from loadgen.nightly.budget import NIGHTS, in_time, pace, within
 from loadgen.nightly.locks import held, machine_locks, name_lock
 from loadgen.nightly.past_runs import confirming, paces, planned_cells, unfinished
@@ -92,6 +92,8 @@ def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
     cells = expand(asked.loaded.scenario)
     make_folder(asked.store)
     wanted = [name_lock(asked.store, asked.name), *machine_locks(places_of(cells, gpus_here()))]
+    if any(cell.scenario.search is not None for cell in cells):
+        raise UsageError(f"{asked.name} is a search, whose loads are others every night: give a nightly a fixed load.")
     with held(wanted, f"nightly {asked.name}", asked.wait_s, watcher.say):
         state = _State(asked, watcher, time.monotonic())
         try:

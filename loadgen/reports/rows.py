@@ -206,8 +206,8 @@ def failure_lines(report: RunReport) -> list[str]:
 
 
 def warning_lines(report: RunReport) -> list[str]:
-    """The doubts, most serious first, each with how often and where it was found."""
-    lines = []
+    """The doubts, most serious first, each with how often and where it was found; of searches before all others."""
+    lines = [f"{search.target}: {doubt.text}" for search in report.searches for doubt in search.doubts]
     for warning in report.warnings:
         mark = "INVALID: " if warning.invalid else ""
         count, of = len(warning.where), "repeats" if ", repeat " in warning.where[0] else "cells"

@@ -1,6 +1,7 @@
-"""Searches in words and rows: the answer of each, the path that led to it, probe by probe, and what weakens it.
+"""Searches in words and rows: the answer of each, and the path that led to it, probe by probe.
 
-In: a `RunReport`. Out: lines and tables for the terminal, Markdown and HTML.
+In: a `RunReport`. Out: lines and tables for the terminal, Markdown and HTML. What weakens an answer stands with all
+other doubts.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def tables(report: RunReport, more: bool = False) -> Iterator[Table]:
     for one in report.searches:
         if one.probes:
             columns = list(_of_sweep(one.goal) if isinstance(one.goal, Course) else _of_search(one, more))
-            notes = [f"It ended: {one.why}." if one.stop else f"{one.why}.", *(doubt.text for doubt in one.doubts)]
-            yield Table(_heading(one), columns, _rows(one), notes)
+            why = f"It ended: {one.why}." if one.stop else f"{one.why[:1].upper()}{one.why[1:]}."
+            yield Table(_heading(one), columns, _rows(one), [why])
 
 
 def _heading(one: Searched) -> str:
