@@ -148,6 +148,10 @@ CANNOT = {
     "count": ("load: {concurrency: 2, requests: 9}", "needs a length that all shards know"),
     "auto": ("load: {concurrency: 2, window_s: 9, warmup_s: auto}", "needs a length that all shards know"),
     "until": ("load: {concurrency: 2, window_s: 9}\ncomparison: {until: 1%}", "of which a shard knows only its own"),
+    "search": (
+        "load: {window_s: 9}\nsearch: max_rate\nobjectives: [p99 ttft < 0.5 s]",
+        "a search chooses its next load",
+    ),
     "ray": ("load: {concurrency: 2, window_s: 9, fleet: ray}", "take one or the other"),
 }
 
@@ -169,3 +173,18 @@ def test_a_start_that_has_passed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has passed"):
         check(Shard(index=0, of=2, start_at=time.time() - 1), [good])
     assert slot_s(shape_of(good.load)) == 5 + 9 + 30 + 15  # warm-up, window, drain, and time to write it down
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--shard", "0/2", "--start-at", "2126-01-01", "--workers", "3"), "--workers 3: does not go with --shard"),
+        (("--shard", "0/2", "--start-at", "2126-01-01", "--resume", "last"), "--resume last: does not go with"),
+        (("--start-at", "2126-01-01"), "belongs to --shard I/N"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+    path = write_scenario(tmp_path, SCENARIO.format(url="http://127.0.0.1:9"))
+    done = loadgen(tmp_path, "run", str(path), *flags)
+    assert done.code == 2
+    assert said in done.err

@@ -22,6 +22,7 @@ from loadgen.cli.flags import (
     chosen,
     known_formats,
 )
+from loadgen.cli.fleets import Address, FleetKind, Share, StartAt, Workers, elsewhere, settings
 from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
@@ -46,43 +47,32 @@ def run(
     resume: Annotated[
         str | None, typer.Option("--resume", help="Go on with this run (its name, a part of it, or `last`).")
     ] = None,
-    fleet: Annotated[
-        str | None, typer.Option("--fleet", help="Where workers run: local, or ray (one on each node).")
-    ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="How many workers drive the load.")] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="With --fleet ray: the cluster's (default: $RAY_ADDRESS).")
-    ] = None,
-    share: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="Be worker I of N; the others run for themselves.")
-    ] = None,
-    start_at: Annotated[
-        str | None, typer.Option("--start-at", metavar="TIME", help="With --shard: when all of them begin.")
-    ] = None,
+    fleet: FleetKind = None,
+    workers: Workers = None,
+    address: Address = None,
+    share: Share = None,
+    start_at: StartAt = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers up, and say how to end them.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario from launch to report."""
-    from loadgen.fleet import Elsewhere
-    from loadgen.fleet.shard import check, parse
+    from loadgen.fleet.shard import check
     from loadgen.ownership import close_abandoned
     from loadgen.run import Request, execute
     from loadgen.scenario import expand
     from loadgen.store import find_run, store_root
 
     root = store_root(store)
-    shard = parse(share, start_at) if share is not None else None
-    words = {"load.fleet": fleet, "load.workers": shard.of if shard is not None else workers}
-    sets = [*(sets or ()), *(f"{word}={value}" for word, value in words.items() if value is not None)]
+    place = elsewhere(address, share, start_at)
+    sets = [*(sets or ()), *settings(fleet, workers, place, resume)]
     loaded = load(scenario, sets, profile, endpoint, model, targets)
     only = [cell.id for cell in chosen(expand(loaded.scenario), cells)] if cells else None
     close_abandoned(root, tell)
     name_leftovers(root)
-    if shard is not None:
-        check(shard, [cell.scenario for cell in expand(loaded.scenario)])
-    elsewhere = Elsewhere(address=address, shard=shard)
-    request = Request(loaded, root, find_run(root, resume) if resume else None, keep, only, elsewhere=elsewhere)
+    if place.shard is not None:
+        check(place.shard, [cell.scenario for cell in expand(loaded.scenario)])
+    request = Request(loaded, root, find_run(root, resume) if resume else None, keep, only, elsewhere=place)
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
     _print_report(report, as_json)

@@ -67,10 +67,11 @@ def _try_port(where: str) -> None:
 
 def _unconnected(where: str, error: Exception) -> str:
     reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-    place = "on this machine" if where == "auto" else f"at {where}"
+    place, join = ("on this machine", "") if where == "auto" else (f"at {where}", f" --address={where}")
     return (
-        f"the Ray cluster {place} lets nobody in: {reason}. Is there one, is the token here (RAY_AUTH_TOKEN, or "
-        "~/.ray/auth_token) that of its nodes, and is Ray of the same version?"
+        f"the Ray cluster {place} cannot be joined: {reason}. Is this machine one of its nodes (`ray start{join} "
+        "--num-cpus=0` makes it one that sends nothing), is the token here (RAY_AUTH_TOKEN, or ~/.ray/auth_token) "
+        "theirs, and is Ray of the same version?"
     )
 
 
@@ -138,6 +139,7 @@ def actor(ray: Any, group: Any, index: int, what: type) -> Any:
 def why_lost(error: BaseException) -> str:
     """Why an actor is no more, for people: what Ray says, without its tables."""
     text = " ".join(str(error).split())
-    if "node" in text and ("died" in text or "dead" in text) and "its node" in text:
-        return "its node died"
-    return text[:200]
+    for found, said in (("its node", "its node died"), ("its worker process", "its process died")):
+        if f"because {found}" in text:
+            return said
+    return text.partition(". ")[0].partition(" class_name:")[0][:200].rstrip(".")

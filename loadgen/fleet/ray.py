@@ -132,7 +132,7 @@ class Fleet:
             about: About = self._ray.get(handle.about.remote(), timeout=seconds)
         except self._ray.exceptions.RayError as error:
             advice = "Every node needs loadgen[ray], of this version and for this Python; its image is the place."
-            raise LoadgenError(f"a worker cannot be started on a node: {why_lost(error)} {advice}") from error
+            raise LoadgenError(f"a worker cannot be started on a node: {why_lost(error)}. {advice}") from error
         if about.loadgen != __version__:
             raise UsageError(
                 f"node {about.host} has loadgen {about.loadgen}, and this is {__version__}: workers of two versions "

@@ -74,6 +74,8 @@ def _cannot(scenario: Scenario) -> str | None:
         return "a repeat needs a length that all shards know: load.window_s and a load.warmup_s in seconds"
     if comparison is not None and comparison.until is not None:
         return "comparison.until adds repeats by what was measured, of which a shard knows only its own"
+    if scenario.search is not None:
+        return "a search chooses its next load by what was measured, of which a shard knows only its own"
     return None
 
 
