@@ -242,7 +242,9 @@ def run(folder: Path, url: str, load: str, turns: str = "3", think: str = "0.01"
     return loadgen(folder, "run", str(write_scenario(folder, words)))
 
 
-def test_a_run_shows_each_turn_by_itself_and_how_the_conversations_ended(tmp_path: Path) -> None:
+def test_a_run_shows_each_turn_by_itself_and_how_the_conversations_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with FakeServer(ttft_ms=30, gap_ms=1, prefix_cache=True) as server:
         done = run(tmp_path, server.url, "rate_rps: 20, arrival: constant, warmup_s: 0, window_s: 2")
     assert done.code in (0, 5), done.err + done.out  # 5: this machine was too busy to send in time
@@ -262,6 +264,8 @@ def test_a_run_shows_each_turn_by_itself_and_how_the_conversations_ended(tmp_pat
     assert "By turn of the conversations" in shown
     assert f"40 conversations were begun, {whole} came to their end" in shown
     assert "of the concurrency" not in shown
+    monkeypatch.setattr("loadgen.reports.parts.MOST_ROWS", 2)
+    assert "By turn of the conversations: 3 rows, in report.md" in text.render(assemble(Run(done.run)), width=100)
 
 
 def test_a_server_sees_what_the_seed_holds_with_its_own_replies_between(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ HEADINGS = {
 }
 
 
+MOST_ROWS = 60
+"""Rows of a table on a terminal; longer ones stand in the other reports."""
+
+
 class Held(NamedTuple):
     """One part of a target in a cell: of all repeats that have it, and of those of them that are valid."""
 

@@ -113,6 +113,9 @@ def _parts(report: RunReport, width: int) -> list[str]:
     """What repeats came to in parts: turns of conversations, endpoints, workloads of a mix."""
     found: list[str] = []
     for one in parts_of.tables(report):
+        if (rows_of := len(one.rows([])) - 1) > parts_of.MOST_ROWS:
+            found += [*wrapped(f"{one.heading}: {rows_of} rows, in report.md", width), ""]
+            continue
         lines, dropped = fitted(one.rows, one.columns, parts_of.left_of(report), width)
         notes = [part for note in one.notes for part in wrapped(note, width)]
         found += [*wrapped(one.heading, width), "", *lines, *left_out(dropped, width), *notes, ""]
