@@ -154,4 +154,5 @@ def _planned(need: Need) -> str:
         return f"{text}. {verdict(one, memory_bytes)}"
     most = one.requests(memory_bytes)
     waits = f"; some of {plan.batch} wait" if most < plan.batch else ""
-    return f"{text}. It fits on {_place(one, memory_bytes)}, which hold {most:,} such requests at once{waits}."
+    held = "one such request" if most == 1 else f"{most:,} such requests at once"
+    return f"{text}. It fits on {_place(one, memory_bytes)}: room for {held}{waits}."
