@@ -228,6 +228,21 @@ def test_what_an_engine_set_aside_is_told_in_bytes_and_tokens(run: Run) -> None:
     assert found["Memory and energy: KV tok"] == "1 747 552"
 
 
+def test_what_each_rank_says_of_its_gpu_is_told_of_all_of_them(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, ["a"], "repeats: 1\n")
+    two = {"config": None, "name": "m", "gpus": 2, "gpu": "h200"}
+    cell = {"concurrency": 4, "prompts": "natural prompts", "random": False, "targets": {"a": 0}}
+    served = {"v": 1, "configs": [], "targets": [two], "cells": {"all": cell}}
+    facts = {"weights_gib": 14.25, "kv_gib": 100, "kv_tokens": 1_747_552}
+    servers = {"a-1": {"target": "a", "facts": facts}}
+    run = made_run(tmp_path / "store", scenario, {"a": [100.0]}, {"served": served, "servers": servers})
+    plan = run.read("plan.json")
+    write_json(run.folder / "plan.json", {**plan, "steps": [{**step, "server": "a-1"} for step in plan["steps"]]})
+    found = shown(assemble(run))
+    assert found["Memory and energy: weights GB"] == "30.60"
+    assert found["Memory and energy: KV tok"] == "1 747 552"
+
+
 def test_a_side_that_was_slowed_down_forbids_a_verdict(run: Run) -> None:
     told(run, "a", used(20))
     told(run, "b", msgspec.structs.replace(used(20), gpus=(GpuUse(uuid="GPU-a", ours=True, held_down={"hot": 0.5}),)))

@@ -59,11 +59,11 @@ class Laid(msgspec.Struct, frozen=True, kw_only=True):
     aside: tuple[Found, ...] = ()
 
 
-def lay(table: Table, measured: Iterable[Found]) -> Laid:
+def lay(table: Table, measured: Iterable[Found], quotients: bool = True) -> Laid:
     """The table's rows in their order, each as often as targets have measured it, then measurements without a row.
 
     Of two measurements of one target in one row the better stands (ok before invalid before failed), and of equals the
-    later in ``measured``.
+    later in ``measured``. ``quotients`` adds the row that divides two others, where the table has one.
     """
     placed: dict[tuple[tuple[str, ...], str], dict[str, Found]] = {}
     aside: list[Found] = []
@@ -85,7 +85,8 @@ def lay(table: Table, measured: Iterable[Found]) -> Laid:
     for (key, target), found in placed.items():
         if key not in known:
             lines += _lines(dict(zip(names, key, strict=True)), False, {target: found})
-    return Laid(table=table, lines=(*lines, *_quotients(table, lines)), aside=tuple(aside))
+    last = _quotients(table, lines) if quotients else ()
+    return Laid(table=table, lines=(*lines, *last), aside=tuple(aside))
 
 
 def number(text: str) -> float | None:

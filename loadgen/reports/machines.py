@@ -191,15 +191,17 @@ def _held(report: RunReport) -> Iterator[Held]:
 
 
 def _set_aside(report: RunReport, cell: str, target: TargetCell) -> dict[str, float]:
-    """What the engine says that it gave to weights and to the KV cache, as the last of its servers has it."""
+    """What the engine says that it gave to weights and to the KV cache, over all GPUs, as the last of its servers has
+    it. What vLLM's log says in GiB is said by each rank of its own GPU; the tokens are the engine's."""
     servers: Mapping[str, Mapping[str, Any]] = report.run.get("servers") or {}
     facts: dict[str, Any] = {}
     for name in starts_of(report.plan, cell, target.target, servers):
         facts |= {word: value for word, value in (servers[name].get("facts") or {}).items() if value is not None}
+    every = GIB * (target.gpus or 1)
     scales = {
         "weights_bytes": ("weights", 1.0),
-        "weights_gib": ("weights", GIB),
-        "kv_gib": ("kv", GIB),
+        "weights_gib": ("weights", every),
+        "kv_gib": ("kv", every),
         "kv_tokens": ("kv_tokens", 1.0),
     }
     return {

@@ -40,7 +40,7 @@ def render(loaded: Loaded, needs: Iterable[tuple[Cell, Need]], width: int) -> st
     if name is None:
         raise UsageError(f"--layout published: {loaded.path} measures no published table; it has no `published`.")
     chosen, known = table(name), list(needs)
-    laid = lay(chosen, (_planned(chosen, cell, need) for cell, need in known))
+    laid = lay(chosen, (_planned(chosen, cell, need) for cell, need in known), quotients=False)
     by_place = {(cell.id, need.target): need for cell, need in known}
     lines = [*text.wrapped(chosen.title, width), *text.wrapped(f"published: {chosen.hardware}", width, "  "), ""]
     one = _long(laid, by_place) if chosen.across is None else _tall(laid, by_place)
