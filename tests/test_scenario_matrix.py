@@ -285,6 +285,14 @@ def test_a_target_is_measured_only_in_the_cells_that_it_asks_for(tmp_path: Path)
     assert list(plan.servers) == ["small-1", "own-1", "long-1"]
 
 
+def test_targets_that_are_compared_may_ask_for_the_same_cells(tmp_path: Path) -> None:
+    text = PARTLY.replace("  own: {engine: hf, model: c, only: {targets.*.model: [c]}}\n", "") + "comparison: {}\n"
+    text = text.replace("{workload.input_tokens: [64], load.concurrency: [1]}", "{workload.input_tokens: [1, 8]}")
+    cells = expand(scenario(tmp_path, text, env={"M": "x"}))
+    assert [cell.id for cell in cells] == ["concurrency=1-input_tokens=1", "concurrency=2-input_tokens=1"]
+    assert all(list(cell.scenario.targets) == ["small", "long"] for cell in cells)
+
+
 def test_a_cell_that_no_target_asks_for_is_none(tmp_path: Path) -> None:
     text = PARTLY.replace("  own: {engine: hf, model: c, only: {targets.*.model: [c]}}\n", "")
     found = scenario(tmp_path, text, env={"M": "x"})
@@ -295,7 +303,7 @@ def test_a_cell_that_no_target_asks_for_is_none(tmp_path: Path) -> None:
     ("old", "new", "sentence"),
     [
         ("{targets.*.model: [c]}", "{input_token: [1]}", "x.yaml:5:51: targets.own.only.input_token: names no value"),
-        ("repeats: 1", "repeats: 1\ncomparison: {}", "targets.small.only: goes without comparison, which measures"),
+        ("repeats: 1", "repeats: 1\ncomparison: {}", "targets.small.only: differs from another's, and a comparison"),
         ("[1, 64]", "[2]", None),
     ],
 )

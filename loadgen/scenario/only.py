@@ -21,10 +21,11 @@ def elsewhere(cell: Mapping[str, Any]) -> set[str]:
 
 def wrong(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """What is wrong with every ``only`` of a scenario's plain data: its path, and a sentence."""
+    asked_of = [target.get("only") or {} for target in data["targets"].values()]
     for name, target in data["targets"].items():
         asked = target.get("only") or {}
-        if asked and data.get("comparison") is not None:
-            yield ("targets", name, "only"), "goes without comparison, which measures every target in every cell"
+        if asked and data.get("comparison") is not None and any(asked != other for other in asked_of):
+            yield ("targets", name, "only"), "differs from another's, and a comparison measures all in the same cells"
         for key in asked:
             try:
                 axis_path(key, data)
