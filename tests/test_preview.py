@@ -140,6 +140,17 @@ def test_a_trace_that_loses_lines_says_how_many(tmp_path: Path):
     assert "left out  1 without a reply, 1 cut to length" in render([found])
 
 
+@pytest.mark.parametrize("profile", [None, "vllm"])
+def test_the_shipped_trace_is_previewed(profile: str | None):
+    path = Path(__file__).parents[1] / "scenarios" / "traces.yaml"
+    (cell,) = expand(load_scenario(path, profile=profile).scenario)
+    found = preview(cell, path.parent)
+    assert found.requests == 60
+    assert found.shared is not None
+    assert 0.6 < found.shared.blocks <= found.shared.tokens < 0.8
+    assert found.shared.cache_block == (32 if profile else 16)
+
+
 def test_every_cell_is_previewed_and_a_pattern_chooses_some(tmp_path: Path):
     text = (
         "targets: {a: {endpoint: 'http://127.0.0.1:9', model: m, backend: openai_completions}}\n"
