@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Annotated, Any
 
@@ -31,6 +32,8 @@ from loadgen.workloads.template import Form, Shaper
 
 NAME = "conversation"
 MOST_TURNS = 1000
+_REMEMBERED = 1024
+"""Conversations whose questions are kept from one turn to the next, rather than made again."""
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 Spread = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
@@ -149,10 +152,11 @@ class Conversation:
         self._seed = context.seed
         self._shaper = Shaper(self.name, context, settings.form)
         self._made_of = made_of
+        self._asked = lru_cache(maxsize=_REMEMBERED)(made_of.asked)
 
     def session(self, index: int) -> tuple[Prompt, ...]:
         """The turns of a conversation; the later ones hold what is new in them."""
-        said, ask_tok = self._made_of.asked(index)
+        said, ask_tok = self._asked(index)
         first = self._shaper.prompt(said[0], ask_tok)
         later = [
             Prompt(
@@ -168,7 +172,7 @@ class Conversation:
 
     def turn(self, index: int, turn: int, replies: Sequence[str]) -> Prompt:
         """A later turn with all that was said before it."""
-        said, ask_tok = self._made_of.asked(index)
+        said, ask_tok = self._asked(index)
         history = [*said[0]]
         for reply, messages in zip(replies[:turn], said[1:], strict=False):
             history += [Message(role="assistant", content=reply), *messages]
