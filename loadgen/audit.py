@@ -7,6 +7,7 @@ a client that is late or out of CPU measures itself and calls it the server.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from loadgen.metrics import PERCENTILES
@@ -24,6 +25,35 @@ SKEW_LIMIT_S = 0.005
 SKEW_OF_GAP = 0.1
 _STEADY = 0.05
 _COALESCED = 0.05
+_IN_STEP = (3.0, 0.05)
+_ONE_PHASE = (5.0, 0.10)
+_LIVES = 10
+
+CODES = frozenset(
+    (
+        *("late", "late_once", "cpu", "one_phase", "in_step", "skew", "sends", "no_requests", "errors", "cut_off"),
+        *(
+            "guessed_tokens",
+            "unknown_tokens",
+            "unknown_prompt_tokens",
+            "lengths",
+            "chunks",
+            "whole_replies",
+            "few_samples",
+        ),
+        *(
+            "short_window",
+            "short_warmup",
+            "unsteady",
+            "user_clock",
+            "coalesced",
+            "not_full",
+            "cached",
+            "repeated_prompts",
+        ),
+    )
+)
+"""What this file can say; a doubt with another code is somebody else's."""
 
 
 def late_limit(ttft_s: Sample) -> float:
@@ -41,6 +71,22 @@ def skew_limit(summary: Summary) -> float:
     that is more, since the order of arrivals is then what it was meant to be."""
     gap = summary.window.length_s / summary.requests if summary.requests else 0.0
     return max(SKEW_LIMIT_S, SKEW_OF_GAP * gap)
+
+
+def in_step(summary: Summary) -> tuple[float, float] | None:
+    """By how much the tokens that arrived in the window differ from those of the replies that ended in it: in standard
+    deviations, and as a share of the larger. None where this cannot be said.
+
+    The difference is what requests in flight had done by the end of the window, less what they had done at its start.
+    Where n requests of L tokens are at places of their own, uniform and independent, it has the standard deviation
+    L sqrt(n / 6). More means that they are at the same place: they run in step, as when a server takes all prompts
+    before it goes on with any reply, and a window of few lives of a request holds a phase and not a rate.
+    """
+    arrived, ended, length = summary.output_tok_s, summary.audit.ended_tok_s, summary.out_tok.mean
+    if not arrived or not ended or not length or not summary.in_flight:
+        return None
+    sd = length * math.sqrt(summary.in_flight / 6) / summary.window.length_s
+    return abs(arrived - ended) / sd, abs(arrived - ended) / max(arrived, ended)
 
 
 def audited_p99(ordered: Sample) -> float | None:
@@ -81,6 +127,11 @@ def _invalid(summary: Summary) -> Iterator[Doubt]:
                 f"Worker {worker} used {_percent(share)} of a core, the limit is {_percent(CPU_LIMIT)}: what it stamps "
                 "may be its own delay. Use more workers or a lower load.",
             )
+    if _beyond(summary, _ONE_PHASE):
+        yield Doubt(
+            "one_phase",
+            f"{_in_step(summary)} The window holds one phase of it, and no rate: {_longer(summary)}",
+        )
     if audit.skew_s is not None and audit.skew_s > skew_limit(summary):
         yield Doubt(
             "skew",
@@ -94,6 +145,25 @@ def _invalid(summary: Summary) -> Iterator[Doubt]:
             f"Only {achieved:.4g} of {offered:.4g} scheduled requests a second were sent inside the window "
             f"({_percent(achieved / offered)}, the limit is {_percent(SENT_LIMIT)}). {_why_unsent(summary)}",
         )
+
+
+def _beyond(summary: Summary, limit: tuple[float, float]) -> bool:
+    found = in_step(summary)
+    return found is not None and found[0] > limit[0] and found[1] > limit[1]
+
+
+def _in_step(summary: Summary) -> str:
+    arrived, ended = summary.output_tok_s or 0.0, summary.audit.ended_tok_s or 0.0
+    return (
+        f"Requests ran in step: {arrived:.4g} output tok/s arrived in the window, the replies that ended in it make "
+        f"{ended:.4g}."
+    )
+
+
+def _longer(summary: Summary) -> str:
+    life = summary.e2e_s.mean or 0.0
+    wanted = math.ceil(_LIVES * life)
+    return f"make load.window_s {wanted} s or more, {_LIVES} times what a request takes ({life:.2g} s)."
 
 
 def _why_unsent(summary: Summary) -> str:
@@ -167,6 +237,8 @@ def _lengths(summary: Summary, context: Context) -> Iterator[Doubt]:
         yield Doubt("short_warmup", f"Warm-up lasted {warmup:.3g} s, less than {MIN_WARMUP_S:.0f} s.")
     elif ended < wanted:
         yield Doubt("short_warmup", f"{ended} requests ended in warm-up, fewer than twice the concurrency ({wanted}).")
+    if _beyond(summary, _IN_STEP) and not _beyond(summary, _ONE_PHASE):
+        yield Doubt("in_step", f"{_in_step(summary)} For less of a difference, {_longer(summary)}")
     change = summary.audit.warmup_change
     if change is not None and change >= _STEADY:
         yield Doubt("unsteady", f"Output tok/s still changed by {_percent(change)} over the last two 5 s of warm-up.")

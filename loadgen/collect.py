@@ -111,7 +111,7 @@ class Collector:
         self.clocks: Counter[str] = Counter()
         self.errors: dict[str, list[str]] = {}
         self.prompts = Column("Q", folder)
-        self.ok_any_phase = self.completions = self.good = 0
+        self.ok_any_phase = self.completions = self.ended_tok = self.good = 0
         self.scheduled = self.later = self.sent_in_time = 0
         self.sched, self.bad = Column("d", folder), Column("B", folder)
         self.in_flight_s = self.prompt_tok = 0.0
@@ -176,6 +176,7 @@ class Collector:
         end = record.t_end if record.t_end is not None else record.t_last
         if end is not None and w0 <= end <= w1:
             self.completions += 1
+            self.ended_tok += record.out_tok or sum(record.chunk_tok or ())
             self.good += self.within_limits(record)
         first = record.t_first if record.t_first is not None else record.t_last
         first = end if first is None else first

@@ -199,4 +199,12 @@ def _audit(of: Collector) -> Audit:
         tok_per_chunk=of.chunked_tok / of.chunks if of.chunks and of.context.stream else None,
         warmup_change=abs(last - before) / before if of.window.w0 >= 10 and before > 0 else None,
         skew_s=of.context.skew_s,
+        ended_tok_s=_ended_tok_s(of),
     )
+
+
+def _ended_tok_s(of: Collector) -> float | None:
+    """Of a closed loop of single requests, whose rate should be the same however its tokens are counted."""
+    if of.context.concurrency is None or of.context.conversations or of.unknown_tokens or of.window.length_s <= 0:
+        return None
+    return of.ended_tok / of.window.length_s

@@ -117,7 +117,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     window; both None where there is no schedule. ``coalesced_share`` is merged reads per chunk; ``tok_per_chunk``
     output tokens per chunk; ``clocks`` counts requests by who stamped them. ``warmup_change`` is the relative change
     of the output rate between the last two 5 s before the window; None where warm-up was shorter than 10 s.
-    ``skew_s`` is the most by which workers can have started apart, None where all read one clock.
+    ``skew_s`` is the most by which workers can have started apart, None where all read one clock. ``ended_tok_s``
+    counts the output tokens of replies that ended in the window, all of each; None where there is no closed loop.
     """
 
     late_s: Distribution
@@ -132,6 +133,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     tok_per_chunk: float | None
     warmup_change: float | None
     skew_s: float | None = None
+    ended_tok_s: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from test_summarise import failure, reply
 
@@ -53,6 +56,46 @@ def test_a_client_that_sends_late_makes_the_repeat_invalid():
         "Use more workers or a lower load, or give the client cores of its own."
     )
     assert summarise(run(late=0.002), LONG).state == "ok"
+
+
+def waves(window: Window, streams: int = 64, life_s: float = 10.0, spread_s: float = 0.0) -> Summary:
+    """A closed loop whose streams all wait for 6 s and then get 40 tokens in 4; ``spread_s`` sets them apart."""
+    chunks = tuple(int((0.6 + 0.01 * token) * life_s * 1e6) for token in range(1, 41))
+    sends = [turn * life_s + spread_s * i / streams - life_s for i in range(streams) for turn in range(9)]
+    records = [reply(send, chunks, phase="measure" if send >= window.w0 else "warmup") for send in sends if send >= 0]
+    return summarise(records, window, Context(concurrency=streams))
+
+
+def test_a_window_that_holds_one_phase_of_requests_in_step_is_invalid():
+    summary = waves(Window(18.5, 25.5))  # the end of a burst, and the pause before the next
+    assert summary.state == "invalid"
+    assert text(summary, "one_phase") == (
+        "Requests ran in step: 146.3 output tok/s arrived in the window, the replies that ended in it make 365.7. "
+        "The window holds one phase of it, and no rate: make load.window_s 100 s or more, "
+        "10 times what a request takes (10 s)."
+    )
+
+
+def test_requests_in_step_do_not_matter_to_a_window_of_whole_waves():
+    assert not {"one_phase", "in_step"} & set(codes(waves(Window(15, 45))))
+
+
+def test_requests_at_places_of_their_own_are_not_in_step_whatever_the_window():
+    for end in range(24, 60, 3):
+        assert not {"one_phase", "in_step"} & set(codes(waves(Window(20, end), spread_s=10.0)))
+
+
+def test_a_small_difference_of_requests_in_step_is_a_doubt():
+    summary = waves(Window(16.75, 45))
+    assert "in_step" in codes(summary)
+    assert "one_phase" not in codes(summary)
+
+
+def test_codes_are_all_that_this_file_can_say():
+    from loadgen import audit
+
+    said = re.findall(r'Doubt\(\s*"(\w+)"', Path(audit.__file__).read_text())
+    assert set(said) == audit.CODES
 
 
 def test_two_late_sends_of_99_condemn_and_one_is_a_doubt():

@@ -33,7 +33,7 @@ LEVELS = (
     ("progress", "needless", "calibrate", "matching", "nights", "described", "searching"),
     ("across", "plots"),
     ("reports",),
-    ("run", "importing", "merging"),
+    ("run", "importing", "merging", "rejudging"),
     ("nightly",),
     ("cli",),
     ("__main__",),

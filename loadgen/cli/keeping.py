@@ -1,4 +1,4 @@
-"""What is kept of runs that are over: ``gc``."""
+"""What is kept of runs that are over: ``gc``, ``rejudge``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Store, period
-from loadgen.cli.screen import tell
+from loadgen.cli.flags import Runs, Store, period
+from loadgen.cli.screen import printable, tell
 
 if TYPE_CHECKING:
     from loadgen.retention import Kept
@@ -42,6 +42,25 @@ def gc(
             print(_line(one, dry_run))
     print(_sum(done, dry_run, keep_requests))
     raise typer.Exit(1 if any(one.failed for one in done) else 0)
+
+
+@commands.command(epilog="Example: loadgen rejudge last")
+def rejudge(which: Runs, store: Store = None) -> None:
+    """Judge stored runs again, by the rules of this version, from their request lines.
+
+    Nothing is measured anew. What has changed is said; nights know of it after loadgen reindex.
+    """
+    from loadgen.rejudging import rejudge as judged
+    from loadgen.store import find_run, store_root
+
+    codes = []
+    for run in [find_run(store_root(store), one) for one in which]:
+        report, changed = judged(run)
+        codes.append(report.exit_code)
+        for line in changed:
+            print(printable(line))
+        print(f"{run.id}: {len(changed)} repeats are judged otherwise now; {report.path}/report.html")
+    raise typer.Exit(max(codes))
 
 
 def _line(one: Kept, dry_run: bool) -> str:

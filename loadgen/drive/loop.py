@@ -100,6 +100,8 @@ class Loop:
         try:
             while not (self.stopping and not self.traffic.active and not self.backlog):
                 self._step()
+            if self.quota is not None:
+                self._mark_cpu(now_ns())  # a window of so many requests lasts until their last reply
             self._flush()
             self.report(self._tick())
         except BaseException:
@@ -295,6 +297,6 @@ class Loop:
             self.lines.clear()
 
     def _mark_cpu(self, now: int) -> None:
-        """Remembers time and CPU at the first measured send, and at the last moment of the window."""
+        """Remembers time and CPU at the first measured send and the last moment of the window."""
         first = self.cpu_marks[:2] if self.cpu_marks else (now, cpu_s())
         self.cpu_marks = (*first, now, cpu_s())

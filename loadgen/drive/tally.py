@@ -45,7 +45,8 @@ class Conversed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Audit(msgspec.Struct, kw_only=True):
-    """A worker's whole repeat. ``cpu_share`` is CPU over time from the first measured send to the end of sending.
+    """A worker's whole repeat. ``cpu_share`` is CPU over time in the window: from the first measured send to the end
+    of sending, or to the last reply where so many requests are measured.
 
     ``cpu_s`` is all of it, from the job's arrival on. ``clock_steps`` counts how often somebody set the clock,
     ``rss_mib`` is the largest resident memory so far. ``compiled``: what is done for every token was done in C (see
