@@ -341,7 +341,8 @@ def test_the_description_names_the_file_and_counts_what_was_left_out(tmp_path: P
     ("settings", "sentence"),
     [
         ({"format": "mooncakes"}, r"workload\.format: 'mooncakes' is not known; did you mean 'mooncake'"),
-        ({"scale": 0}, r"workload\.scale: expected a number > 0"),
+        ({"scale": 0}, r"workload\.scale: expected a number >= 0.001"),
+        ({"time_unit": "h"}, r"workload\.time_unit: 'h' is not known; did you mean 's'\?|There are: s, ms"),
         ({"failures": "ignore"}, r"workload\.failures: 'ignore' is not known; did you mean"),
         ({"first": 0}, r"workload\.first: expected a whole number >= 1"),
         ({"time_units": "s"}, r"workload\.time_units: prompts: trace has no such setting; did you mean 'time_unit'"),

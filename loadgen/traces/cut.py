@@ -17,7 +17,7 @@ import msgspec
 from loadgen.errors import UsageError
 from loadgen.traces import Row
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 OUTSIDE = "outside of the cut"
 TOO_LONG = "too long"
@@ -31,8 +31,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     the end of its prompt, and its reply where that alone is too long.
     """
 
-    scale: Positive = 1.0
-    from_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    scale: Annotated[float, msgspec.Meta(ge=1e-3, le=1e6)] = 1.0
+    from_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     to_s: Positive | None = None
     first: Annotated[int, msgspec.Meta(ge=1)] | None = None
     failures: Literal["drop", "keep"] = "drop"

@@ -111,8 +111,10 @@ def parse(name: str, settings: dict[str, Any], shape: type[Settings]) -> Setting
                 f"workload.{key}: prompts: {name} has no such setting; did you mean {nearest(str(key), fields)!r}? "
                 f"It takes: {', '.join(fields)}."
             )
-        if get_origin(fields[key].type) is Literal:
-            one_of(f"workload.{key}", value, get_args(fields[key].type))
+        kinds = (fields[key].type, *get_args(fields[key].type))
+        words = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None)
+        if words is not None and value is not None:
+            one_of(f"workload.{key}", value, words)
     try:
         return msgspec.convert(settings, shape)
     except msgspec.ValidationError as error:
