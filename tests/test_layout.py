@@ -359,6 +359,17 @@ def test_rows_come_from_whichever_run_has_them_and_the_newer_of_two_good_ones_st
     assert "set aside for a better or newer one" in published.render("text", [first, later], 200)
 
 
+def test_runs_on_different_machines_stand_apart(tmp_path: Path) -> None:
+    made = BY_NAME["llama_quantized_4090"]
+    first, other = report_of(tmp_path, made), report_of(tmp_path, made, request_tok_s=of(50.0))
+    other = msgspec.structs.replace(other, run={**other.run, "machine": {**MACHINE, "cpu": "another"}})
+    text = published.render("text", [first, other], 200)
+    assert f"measured [1]: a processor, 8 cores, NVIDIA H200 ({first.run['run'][-6:]})" in text
+    assert f"measured [2]: another, 8 cores, no GPU ({other.run['run'][-6:]})" in text
+    lines = csv_lines([first, other])
+    assert [(line["target"], line["tok_s_measured"]) for line in lines[:2]] == [("a [1]", "100.0"), ("a [2]", "50.0")]
+
+
 def test_a_good_measurement_stands_before_a_newer_bad_one(tmp_path: Path) -> None:
     made = BY_NAME["llama_quantized_4090"]
     good, bad = report_of(tmp_path, made), report_of(tmp_path, made, states={1: "invalid"})

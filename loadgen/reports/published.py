@@ -11,12 +11,14 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from loadgen.assemble import RunReport
 from loadgen.errors import UsageError
 from loadgen.fair.facts import facts_of
 from loadgen.host import machine_words
 from loadgen.metrics import METRICS
-from loadgen.published.join import ONLY, Laid, Line, lay
+from loadgen.published.join import ONLY, Found, Laid, Line, lay
 from loadgen.published.tables import Measured, Table, table
 from loadgen.reports import beside, markdown, text
 from loadgen.reports.csv import one_line
@@ -42,7 +44,8 @@ def render(form: str, reports: Sequence[RunReport], width: int = 100, unicode: b
 
 
 def of_runs(reports: Sequence[RunReport]) -> Laid:
-    """What these runs have measured, beside the table that they all name; the later of two runs comes first."""
+    """What these runs have measured, beside the table that they all name; of two runs on one kind of machine the later
+    one counts. Targets of runs on different machines are told apart: ``a [2]`` ran on the second of `_machines`."""
     named = {str(report.run.get("run")): report.run["scenario"].get("published") for report in reports}
     for run, name in named.items():
         if name is None:
@@ -52,7 +55,28 @@ def of_runs(reports: Sequence[RunReport]) -> Laid:
         raise UsageError(f"--layout published: one table at a time, and these are of several: {each}.")
     chosen = table(str(next(iter(named.values()))))
     ordered = sorted(reports, key=lambda report: str(report.run.get("started") or ""))
-    return lay(chosen, (found for report in ordered for found in found_in(report, chosen)))
+    machines = list(_machines(reports))
+
+    def found() -> Iterator[Found]:
+        for report in ordered:
+            mark = f" [{machines.index(_machine(report)) + 1}]" if len(machines) > 1 else ""
+            for one in found_in(report, chosen):
+                yield msgspec.structs.replace(one, target=one.target + mark)
+
+    return lay(chosen, found())
+
+
+def _machine(report: RunReport) -> str:
+    return machine_words(report.run.get("machine") or {})
+
+
+def _machines(reports: Sequence[RunReport]) -> dict[str, list[str]]:
+    """The runs on each kind of machine, by their short names where there are several."""
+    names = beside.short_names(reports) if len(reports) > 1 else [str(reports[0].run.get("run"))]
+    on: dict[str, list[str]] = {}
+    for report, name in zip(reports, names, strict=True):
+        on.setdefault(_machine(report), []).append(name)
+    return on
 
 
 # Text -----------------------------------------------------------------------------------------------------------------
@@ -88,12 +112,10 @@ def _tables(laid: Laid, letters: Letters) -> Iterator[tuple[str, Drawn, list[Lin
 def _hardware(of: Table, reports: Sequence[RunReport]) -> Iterator[str]:
     """What the published figures were measured on, and these."""
     yield f"published: {of.hardware}; {of.software}"
-    names = beside.short_names(reports) if len(reports) > 1 else [str(reports[0].run.get("run"))]
-    on: dict[str, list[str]] = {}
-    for report, name in zip(reports, names, strict=True):
-        on.setdefault(machine_words(report.run.get("machine") or {}), []).append(name)
-    for machine, runs in on.items():
-        yield f"measured: {machine} ({', '.join(runs)})"
+    on = _machines(reports)
+    for number, (machine, runs) in enumerate(on.items(), 1):
+        mark = f" [{number}]" if len(on) > 1 else ""
+        yield f"measured{mark}: {machine} ({', '.join(runs)})"
     yield f"how: {of.how}"
 
 
