@@ -22,6 +22,10 @@ _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 MORE_FILES = "`nofile` in /etc/security/limits.conf, LimitNOFILE of a service, docker run --ulimit"
+MORE_PORTS = (
+    "widen them (sysctl net.ipv4.ip_local_port_range='1024 65535'), give the target more endpoints, or send from "
+    "several machines (docs/scale.md)."
+)
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +87,18 @@ def _of_cell(cell: Cell, allowed: Room, machines: int) -> Iterator[Shortage]:
         )
         yield Shortage(text, certain)
     for name, target in cell.scenario.targets.items():
-        if allowed.ports is not None and streams > allowed.ports * _addresses(target):
-            text = (
-                f"{what} takes more than the {allowed.ports} ports that this machine has for connections to the "
-                f"address of {name}: widen them (sysctl net.ipv4.ip_local_port_range='1024 65535'), give the target "
-                "more endpoints, or send from several machines (docs/scale.md)."
-            )
-            yield Shortage(text, certain)
+        if allowed.ports is not None:
+            ports = allowed.ports * _addresses(target)
+            if streams > ports:
+                text = f"{what} takes more than the {ports} ports that this machine has for connections to {name}: "
+                yield Shortage(text + MORE_PORTS, certain)
+            elif streams > ports // 2:
+                text = (
+                    f"{what} takes more than half of the {ports} ports that this machine has for connections to "
+                    f"{name}. Linux hands out one half quickly, and searches through it for each of the other: "
+                    "connections then take milliseconds of this machine each. "
+                )
+                yield Shortage(text + MORE_PORTS[0].upper() + MORE_PORTS[1:], False)
     if allowed.tracked is not None and streams > allowed.tracked:
         text = (
             f"{what} is more than the {allowed.tracked} connections that the firewall of this machine keeps track of: "
