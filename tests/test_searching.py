@@ -213,6 +213,6 @@ def test_a_sweep_goes_through_the_store_to_its_knee(tmp_path: Path) -> None:
     shown = text.render(report, 200)
     assert "Sweep: a" in shown
     assert "16 in flight" in shown
-    assert "p50 ttft_s begins to rise at" in shown
+    assert "p50 TTFT begins to rise at" in shown
     assert report.exit_code == 0
     assert one.sentence in html.render(report)

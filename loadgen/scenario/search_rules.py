@@ -124,12 +124,12 @@ def goal_of(scenario: Scenario) -> Goal | Course | None:
 
 def searched_load(scenario: Scenario) -> Load:
     """The load as that of a probe, so that its rules can be checked."""
-    load = scenario.load
-    if scenario.search is None or any(getattr(load, word) is not None for word in ("concurrency", *ARRIVAL_WORDS)):
-        return load
+    if scenario.search is None:
+        return scenario.load
     *_, word = SEARCHED[scenario.search.find]
-    sweeps = scenario.search.find == "sweep"
-    return load.model_copy(update={word: 1, **({"ramp_s": 0.0} if sweeps else {})})
+    none = dict.fromkeys(("concurrency", *ARRIVAL_WORDS))
+    other = {"ramp_s": 0.0} if scenario.search.find == "sweep" else {}
+    return scenario.load.model_copy(update={**none, word: 1, **other})
 
 
 def probe_cell(cell: Cell, word: str, load: float) -> Cell:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from loadgen.metrics import measure
 from loadgen.search.path import Bracket, Goal, Stop, bracket
 from loadgen.search.sweep import Course, Swept
 from loadgen.search.verdict import Trial, Verdict
@@ -65,7 +66,7 @@ def stopped(goal: Goal, trials: Sequence[Trial], stop: Stop | None) -> str:
 
 
 def swept_sentence(course: Course, found: Swept, unit: str = "requests/s") -> str:
-    """``latency begins to rise at 9.5 requests/s [9.1, 10], 95 % of the measured maximum of 10``."""
+    """``p50 TTFT begins to rise at 9.5 requests/s [9.1, 10], 95 % of the maximum; the measured maximum is 10``."""
     if found.maximum is None:
         return "no closed loop was answered, so that there is no maximum to step up to"
     most = f"the measured maximum is {found.maximum:.3g} {unit}"
@@ -73,7 +74,7 @@ def swept_sentence(course: Course, found: Swept, unit: str = "requests/s") -> st
         return f"{most}; no knee: {found.why}"
     knee, share = found.knee, found.knee.rate / found.maximum
     return (
-        f"{course.latency} begins to rise at {knee.rate:.3g} {unit} [{knee.low:.3g}, {knee.high:.3g}], "
+        f"{measure(course.latency).label} begins to rise at {knee.rate:.3g} {unit} [{knee.low:.3g}, {knee.high:.3g}], "
         f"{share * 100:.0f} % of the maximum; {most}"
     )
 
