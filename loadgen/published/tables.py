@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -121,8 +122,9 @@ def names() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
+@lru_cache(maxsize=16)  # a scenario is checked cell by cell, and the files of the package do not change
 def table(name: str) -> Table:
-    """The table of this name. Raises UsageError for one that does not exist, with those that do, the nearest first."""
+    """The table of this name; nothing in it may be changed. Raises UsageError for one that does not exist, with those that do, the nearest first."""
     known = names()
     if name not in known:
         import difflib
