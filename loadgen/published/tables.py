@@ -124,7 +124,10 @@ def names() -> list[str]:
 
 @lru_cache(maxsize=16)  # a scenario is checked cell by cell, and the files of the package do not change
 def table(name: str) -> Table:
-    """The table of this name; nothing in it may be changed. Raises UsageError for one that does not exist, with those that do, the nearest first."""
+    """The table of this name; nothing in it may be changed.
+
+    Raises UsageError for one that does not exist, with those that do, the nearest first.
+    """
     known = names()
     if name not in known:
         import difflib
