@@ -24,6 +24,7 @@ from loadgen.summary import Doubt
 from loadgen.workloads import Context, Source
 from loadgen.workloads.outline import Outline, Outlining, Prefixes, hit
 from loadgen.workloads.replies import open_source
+from loadgen.workloads.trace import TraceSource
 
 TOLERANCE = 0.03
 """How far outside of the bounds a server's share of hits may lie before it is told."""
@@ -45,16 +46,20 @@ class Implied(msgspec.Struct, frozen=True, kw_only=True):
     cache_block: int = 1
 
 
-def implied(job: Job, records: Iterable[Record], cache_block: int | None) -> Implied | None:
-    """What the workload of a repeat implies; None where its prompts share nothing, or nobody knows what they share.
-
-    Later turns of a conversation begin with what was said before them: how long that is only the server knows.
-    """
+def sharing(job: Job) -> Source | None:
+    """The workload of a repeat where it can tell what its prompts share; None where they share nothing, or nobody knows
+    what."""
     if job.workload not in _SHARING or (job.workload == "synthetic" and not _SHARED & job.settings.keys()):
         return None
     source = open_source(job.workload, job.settings, msgspec.convert(job.context, Context))
-    if not isinstance(source, Outlining):
-        return None
+    return source if isinstance(source, Outlining) else None
+
+
+def implied(source: Source, records: Iterable[Record], cache_block: int | None) -> Implied | None:
+    """What a workload implies that was asked so; None where its prompts share nothing.
+
+    Later turns of a conversation begin with what was said before them: how long that is only the server knows.
+    """
     asked = _Asked()
     for record in records:
         if record.turn:
@@ -102,8 +107,12 @@ class _Asked:
         return source.outline(self._session[i])
 
 
-def doubts(found: Implied | None, cached_share: float | None) -> list[Doubt]:
-    """What is to be said where a server's share of hits is not what the workload implies."""
+def doubts(source: Source, found: Implied | None, cached_share: float | None) -> list[Doubt]:
+    """What is to be said of a trace that was not sent whole, and of a share of hits that is not what was implied."""
+    return [*(source.doubts() if isinstance(source, TraceSource) else ()), *_misses(found, cached_share)]
+
+
+def _misses(found: Implied | None, cached_share: float | None) -> list[Doubt]:
     if found is None or cached_share is None or found.low - TOLERANCE <= cached_share <= found.high + TOLERANCE:
         return []
     fewer = cached_share < found.low

@@ -29,7 +29,7 @@ from loadgen.long.trend import drifts
 from loadgen.offered import shape_of
 from loadgen.parts import Part, gone, parts_by
 from loadgen.plan import Step, workers_of
-from loadgen.prefixes import Implied, implied
+from loadgen.prefixes import Implied, implied, sharing
 from loadgen.prefixes import doubts as prefix_doubts
 from loadgen.record import read_records
 from loadgen.scenario import Cell, parse_objective
@@ -170,8 +170,11 @@ def run_repeat(
 
 def _with_prefixes(result: Result, job: Job, cache_block: Any, folder: Path) -> Result:
     """The result with what its workload implies of a prefix cache, doubted where the server says something else."""
-    found = implied(job, read_records(request_files(folder)), cache_block if isinstance(cache_block, int) else None)
-    doubts = (*result.summary.doubts, *prefix_doubts(found, result.cached_share))
+    source = sharing(job)
+    if source is None:
+        return result
+    found = implied(source, read_records(request_files(folder)), cache_block if isinstance(cache_block, int) else None)
+    doubts = (*result.summary.doubts, *prefix_doubts(source, found, result.cached_share))
     return msgspec.structs.replace(
         result, implied=found, summary=msgspec.structs.replace(result.summary, doubts=doubts)
     )

@@ -337,6 +337,14 @@ def test_the_description_names_the_file_and_counts_what_was_left_out(tmp_path: P
     assert (told["size"], told["read"], told["format"], len(told["sha256"])) == (3, 4, "mooncake", 64)
 
 
+def test_what_is_not_sent_as_it_stands_is_a_doubt_and_the_part_that_was_asked_for_is_none(tmp_path: Path):
+    (doubt,) = source(tmp_path, failures="drop", max_model_len=1020, too_long="clip").doubts()
+    assert doubt.text.startswith("Of 4 requests that were read from the trace, 1 left out without a reply and 2 cut to")
+    (doubt,) = source(tmp_path, max_model_len=1020, too_long="drop").doubts()
+    assert "2 left out as too long" in doubt.text
+    assert source(tmp_path, first=1).doubts() == source(tmp_path, to_s=2).doubts() == []
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

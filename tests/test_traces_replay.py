@@ -177,11 +177,12 @@ def test_prefixes_that_cannot_be_are_sentences(settings: dict, sentence: str):
 
 def test_a_share_outside_of_what_is_implied_is_doubted_and_one_within_is_not():
     found = Implied(low=0.4, high=0.6)
-    assert [len(doubts(found, share)) for share in (None, 0.36, 0.38, 0.5, 0.62, 0.64)] == [0, 1, 0, 0, 0, 1]
-    (few,) = doubts(found, 0.02)
+    source = synthetic.open({"input_tokens": 9, "vocab_size": 900}, Context(seed=1, ask_tok=1))
+    assert [len(doubts(source, found, share)) for share in (None, 0.36, 0.38, 0.5, 0.62, 0.64)] == [0, 1, 0, 0, 0, 1]
+    (few,) = doubts(source, found, 0.02)
     assert few.text.startswith("The workload implies that 40 to 60 % of the prompt tokens come from a prefix cache")
     assert "too small to hold them" in few.text
-    assert doubts(None, 0.5) == []
+    assert doubts(source, None, 0.5) == []
 
 
 def test_reports_hold_a_servers_hits_against_what_is_implied(tmp_path: Path):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -31,11 +32,14 @@ from loadgen import traces
 from loadgen.errors import UsageError
 from loadgen.lengths import Count
 from loadgen.record import Prompt
-from loadgen.traces.cut import Cut, Trace, cut
+from loadgen.summary import Doubt
+from loadgen.traces.cut import OUTSIDE, TOO_LONG, Cut, Trace, cut
 from loadgen.workloads import Context, data_file, parse
 from loadgen.workloads.ids import allowed_ids, described, draw
 from loadgen.workloads.outline import Outline
 from loadgen.workloads.template import Shaper
+
+_REASONS = MappingProxyType({TOO_LONG: "as too long"})
 
 
 class Settings(Cut, frozen=True, kw_only=True):
@@ -103,6 +107,20 @@ class TraceSource:
 
     def _ask_tok(self, row: int) -> int:
         return self._context.ask_tok or (0 if self._context.output else self._trace.out_tok[row])
+
+    def doubts(self) -> list[Doubt]:
+        """What was not sent as it stands in the trace, beyond the part that was asked for."""
+        trace = self._trace
+        said = [
+            f"{count} left out {_REASONS.get(reason, reason)}"
+            for reason, count in trace.dropped.items()
+            if reason != OUTSIDE and count
+        ]
+        if trace.clipped:
+            said.append(f"{trace.clipped} cut to length")
+        what = f"Of {trace.total} requests that were read from the trace, {' and '.join(said)}"
+        text = f"{what}: what was sent is not all of its traffic."
+        return [Doubt("trace_cut", text)] if said else []
 
     def describe(self) -> dict[str, Any]:
         """The file and its SHA-256, what of it is replayed, what was left out for which reason."""
