@@ -2,6 +2,7 @@
 
 usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--match TEXT] [--json FILE]
                 [--vllm-rs PATH --tokenizer FOLDER]
+With LOADGEN_PURE=1 in the environment our driver runs in Python alone.
 
 Tables, each figure a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts
 cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT, lag and
@@ -25,6 +26,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from loadgen.drive import fast
 
 HERE = Path(__file__).parent
 CLIENTS = ("C reader", "loadgen", "aiohttp", "httpx", "openai")
@@ -274,7 +277,8 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python "
+        f"{platform.python_version()}, loadgen {'in Python alone' if fast.native is None else 'with its C'}"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
