@@ -216,6 +216,7 @@ def context_of(
         concurrency=len(range(index, load.concurrency, of)) if load.concurrency else None,
         scheduled=_scheduled(*offered, window, outcome.share),
         conversations="turn" in kinds_of(outcome, cell),
+        burst=load.burst is not None,
         worker_cpu=tuple(audit.cpu_share for audit in outcome.audits if audit.cpu_share is not None),
         limits=limits(objectives),
         asked=asked(objectives),

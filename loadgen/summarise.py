@@ -189,7 +189,7 @@ def _audit(of: Collector) -> Audit:
     return Audit(
         late_s=distribution(late),
         late_p99_s=audited_p99(late),
-        late_limit_s=late_limit(ttft[~np.isnan(ttft)]),
+        late_limit_s=late_limit(ttft[~np.isnan(ttft)], of.context.burst),
         lag_s=distribution(of.lag.load()),
         offered_rps=offered / length if open_loop and length > 0 else None,
         achieved_rps=of.sent_in_time / length if open_loop and length > 0 else None,

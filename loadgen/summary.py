@@ -58,11 +58,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ``exact_tok`` is N where replies of exactly N tokens were asked for, 0 for each of a number of its own, else None.
     ``concurrency`` is set for a closed loop and ``scheduled`` (the number of requests the schedule wanted sent inside
     the window) for an open one; of ``conversations`` these are the first turns alone, and a slot may hold one that
-    thinks. ``worker_cpu`` is the share of a core that each worker used over the window (1.0 = one core). ``limits``
-    are upper limits of request metrics that goodput asks for, by metric name; ``asked`` are those of every objective
-    by itself. ``prefix_cache`` is None where nobody knows whether the server keeps one. ``skew_s`` is the most by
-    which workers of several machines can have started apart, None where all read one clock. ``doubts`` are those that
-    the caller already has; they come first in the summary.
+    thinks. ``burst`` is True where all were to be sent at once. ``worker_cpu`` is the share of a core that each worker
+    used over the window (1.0 = one core). ``limits`` are upper limits of request metrics that goodput asks for, by
+    metric name; ``asked`` are those of every objective by itself. ``prefix_cache`` is None where nobody knows whether
+    the server keeps one. ``skew_s`` is the most by which workers of several machines can have started apart, None
+    where all read one clock. ``doubts`` are those that the caller already has; they come first in the summary.
     """
 
     exact_tok: int | None = None
@@ -70,6 +70,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     scheduled: int | None = None
     conversations: bool = False
+    burst: bool = False
     worker_cpu: tuple[float, ...] = ()
     limits: dict[str, float] = msgspec.field(default_factory=dict)
     asked: tuple[Limit, ...] = ()

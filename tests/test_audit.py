@@ -44,6 +44,16 @@ def test_the_limit_of_lateness_is_5_percent_of_ttft_between_1_and_5_ms(ttft, lim
     assert late_limit([ttft] * 9) == pytest.approx(limit)
 
 
+@pytest.mark.parametrize(("ttft", "limit"), [(0.01, 0.005), (0.1, 0.005), (2.0, 0.1)])
+def test_a_burst_is_not_late_where_sending_it_is_little_of_what_its_requests_wait(ttft, limit):
+    assert late_limit([ttft] * 9, burst=True) == pytest.approx(limit)
+
+
+def test_the_limit_of_a_burst_is_that_of_the_repeat():
+    assert "late" in codes(summarise(run(late=0.006, ttft_s=2.0), LONG))
+    assert "late" not in codes(summarise(run(late=0.006, ttft_s=2.0), LONG, Context(burst=True)))
+
+
 def test_the_limit_of_lateness_without_ttft_is_5_ms():
     assert late_limit([]) == 0.005
 
