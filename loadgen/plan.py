@@ -35,7 +35,7 @@ from loadgen.statistics import UNTIL_MOST
 
 VERSION = 1
 
-_FOR_REPORTS = ("config", "gpu", "gpus", "bandwidth_gb_s", "price_per_hour")
+_FOR_REPORTS = ("config", "gpu", "gpus", "bandwidth_gb_s", "price_per_hour", "row")
 """Words of a target that only the report reads."""
 
 _START_S = 20.0

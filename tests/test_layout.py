@@ -370,6 +370,13 @@ def test_runs_on_different_machines_stand_apart(tmp_path: Path) -> None:
     assert [(line["target"], line["tok_s_measured"]) for line in lines[:2]] == [("a [1]", "100.0"), ("a [2]", "50.0")]
 
 
+def test_a_run_that_is_not_complete_is_named(tmp_path: Path) -> None:
+    report = report_of(tmp_path, BY_NAME["llama_quantized_4090"])
+    killed = msgspec.structs.replace(report, run={**report.run, "status": "aborted"})
+    assert f"{report.run['run']} is aborted: what it lacks is not measured" in published.render("text", [killed], 200)
+    assert "aborted" not in published.render("text", [report], 200)
+
+
 def test_a_good_measurement_stands_before_a_newer_bad_one(tmp_path: Path) -> None:
     made = BY_NAME["llama_quantized_4090"]
     good, bad = report_of(tmp_path, made), report_of(tmp_path, made, states={1: "invalid"})

@@ -125,6 +125,9 @@ def _notes(laid: Laid, reports: Sequence[RunReport]) -> Iterator[str]:
         yield f"a slip of the table: {', '.join(slip.row.values())}: {slip.column}: {slip.why}"
     yield from _definitions(laid)
     yield from dict.fromkeys(line for report in reports for line in _measured_with(report))
+    for report in reports:
+        if report.run.get("status") not in ("complete", None):
+            yield f"{report.run.get('run')} is {report.run['status']}: what it lacks is not measured"
     for one in laid.aside:
         yield f"set aside for a better or newer one of the same row: {one.where} of {one.run} ({one.state})"
 
