@@ -196,7 +196,8 @@ class Collector:
 
     def _count_measured(self, record: Record) -> None:
         self.status[record.status] += 1
-        due_in_time = self.window.w0 <= record.t_sched <= self.window.w1
+        # What is unsent for the failure of a turn before it was never on the schedule.
+        due_in_time = self.window.w0 <= record.t_sched <= self.window.w1 and record.status != "unsent"
         self.scheduled += due_in_time
         self.later += due_in_time and record.turn > 0
         failed = record.status != "ok" or record.t_send is None

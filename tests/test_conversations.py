@@ -303,5 +303,6 @@ def test_turns_that_were_never_sent_are_counted_among_the_failed(tmp_path: Path)
     unsent = status["unsent"]
     assert 2 <= unsent <= 6
     assert result.summary.failed == 2 + unsent
+    assert "sends" not in [doubt.code for doubt in result.summary.invalid]
     assert "unsent" in next(doubt.text for doubt in result.summary.doubts if doubt.code == "errors")
     assert [audit.conversations.broken for audit in result.workers if audit.conversations] == [2]
