@@ -1,13 +1,14 @@
-"""What Ray costs the workers: the same load from a worker started here and from one started by Ray, turn by turn.
+"""What Ray costs the workers: the same load from a worker started here and from one started by Ray, at the same time.
 
 usage: .venv/bin/python scripts/fleet_cost.py [ROUNDS] [STREAMS] [SECONDS]
 
-One worker holds STREAMS streams of a token every 20 ms against the null server, on this machine. A round has three
-repeats: by a local fleet, by a Ray fleet (a cluster of one node, with a token, that is started for it), and by the
-local one again, which shows the machine's own noise; their order turns from round to round. Prints medians over the
-rounds, and the median and range of the ratios to the first: the worker's CPU a token, how long received bytes waited
-for it at worst (lag, by request), how far its stamps of first tokens are from the server's own, lateness, and by how
-much the start was off for what was not known of the clocks.
+Two workers drive the same load side by side, each with STREAMS streams of a token every 20 ms from a null server of its
+own, so that whatever else the machine does touches both alike. In one half of the rounds one of them is a local fleet's
+and the other a Ray fleet's (a cluster of one node, with a token, that is started for it); in the other half both are
+local, which shows what two equal workers differ by here. Prints medians over the rounds, and the median and range of
+the ratios: the worker's CPU a token in the window, and with all that it does before and after; how long received bytes
+waited for it at worst (lag, by request); how far its stamps of first tokens are from the server's own; lateness; and by
+how much the start was off for what was not known of the clocks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +32,6 @@ from loadgen.fleet import Fleet, local, ray
 from loadgen.record import read_records
 from loadgen.store import request_files, requests_path
 
-ARMS = ("local", "ray", "again")
 TOKENS = 100
 WARMUP_S = 1.0
 
@@ -81,8 +82,11 @@ def repeat(fleet: Fleet, streams: int, seconds: float) -> dict[str, float]:
     errors = [one.t_first - (first[one.request_id()] - start) / 1e9 for one in records if one.t_first]
     late = [one.t_send - one.t_sched for one in records if one.t_send is not None]
     lag = [one.lag_us_max or 0 for one in records]
+    ends = (one.t_send * 1e6 + us for one in every if one.t_send is not None for us in one.chunk_us)
+    tokens = sum(WARMUP_S * 1e6 <= end < (WARMUP_S + seconds) * 1e6 for end in ends)
     return {
-        "CPU us a token": outcome.audits[0].cpu_s / sum(one.out_tok or 0 for one in every) * 1e6,
+        "CPU us a token": (outcome.audits[0].cpu_share or 0.0) * seconds / tokens * 1e6,
+        "with preparation": outcome.audits[0].cpu_s / sum(one.out_tok or 0 for one in every) * 1e6,
         "lag p50 us": quantile(lag, 0.5),
         "lag p99 us": quantile(lag, 0.99),
         "TTFT error p50 us": quantile(errors, 0.5) * 1e6,
@@ -98,24 +102,30 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
+def together(fleets: Sequence[Fleet], streams: int, seconds: float) -> list[dict[str, float]]:
+    """A repeat of each fleet, all at once."""
+    with ThreadPoolExecutor(len(fleets)) as threads:
+        return list(threads.map(lambda fleet: repeat(fleet, streams, seconds), fleets))
+
+
 def main() -> None:
     """Rounds, one after the other."""
-    rounds, streams, seconds = (int(word) for word in [*sys.argv[1:], *("6", "64", "8")[len(sys.argv) - 1 :]])
-    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    with one_node() as address, local.Fleet(1) as here, ray.Fleet(1, address) as there:
-        fleets: dict[str, Fleet] = {"local": here, "ray": there, "again": here}
-        for arm in ARMS[:2]:
-            repeat(fleets[arm], streams, 4)
+    rounds, streams, seconds = (int(word) for word in [*sys.argv[1:], *("8", "64", "6")[len(sys.argv) - 1 :]])
+    found: dict[str, list[list[dict[str, float]]]] = {"ray": [], "equal": []}
+    with one_node() as address, local.Fleet(1) as here, local.Fleet(1) as equal, ray.Fleet(1, address) as there:
+        others: dict[str, Fleet] = {"ray": there, "equal": equal}
+        together([here, equal, there], streams, 3)
         for number in range(rounds):
-            for arm in (*ARMS[number % 3 :], *ARMS[: number % 3]):
-                found[arm].append(repeat(fleets[arm], streams, seconds))
+            for arm in ("ray", "equal") if number % 2 else ("equal", "ray"):
+                found[arm].append(together([here, others[arm]], streams, seconds))
     print(f"{rounds} rounds, {streams} streams, {seconds} s")
-    print(f"{'':20}{'local':>10}{'ray':>10}{'ratio':>8}  range             local again")
-    for name in found["ray"][0]:
-        first, *others = ([one[name] for one in found[arm]] for arm in ARMS)
-        told = [sorted(b / a for a, b in zip(first, other, strict=True) if a) or [0.0] for other in others]
-        ranges = [f"{statistics.median(one):8.2f}  {one[0]:.2f} to {one[-1]:.2f}" for one in told]
-        print(f"{name:20}{statistics.median(first):10.1f}{statistics.median(others[0]):10.1f}{'    '.join(ranges)}")
+    print(f"{'':20}{'local':>10}{'ray':>10}{'ratio':>8}  range             two local ones")
+    for name in found["ray"][0][0]:
+        pairs = {arm: [(one[name], other[name]) for one, other in pairs] for arm, pairs in found.items()}
+        ratios = {arm: sorted(b / a for a, b in values if a) or [0.0] for arm, values in pairs.items()}
+        told = [f"{statistics.median(one):8.2f}  {one[0]:.2f} to {one[-1]:.2f}" for one in ratios.values()]
+        first, second = (statistics.median(values) for values in zip(*pairs["ray"], strict=True))
+        print(f"{name:20}{first:10.1f}{second:10.1f}{'    '.join(told)}")
 
 
 main()

@@ -17,13 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import psutil
 import pytest
 from cli_runner import Done, command, environment, write_scenario
 from fakes import FakeServer
 
 from loadgen.errors import LoadgenError, UsageError
-from loadgen.fleet import open_fleet
+from loadgen.fleet import Elsewhere, open_fleet
+from loadgen.fleet.node import About
+from loadgen.fleet.ray import _doubts
+from loadgen.fleet.ray_repeat import Member
 from loadgen.record import Record
 
 SCENARIO = """
@@ -123,6 +127,8 @@ def test_one_scenario_is_the_same_load_on_one_worker_on_two_and_on_two_nodes(tmp
     assert "latency.hlog" in {path.name for path in ray.attempts()[0].iterdir()}
     told = ray.description()["fleet"]
     assert (told["kind"], told["workers"], len(told["nodes"])) == ("ray", 2, 2)
+    if os.getuid() == 0:  # Ray gave its processes a niceness of 15
+        assert [node["nice"] for node in told["nodes"]] == [0, 0]
     assert list(Path(cluster.env["TMPDIR"]).glob("loadgen-fleet-*")) == []  # the nodes' own copies are gone
 
 
@@ -203,7 +209,14 @@ def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyP
         open_fleet({"ray"}, 1)
 
 
-def elsewhere(address: str) -> Any:
-    from loadgen.fleet import Elsewhere
+def test_a_worker_that_others_go_before_is_a_doubt() -> None:
+    member = Member(0, None)
+    member.about = About(host="far", loadgen="1", python="3.11", cores=4, nice=15)
+    (doubt,) = _doubts([member])
+    assert doubt.text.startswith("Workers on far (15) run with a niceness above 0")
+    member.about = msgspec.structs.replace(member.about, nice=0)
+    assert list(_doubts([member])) == []
 
+
+def elsewhere(address: str) -> Elsewhere:
     return Elsewhere(address=address)

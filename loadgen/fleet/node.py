@@ -74,7 +74,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a worker runs. ``nice`` is its niceness, above 0 for one that others on its machine go before."""
+    """Where a worker runs. ``nice`` is the worker's niceness; above 0, others on its machine go before it."""
 
     host: str
     loadgen: str
@@ -87,8 +87,7 @@ class Node:
     """One worker and what it has written. ``batch`` waits; the other methods may be called while it does."""
 
     def __init__(self) -> None:
-        with contextlib.suppress(OSError):  # Ray starts its processes with niceness 15; only root may undo that
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        _take_turn()
         home = os.environ.get("LOADGEN_HOME")
         if home:
             Path(home).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +105,7 @@ class Node:
             loadgen=__version__,
             python=platform.python_version(),
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-            nice=os.getpriority(os.PRIO_PROCESS, 0),
+            nice=os.getpriority(os.PRIO_PROCESS, self._process.pid),
         )
 
     def clock(self) -> int:
@@ -122,6 +121,7 @@ class Node:
         with self._lock:
             self._begin(folder / job.out)
             self._process.index = job.worker
+            _take_turn()
             self._process.revive()
             self._process.say("job", msgspec.structs.replace(job, out=str(self._path)))
             try:
@@ -220,6 +220,12 @@ class Node:
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
         return b"".join(lines)
+
+
+def _take_turn() -> None:
+    """Niceness 0 for what this thread starts, where it may: Ray gives its processes 15, and only root can undo it."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 def _counted(lines: Iterable[bytes]) -> Iterable[Counted]:
