@@ -17,10 +17,14 @@ from loadgen.arrival import Arrival
 from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest, share
 from loadgen.errors import UsageError
+from loadgen.nightly.budget import seconds_of
 from loadgen.offered import shape_of
+from loadgen.plan import make_plan
 from loadgen.prefixes import Implied, doubts
 from loadgen.reports import csv as csv_report
 from loadgen.reports import machines, markdown, text
+from loadgen.scenario import expand
+from loadgen.scenario import load as load_scenario
 from loadgen.scenario.model import Load, Workload
 from loadgen.workloads import Context, synthetic
 from loadgen.workloads.outline import Prefixes, hit
@@ -88,6 +92,21 @@ def test_the_times_of_a_trace_are_found_from_any_folder(tmp_path: Path, monkeypa
     replay = shape_of(Load(timestamps="times.txt"), None, tmp_path).arrival
     assert replay is not None
     assert replay.timestamps == (0, 0.5)
+
+
+def test_a_plan_and_a_nights_budget_take_as_long_as_the_trace_whatever_folder_they_are_made_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = conversations(30, gap_ms=2000)
+    put(tmp_path, rows)
+    found = load_scenario(write_scenario(tmp_path, scenario("http://127.0.0.1:9"))).scenario
+    monkeypatch.chdir("/")
+    plan = make_plan(found, expand(found), tmp_path)
+    assert plan.estimate_s == pytest.approx(rows[-1]["timestamp"] / 1e3 + 0.5)
+    assert seconds_of(found, expand(found), 1.0, tmp_path) == plan.estimate_s
+    assert (
+        plan.cells[0].digest != make_plan(found, expand(found.model_copy(update={"seed": 2})), tmp_path).cells[0].digest
+    )
 
 
 @given(

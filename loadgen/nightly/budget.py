@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 from loadgen.errors import UsageError
 from loadgen.plan import make_plan
@@ -37,13 +38,17 @@ def pace(took_and_planned: Sequence[tuple[float, float]]) -> float:
     return statistics.median(ratios) if ratios else 1.0
 
 
-def seconds_of(scenario: Scenario, cells: Sequence[Cell], paced: float) -> float:
-    """About how long these cells take, with the starts of their servers; the most, where ``until`` adds repeats."""
-    return make_plan(scenario, cells).estimate_s * paced if cells else 0.0
+def seconds_of(scenario: Scenario, cells: Sequence[Cell], paced: float, folder: Path = Path()) -> float:
+    """About how long these cells take, with the starts of their servers; the most, where ``until`` adds repeats.
+    ``folder`` is the scenario's."""
+    return make_plan(scenario, cells, folder).estimate_s * paced if cells else 0.0
 
 
-def within(budget_s: float, scenario: Scenario, cells: Sequence[Cell], paced: float) -> tuple[list[Cell], list[str]]:
-    """The cells that a night has time for, in their own order, and the ids of those that are left out.
+def within(
+    budget_s: float, scenario: Scenario, cells: Sequence[Cell], paced: float, folder: Path = Path()
+) -> tuple[list[Cell], list[str]]:
+    """The cells that a night has time for, in their own order, and the ids of those that are left out; ``folder`` is
+    the scenario's.
 
     Raises UsageError if there is no time for a single one.
     """
@@ -51,8 +56,8 @@ def within(budget_s: float, scenario: Scenario, cells: Sequence[Cell], paced: fl
 
     def takes(count: int) -> float:
         chosen = by_priority[:count]
-        again = max(seconds_of(scenario, [cell], paced) for cell in chosen)
-        return seconds_of(scenario, chosen, paced) + again
+        again = max(seconds_of(scenario, [cell], paced, folder) for cell in chosen)
+        return seconds_of(scenario, chosen, paced, folder) + again
 
     low, high = 0, len(by_priority)
     while low < high:
@@ -68,14 +73,14 @@ def within(budget_s: float, scenario: Scenario, cells: Sequence[Cell], paced: fl
 
 
 def in_time(
-    left_s: float | None, scenario: Scenario, wanted: Sequence[Cell], paced: float
+    left_s: float | None, scenario: Scenario, wanted: Sequence[Cell], paced: float, folder: Path = Path()
 ) -> tuple[list[str], list[str]]:
     """Of cells that ask for a second measurement, the most urgent first: the ids of those that there is time left for
-    (None: all the time there is), and of the others."""
+    (None: all the time there is), and of the others. ``folder`` is the scenario's."""
     kept: list[Cell] = []
     late = []
     for cell in wanted:
-        if left_s is None or seconds_of(scenario, [*kept, cell], paced) <= left_s:
+        if left_s is None or seconds_of(scenario, [*kept, cell], paced, folder) <= left_s:
             kept.append(cell)
         else:
             late.append(cell.id)

@@ -142,7 +142,8 @@ def _chosen(state: _State, cells: Sequence[Cell], resumed: Run | None, past: His
         return planned_cells(resumed)
     if asked.budget_s is None:
         return [cell.id for cell in cells]
-    kept, left_out = within(asked.budget_s, asked.loaded.scenario, cells, state.paced)
+    folder = asked.loaded.path.parent
+    kept, left_out = within(asked.budget_s, asked.loaded.scenario, cells, state.paced, folder)
     state.left_out = tuple(left_out)
     if left_out:
         state.watcher.say(f"the budget has no time for {len(left_out)} cells: {', '.join(left_out)}")
@@ -226,7 +227,7 @@ def _in_time(state: _State, candidates: Sequence[SeriesVerdict]) -> list[str]:
     cells = {cell.id: cell for cell in expand(scenario)}
     by_chance = sorted(candidates, key=lambda one: one.p or 0.0)
     wanted = [cells[name] for name in dict.fromkeys(one.series.cell for one in by_chance)]
-    kept, late = in_time(state.left_s(), scenario, wanted, state.paced)
+    kept, late = in_time(state.left_s(), scenario, wanted, state.paced, state.asked.loaded.path.parent)
     state.unconfirmed += late
     return kept
 
