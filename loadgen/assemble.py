@@ -239,7 +239,7 @@ def _exit_code(cells: tuple[ReportCell, ...], failures: tuple[str, ...], searche
     misses is what a search looks for."""
     if searches and not failures:
         codes = [search.exit_code for search in searches]
-        return next((code for code in (EXIT_INVALID, EXIT_OBJECTIVE_MISSED) if code in codes), EXIT_OK)
+        return next((code for code in (EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED) if code in codes), EXIT_OK)
     targets = [target for cell in cells for target in cell.targets]
     if failures or any(target.state in ("failed", "skipped") for target in targets):
         return EXIT_FAILED

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.errors import EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
+from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
 from loadgen.plan import Plan, PlannedCell, PlannedSearch, Step, planned_cell, seed_of
 from loadgen.repeat import Result
 from loadgen.scenario import Cell, Loaded, Objective, parse_objective, public_dict
@@ -189,9 +189,11 @@ class Searched(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """3 where not even the smallest load keeps the objectives, 5 where the client is the limit, else 0."""
+        """6 where the server is gone, 5 where the client is the limit, 3 where no load keeps the objectives, else 0."""
         if self.stop is None or not self.probes:
             return EXIT_OK
+        if self.stop is Stop.GONE:
+            return EXIT_FAILED
         if self.answer is not None and self.answer.holds is None and not self.answer.client:
             return EXIT_OBJECTIVE_MISSED
         blind = self.swept is not None and self.swept.maximum is None

@@ -141,6 +141,14 @@ def test_a_server_that_answers_nobody_misses() -> None:
     assert (dead.verdict, dead.why) == (MISSED, "no request was answered")
 
 
+def test_where_no_connection_can_be_made_nothing_is_said_of_the_load() -> None:
+    gone = judged(window(state="failed", ok=0, failed=1000, status={"connect_error": 1000}))
+    assert (gone.verdict, gone.leans, gone.gone) == (INVALID, None, True)
+    lost = [known(10, MET), msgspec.structs.replace(gone, load=20, windows=CLIENT_WINDOWS)]
+    assert next_load(goal(), lost) is Stop.GONE
+    assert answer(goal(), lost) == "it met the objectives up to 10 requests/s; nobody listens any more"
+
+
 # The path -------------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ prompts, and one that blocks is never believed after a single window (a hiccup o
 answer). More windows may turn an end over; then the search goes on from there.
 
 A load that the client could not send in time answers nothing of the server. It is tried again, and then the search
-stops and names the client as the limit. Only where a higher load is known to miss does it go on below.
+stops and names the client as the limit. Only where a higher load is known to miss does it go on below. Where no
+connection could be made at all the server is gone, and the search is over.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Stop(StrEnum):
     LEAST = "least"
     UNDECIDED = "undecided"
     CLIENT = "client"
+    GONE = "gone"
     SWEPT = "swept"
 
 
@@ -77,13 +79,14 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     """The answer. ``met`` is the highest load that is certified to meet the objectives, below every one that misses;
     ``missed`` the lowest that is certified to miss them. ``holds`` and ``blocks`` are the same by what undecided loads
     lean to: they lie within [met, missed], and closer. ``client`` is True where ``blocks`` is a load that the client
-    could not send. None where there is no such load."""
+    could not send, ``gone`` where nobody listened any more. None where there is no such load."""
 
     met: float | None
     missed: float | None
     holds: float | None
     blocks: float | None
     client: bool = False
+    gone: bool = False
 
 
 def bracket(trials: Sequence[Trial]) -> Bracket:
@@ -98,7 +101,8 @@ def bracket(trials: Sequence[Trial]) -> Bracket:
         missed=min(missed, default=None),
         holds=holds,
         blocks=None if top is None else top.load,
-        client=top is not None and top.verdict is Verdict.INVALID,
+        client=top is not None and top.verdict is Verdict.INVALID and not top.gone,
+        gone=top is not None and top.gone,
     )
 
 
@@ -120,6 +124,8 @@ def _wanted(goal: Goal, trials: Sequence[Trial]) -> float | Stop:
     if top.verdict is Verdict.INVALID:
         if top.windows < CLIENT_WINDOWS:
             return top.load
+        if top.gone:
+            return Stop.GONE
         if not any(one.verdict is Verdict.MISSED for one in trials if one.load > top.load):
             return Stop.CLIENT
     below = [one for one in trials if one.load < top.load]

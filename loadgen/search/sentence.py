@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadgen.metrics import measure
-from loadgen.search.path import Bracket, Goal, Stop, bracket
+from loadgen.search.path import CLIENT_WINDOWS, Bracket, Goal, Stop, bracket
 from loadgen.search.sweep import Course, Swept
 from loadgen.search.verdict import Trial, Verdict
 from loadgen.summary import Doubt
@@ -21,6 +21,9 @@ def answer(goal: Goal, trials: Sequence[Trial]) -> str:
     found, unit = bracket(trials), _UNITS[goal.find]
     if not trials:
         return "no load was measured"
+    if found.gone:
+        known = "" if found.holds is None else f"it met the objectives up to {found.holds:g} {unit}; "
+        return f"{known}nobody listens any more"
     if found.holds is None and found.client:
         return f"nobody knows: at {found.blocks:g} {unit} the client itself was the limit"
     if found.holds is None:
@@ -60,6 +63,8 @@ def stopped(goal: Goal, trials: Sequence[Trial], stop: Stop | None) -> str:
             return (
                 f"what lies between can only be decided with more requests (a longer load.window_s): {_worst(trials)}"
             )
+        case Stop.GONE:
+            return f"no connection could be made in {CLIENT_WINDOWS} windows: start the server again, and search anew"
         case _:
             top = next(one for one in trials if one.load == bracket(trials).blocks)
             return f"the client is the limit, at {top.load:g} in {top.windows} windows: {top.why.rstrip('.')}"
@@ -87,7 +92,7 @@ def doubts(goal: Goal, trials: Sequence[Trial], seconds: float, limits: Sequence
         low = next(one for one in trials if one.load == found.holds)
         yield Doubt("uncertified", f"{found.holds:g} is not certified: {low.why}.")
     top = next((one for one in trials if one.load == found.blocks), None)
-    if top is not None and top.windows == 1 and not found.client:
+    if top is not None and top.windows == 1 and not (found.client or found.gone):
         yield Doubt("once", f"{top.load:g} was measured in one window: a hiccup of the machine would look the same.")
     above = [one.load for one in trials if top is not None and one.load > top.load and one.verdict is Verdict.MET]
     if above:

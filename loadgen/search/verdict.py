@@ -89,7 +89,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one load by now.
 
     ``windows`` counts those that were measured, ``valid`` those of them that say something. ``leans`` is which way an
-    undecided load is taken (True for met), None where nothing is known. ``why`` is a sentence's end.
+    undecided load is taken (True for met), None where nothing is known. ``why`` is a sentence's end. ``gone`` is True
+    where no window says anything because nobody listened any more, and not because of the client.
     """
 
     load: float
@@ -99,23 +100,24 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     leans: bool | None
     why: str
+    gone: bool = False
 
 
 def trial(load: float, objectives: Sequence[Objective], windows: Sequence[Summary]) -> Trial:
     """What the windows of one load say together. There is at least one."""
     valid = [window for window in windows if answers(window)]
     held = tuple(_held(objective, valid) for objective in objectives) if valid else ()
-    verdict, leans, why = _verdict(valid, held) if valid else (Verdict.INVALID, None, windows[-1].invalid[0].text)
-    return Trial(
-        load=load, windows=len(windows), valid=len(valid), objectives=held, verdict=verdict, leans=leans, why=why
-    )
+    verdict, leans, why = _verdict(valid, held) if valid else (Verdict.INVALID, None, _nothing(windows[-1]))
+    counts = {"windows": len(windows), "valid": len(valid)}
+    gone = not valid and _gone(windows[-1])
+    return Trial(load=load, objectives=held, verdict=verdict, leans=leans, why=why, gone=gone, **counts)
 
 
 def answers(window: Summary) -> bool:
-    """False for a window in which the client was the limit, or of which something was left behind. One that dropped
-    requests because too many were in flight says something of the server."""
+    """False for a window in which the client was the limit, nobody listened, or of which something was left behind. One
+    that dropped requests because too many were in flight says something of the server."""
     if window.state == "failed":
-        return window.ok == 0
+        return window.ok == 0 and not _gone(window)
     return window.state != "invalid" or _dropped(window)
 
 
@@ -157,6 +159,15 @@ def _said(held: Held) -> str:
     least = needed(held.allowed)
     few = f", {least} are needed at least" if least is not None and held.n < least and not held.missed else ""
     return f"{held.text}: {held.missed} of {held.n} missed it, {held.allowed * 100:.3g} % may{few}"
+
+
+def _nothing(window: Summary) -> str:
+    """Why a window says nothing."""
+    return "no connection could be made" if _gone(window) else window.invalid[0].text
+
+
+def _gone(window: Summary) -> bool:
+    return window.requests > 0 and set(window.status) == {"connect_error"}
 
 
 def _dropped(window: Summary) -> bool:
