@@ -78,6 +78,8 @@ class Pool:
 
     def open(self) -> None:
         """Starts to connect; the connection is usable once its `advance` says so. Raises OSError."""
+        if self._address is None and self.refusal is not None:
+            raise OSError(*self.refusal.args)  # looking for the name again would stop everything each time
         if self._address is None:
             self.resolve()
         assert self._address is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from typing import Any
 
@@ -114,6 +115,21 @@ def test_an_endpoint_that_nobody_listens_at_costs_its_share_alone(balance: str) 
     lost = 15 if balance == "round_robin" else 1
     assert by == {one.url: {"ok": 30 - lost}, gone.url: {"connect_error": lost}}
     assert {r.err for r in driven.records if r.err} == {f"{gone.url}: Connection refused"}
+
+
+def test_a_name_that_is_not_found_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    look = socket.getaddrinfo
+
+    def counting(host: str, *rest: Any, **more: Any) -> Any:
+        found.append(host)
+        return look(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", counting)
+    with RawServer(answers) as one:
+        driven = to_both({"concurrency": 1, "requests": 6}, one.url, "http://nowhere.invalid:1")
+    assert driven.statuses == {"ok": 3, "connect_error": 3}
+    assert found.count("nowhere.invalid") == 1
 
 
 def test_where_no_endpoint_can_be_reached_the_load_does_not_begin() -> None:
