@@ -17,10 +17,14 @@ from fakes import FakeServer
 from scenario_text import SMALLEST, complaints, scenario
 
 from loadgen.assemble import assemble
+from loadgen.errors import UsageError
 from loadgen.fair.fingerprint import read_fingerprints
+from loadgen.nightly.preflight import endpoint_findings
 from loadgen.reports import formats
+from loadgen.scenario import expand
 from loadgen.store import Run
 from loadgen.telemetry.prometheus import Seen, counters, merged
+from loadgen.telemetry.required import check_required
 from loadgen.telemetry.sampler import Sampler
 
 CLOSED = "concurrency: 4, warmup_s: 0, requests: 40"
@@ -162,6 +166,19 @@ def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def test_every_endpoint_must_listen_and_must_have_the_page_that_is_required(tmp_path: Path) -> None:
+    with FakeServer() as one:
+        words = f"endpoints: ['{one.url}', 'http://127.0.0.1:9'], engine: vllm, model: m"
+        text = SMALLEST.replace("engine: hf, model: a", words) + "telemetry: {require: [engine]}\n"
+        cells = expand(scenario(tmp_path, text))
+        (found,) = endpoint_findings(cells)
+        assert found.text == "target dense: http://127.0.0.1:9 cannot be reached: Connection refused"
+        with pytest.raises(
+            UsageError, match=r"engine of target dense will not be known: http://127\.0\.0\.1:9/metrics"
+        ):
+            check_required(cells, tmp_path)
 
 
 def test_each_endpoint_that_is_compared_is_probed(tmp_path: Path) -> None:
