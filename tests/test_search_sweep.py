@@ -91,6 +91,17 @@ def test_a_step_that_the_client_was_late_in_is_no_point_of_the_knee() -> None:
     assert len(list(points(COURSE, late))) == len(list(points(COURSE, legs))) - 1
 
 
+def test_a_step_that_the_client_was_late_in_is_measured_once_more_and_three_of_them_at_most() -> None:
+    legs = whole_sweep(Queue(window_s=3), 1)[:6]
+    late = Leg("rate_rps", legs[-1].load, _invalid(legs[-1].summary))
+    assert next_leg(COURSE, [*legs[:-1], late]) == ("rate_rps", late.load)
+    assert next_leg(COURSE, [*legs[:-1], late, late]) != ("rate_rps", late.load)
+    slow = Leg("concurrency", 1, legs[0].summary)
+    assert next_leg(COURSE, [Leg("concurrency", 1, _invalid(legs[0].summary)), slow]) == ("concurrency", 4)
+    thrice = [leg for leg in legs[:3] for _ in (1, 2)]
+    assert next_leg(COURSE, [*thrice, *legs[3:-1], late]) != ("rate_rps", late.load)
+
+
 def test_a_server_that_answers_nobody_has_no_maximum() -> None:
     dead = [Leg("concurrency", 1, _dead())]
     assert next_leg(COURSE, dead) is Stop.LEAST

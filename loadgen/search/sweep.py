@@ -8,6 +8,8 @@ In: the steps so far. Out: the next one, or that it is over; then what it came t
 3. **Even steps** of that maximum in an open loop, and two steps beyond it: without them nothing says where saturation
    begins.
 4. **Two more steps** beside the knee that these show.
+
+A step that the client was late in is measured once more, three of them at most.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ BEYOND = 2
 BESIDE = 2
 """Steps that are added beside the knee."""
 
+AGAIN = 3
+"""Steps that may be measured once more, because the client was late in them."""
+
 _TIMES = 4
 _GROWS = 1.1
 _MOST_CONCURRENCY = 4096
@@ -49,7 +54,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True, tag="sweep"):
     def probes(self) -> int:
         """How many steps there are at most."""
         closed = 1 + math.ceil(math.log(self.most or _MOST_CONCURRENCY, _TIMES))
-        return closed + self.steps + BEYOND + BESIDE
+        return closed + self.steps + BEYOND + BESIDE + AGAIN
 
 
 class Leg(msgspec.Struct, frozen=True):
@@ -71,6 +76,8 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
 
 def next_leg(course: Course, legs: Sequence[Leg]) -> tuple[Word, float] | Stop:
     """The word and the load of the next step."""
+    if legs and _late(legs):
+        return legs[-1].word, legs[-1].load
     closed = [leg for leg in legs if leg.word == "concurrency"]
     more = _more_in_flight(course, closed)
     if more is not None:
@@ -92,6 +99,14 @@ def swept(course: Course, legs: Sequence[Leg]) -> Swept:
     found = knee(list(points(course, legs)), course.seed)
     why = found if isinstance(found, str) else ""
     return Swept(maximum=maximum_of(legs), knee=None if isinstance(found, str) else found, why=why)
+
+
+def _late(legs: Sequence[Leg]) -> bool:
+    """Whether the client was late in the last step, and that step may be measured again."""
+    *before, last = legs
+    again = len(legs) - len({(leg.word, leg.load) for leg in legs})
+    alone = all((leg.word, leg.load) != (last.word, last.load) for leg in before)
+    return alone and again < AGAIN and last.summary is not None and not answers(last.summary)
 
 
 def maximum_of(legs: Sequence[Leg]) -> float | None:
@@ -123,7 +138,7 @@ def _more_in_flight(course: Course, closed: Sequence[Leg]) -> float | None:
         return 1.0
     if not _valid(closed[-1]):
         return None
-    rates = [leg.summary.request_rps or 0.0 for leg in closed if leg.summary]
+    rates = [leg.summary.request_rps or 0.0 for leg in closed if leg.summary and _valid(leg)]
     if len(rates) > 1 and rates[-1] < _GROWS * max(rates[:-1]):
         return None
     most = course.most or _MOST_CONCURRENCY
