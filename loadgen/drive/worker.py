@@ -26,6 +26,7 @@ import importlib
 import os
 import resource
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -159,12 +160,14 @@ def _obey(loop: Loop, control: Control) -> None:
 
 
 def _connections(job: Job) -> int:
-    """How many connections to open ahead: the slots of a closed loop, a second's worth of an open one."""
+    """How many connections to open ahead: the slots of a closed loop, a second's worth (the busiest) of an open one."""
     shape = job.shape
     if shape.arrival is None:
         wanted = shape.concurrency or 1
     elif shape.arrival.kind == "burst":
         wanted = shape.arrival.count
+    elif shape.arrival.kind == "timestamps":
+        wanted = max(Counter(map(int, shape.arrival.timestamps)).values(), default=1)
     else:
         wanted = int(max([shape.arrival.rate_rps, *(rate for _, rate in shape.arrival.rates)])) + 1
     return max(1, min(-(-wanted // job.workers), _WARM_LIMIT))
