@@ -322,7 +322,9 @@ def test_an_invalid_cell_says_so_in_place_of_its_number_and_has_no_ratio(tmp_pat
     report = report_of(tmp_path, BY_NAME["llama_quantized_4090"], repeats=3, states={2: "invalid"})
     line = next(line for line in published.render("text", [report], 200).splitlines() if line.startswith("vicuna 7b "))
     assert line.split()[-6:] == ["43.27", "INVALID", "-", "a", "INVALID", "(a)"]
-    assert "a: The client sent late. (all, a)" in published.render("text", [report], 200)
+    text = published.render("text", [report], 200)
+    assert "a: The client sent late. (all, a)" in text
+    assert "vicuna 7b  float16       a   tok_s  100.00  INVALID  100.00  INVALID" in text
     assert csv_lines([report])[0]["tok_s_measured"] == ""
     assert csv_lines([report])[0]["doubts"] == "send_late"
 

@@ -21,7 +21,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """One target in one cell of one run, as a row of a table would have it.
 
     ``keys`` are by column (and by what the table is across); ``figures`` hold a value for each repeat, None for one
-    that has none or is not to be trusted. ``state`` is the cell's: ok, invalid or failed. ``where`` says which cell.
+    that has none or is not to be trusted. ``state`` is the cell's: ok, invalid or failed; ``states`` are those of the
+    repeats, or missing. ``where`` says which cell.
     """
 
     keys: dict[str, str]
@@ -31,6 +32,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     where: str
     doubts: tuple[Doubt, ...] = ()
+    states: tuple[str, ...] = ()
 
     def mean(self, measure: Measured) -> float | None:
         """Mean over the repeats that have a value; None for a cell that is not ok, which is never averaged."""

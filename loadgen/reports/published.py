@@ -23,7 +23,18 @@ from loadgen.published.tables import Measured, Table, table
 from loadgen.reports import beside, markdown, text
 from loadgen.reports.csv import one_line
 from loadgen.reports.table_cells import found_in
-from loadgen.reports.table_columns import NO_RATIO, Drawn, Letters, drawn, named_in, places, ratio, repeats, stacked
+from loadgen.reports.table_columns import (
+    NO_RATIO,
+    Drawn,
+    Letters,
+    drawn,
+    named_in,
+    places,
+    ratio,
+    repeats,
+    several,
+    stacked,
+)
 from loadgen.reports.table_text import in_window
 
 FORMS = ("text", "markdown", "csv")
@@ -90,7 +101,8 @@ def _text(laid: Laid, reports: Sequence[RunReport], width: int) -> Iterator[str]
     yield ""
     for heading, one, lines in _tables(laid, letters):
         yield from [*text.wrapped(heading, width), ""] if heading else []
-        narrow = [stacked(laid, lines, letters, named) for named in (True, False)] if lines else []
+        ways = () if not lines else (True,) if several(lines) else (True, False)
+        narrow = [stacked(laid, lines, letters, named) for named in ways]
         yield from [*in_window(one, narrow, width), ""]
     yield from text.section("Doubts", letters.lines(), width)
     yield from text.section("Notes", list(_notes(laid, reports)), width)

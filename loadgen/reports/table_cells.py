@@ -83,6 +83,7 @@ def _found(report: RunReport, table: Table, cell: ReportCell, target: TargetCell
         run=str(report.run["run"]),
         where=f"{cell.id}, {target.target}",
         doubts=(*_doubts(target), *_lengths(table, target)),
+        states=tuple(result.summary.state if result is not None else "missing" for result in target.results),
     )
 
 

@@ -7,6 +7,7 @@ tables have three columns for a figure (published, measured, ratio); one that is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from loadgen.published.join import ONLY, Found, Laid, Line, number
@@ -50,14 +51,17 @@ class Letters:
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, list[str]]] = {}
 
-    def of(self, found: Found) -> str:
-        """The letters of a measurement's doubts: ``a, c``."""
-        for doubt in found.doubts:
-            where = self._found.setdefault(doubt.code, (doubt.text, []))[1]
-            if found.where not in where:
-                where.append(found.where)
+    def of(self, *measured: Found) -> str:
+        """The letters of the doubts of one measurement or several: ``a-c, f``."""
+        for found in measured:
+            for doubt in found.doubts:
+                where = self._found.setdefault(doubt.code, (doubt.text, []))[1]
+                if found.where not in where:
+                    where.append(found.where)
         codes = list(self._found)
-        return ", ".join(sorted(_letter(codes.index(doubt.code)) for doubt in found.doubts))
+        numbers = sorted({codes.index(doubt.code) for found in measured for doubt in found.doubts})
+        stretches = groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
+        return ", ".join(_stretch([number for _, number in stretch]) for _, stretch in stretches)
 
     def lines(self) -> list[str]:
         """What each letter stands for, with how often and where first."""
@@ -79,7 +83,7 @@ def repeats(laid: Laid) -> Drawn | None:
         for line in laid.lines
         for place, found in line.found.items()
         for measure, values in found.figures.items()
-        if len(values) > 1 and measure not in NO_RATIO and found.keys and any(value is not None for value in values)
+        if len(values) > 1 and measure not in NO_RATIO and found.states and any(value is not None for value in values)
     ]
     most = max((len(line.found[place].figures[measure]) for line, place, measure in items), default=0)
     if not items:
@@ -110,6 +114,12 @@ def shown(found: Found | None, measure: Measured, digits: int) -> str:
     return figure(found.mean(measure), digits) if found.state == "ok" else found.state.upper()
 
 
+def several(lines: Sequence[Line]) -> bool:
+    """Whether some row was measured by several targets, whose names alone tell its lines apart."""
+    rows = [tuple(line.row.items()) for line in lines]
+    return len(set(rows)) < len(rows)
+
+
 # One figure a column --------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +130,8 @@ def _long(laid: Laid, lines: Sequence[Line], letters: Letters) -> Drawn:
         if described.measure is not None:
             columns += _beside(name, described.measure, described.digits)
     left = next((i for i, one in enumerate(laid.table.columns.values()) if one.origin is None), len(columns))
-    tail = [Column("target", lambda line: line.target or DASH, 3), Column("state", _state(letters))]
+    yields = 0 if several(lines) else 1
+    tail = [Column("target", lambda line: line.target or DASH, yields), Column("state", _state(letters))]
     return Drawn([*columns, *tail], left, lines)
 
 
@@ -172,7 +183,8 @@ def stacked(laid: Laid, lines: Sequence[Line], letters: Letters, named: bool = T
     columns = [Column(name, _first(name)) for name in laid.table.keys]
     columns.append(Column("", _named if named else lambda item: str(item[1])))
     left = len(columns)
-    columns += [*(Column(one.name, _at(one)) for one in _figures(laid)), Column("state", _states(letters, wanted))]
+    columns += [Column(one.name, _at(one), int(one.measure in NO_RATIO)) for one in _figures(laid)]
+    columns.append(Column("state", _states(letters, wanted)))
     return Drawn(columns, left, [(line, which) for line in lines for which in _which(line)])
 
 
@@ -238,8 +250,8 @@ def _states(letters: Letters, wanted: set[str]) -> Callable[[tuple[Line, str]], 
             return "" if line.found else NOT_MEASURED
         states = {one.state for one in line.found.values()}
         said = next(state for state in ("failed", "invalid", "ok") if state in states)
-        doubts = sorted({letter for one in line.found.values() for letter in letters.of(one).split(", ") if letter})
-        return (said if said == "ok" else said.upper()) + (f" ({', '.join(doubts)})" if doubts else "")
+        doubts = letters.of(*line.found.values())
+        return (said if said == "ok" else said.upper()) + (f" ({doubts})" if doubts else "")
 
     return text
 
@@ -254,8 +266,12 @@ def _row_text(name: str) -> Callable[[tuple[Line, str, Measured]], str]:
 def _repeat(laid: Laid, number: int) -> Callable[[tuple[Line, str, Measured]], str]:
     def text(item: tuple[Line, str, Measured]) -> str:
         line, place, measure = item
-        values = line.found[place].figures[measure]
-        return figure(values[number], _digits(laid, measure)) if number < len(values) else ""
+        found = line.found[place]
+        if number >= len(found.states):
+            return ""
+        if found.states[number] in ("invalid", "failed"):
+            return found.states[number].upper()
+        return figure(found.figures[measure][number], _digits(laid, measure))
 
     return text
 
@@ -274,6 +290,12 @@ def named_in(laid: Laid, measure: Measured) -> str:
     """The table's own name of a measure; the measure's where several columns have it."""
     own: Mapping[str, Described] = laid.table.columns
     return next((name for name, one in own.items() if one.measure == measure), measure)
+
+
+def _stretch(numbers: Sequence[int]) -> str:
+    """Letters that follow one another: three or more as ``a-c``."""
+    ends = [_letter(numbers[0]), _letter(numbers[-1])]
+    return "-".join(ends) if len(numbers) > 2 else ", ".join(dict.fromkeys(ends))
 
 
 def _letter(number: int) -> str:
