@@ -37,12 +37,6 @@ load: {{rate_rps: 40, arrival: poisson, warmup_s: 0.5, window_s: {window}, drain
 repeats: {repeats}
 """
 TOKEN = "0123456789abcdef" * 2
-PROMPT_DEATHS = {
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "300",
-    "RAY_health_check_failure_threshold": "3",
-}
 
 
 class Cluster(NamedTuple):
@@ -56,7 +50,7 @@ def cluster() -> Iterator[Cluster]:
     pytest.importorskip("ray")
     with tempfile.TemporaryDirectory(prefix="lg-") as folder:  # a short path: Ray puts sockets into it
         ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
-        env = {**os.environ, **ray, **PROMPT_DEATHS, "TMPDIR": folder}
+        env = {**os.environ, **ray, "TMPDIR": folder}
         script = Path(__file__).with_name("ray_nodes.py")
         holder = subprocess.Popen(
             [sys.executable, str(script)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -74,6 +68,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def start(folder: Path, env: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         command("run", *words, "--quiet"),
         env={**env, **environment(folder / "store")},
@@ -90,7 +85,6 @@ def finish(folder: Path, process: subprocess.Popen[str]) -> Done:
 
 
 def run(folder: Path, env: dict[str, str], *words: str) -> Done:
-    folder.mkdir(exist_ok=True)
     return finish(folder, start(folder, env, *words))
 
 
@@ -105,11 +99,14 @@ def content(records: list[Record]) -> list[tuple[Any, ...]]:
 def test_one_scenario_is_the_same_load_on_one_worker_on_two_and_on_two_nodes(tmp_path: Path, cluster: Cluster) -> None:
     with FakeServer(ttft_ms=10, gap_ms=2, log_body=False) as server:
         path = write_scenario(tmp_path, SCENARIO.format(url=server.url, window=1.5, repeats=1))
-        one = run(tmp_path / "one", dict(os.environ), str(path), "--workers", "1")
-        two = run(tmp_path / "two", dict(os.environ), str(path), "--workers", "2")
-        flags = ("--fleet", "ray", "--workers", "2", "--address", cluster.address)
-        ray = run(tmp_path / "ray", cluster.env, str(path), *flags)
-    assert ray.code in (0, 5), ray.err
+        flags = {
+            "one": ("--workers", "1"),
+            "two": ("--workers", "2"),
+            "ray": ("--fleet", "ray", "--workers", "2", "--address", cluster.address),
+        }
+        begun = {name: start(tmp_path / name, cluster.env, str(path), *words) for name, words in flags.items()}
+        one, two, ray = (finish(tmp_path / name, process) for name, process in begun.items())
+    assert {done.code for done in (one, two, ray)} <= {0, 5}, one.err + two.err + ray.err
     for other in (two, ray):
         assert content(other.records(other.attempts()[0])) == content(one.records(one.attempts()[0]))
     results = [done.results()[0] for done in (one, two, ray)]
@@ -144,7 +141,7 @@ def test_a_node_that_is_killed_leaves_every_acknowledged_record_and_a_degraded_r
     tmp_path: Path, cluster: Cluster
 ) -> None:
     with FakeServer(ttft_ms=10, gap_ms=2, log_body=False) as server:
-        path = write_scenario(tmp_path, SCENARIO.format(url=server.url, window=6, repeats=2))
+        path = write_scenario(tmp_path, SCENARIO.format(url=server.url, window=3, repeats=2))
         flags = ("--fleet", "ray", "--workers", "2", "--address", cluster.address)
         process = start(tmp_path, cluster.env, str(path), *flags)
         seen = lines_of_both(tmp_path, process)
@@ -175,7 +172,7 @@ def lines_of_both(folder: Path, process: subprocess.Popen[str]) -> dict[str, byt
     limit = time.monotonic() + 60
     while time.monotonic() < limit and process.poll() is None:
         found = {path.name: path.read_bytes() for path in folder.glob("store/runs/*/*/cells/*/*/*/*/requests-*")}
-        if len(found) == 2 and all(data.count(b"\n") > 20 for data in found.values()):
+        if len(found) == 2 and all(data.count(b"\n") >= 10 for data in found.values()):
             return found
         time.sleep(0.05)
     raise AssertionError(process.communicate()[1])
