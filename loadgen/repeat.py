@@ -137,6 +137,8 @@ def run_repeat(
     if seen.ttft_s is not None:
         own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
         telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
+    if outcome.far:
+        telemetry = msgspec.structs.replace(telemetry, client_cores=None, client_rss_peak_bytes=None)
     doubts = (*site.doubts, *warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
     kinds = kinds_of(outcome, cell)

@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     machine), ``started_at`` the same moment in seconds since the epoch. ``clocks`` are those of workers elsewhere;
     ``intervals`` the latencies over time as such workers counted them, None where the records are to be counted.
     ``share`` is (i, N) where this is what share i of N left, and the others are elsewhere. ``doubts`` are what
-    the places of the workers have against them."""
+    the places of the workers have against them. ``far`` is True where what this machine took says nothing of them."""
 
     start_ns: int
     started_at: float
@@ -46,6 +46,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     intervals: Iterable[Interval] | None = None
     share: tuple[int, int] = (0, 1)
     doubts: tuple[Doubt, ...] = ()
+    far: bool = False
 
     @property
     def skew_s(self) -> float | None:

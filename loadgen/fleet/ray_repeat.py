@@ -79,6 +79,7 @@ class Repeat:
             lost=tuple(self._lost),
             clocks=clocks,
             intervals=self._latencies.intervals(),
+            far=True,
         )
 
     def _follow(self, on_tick: OnTick, look: Look, measure_at: MeasureAt) -> None:
