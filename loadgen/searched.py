@@ -221,7 +221,7 @@ def _came_to(
     waits = [(one.text, one.value) for one in objectives if one.metric in WAITS]
     return {
         "answer": bracket(trials),
-        "sentence": answer(goal, trials),
+        "sentence": ("so far " if trials and stop is None else "") + answer(goal, trials),
         "why": stopped(goal, trials, stop),
         "doubts": tuple(doubts(goal, trials, search.seconds, waits)) if trials else (),
         "probes": tuple(_looked(one, _trial_then(done[: i + 1], objectives), None) for i, one in enumerate(done)),

@@ -47,16 +47,17 @@ def _sure(sure: float | None, taken: float) -> str:
 
 def stopped(goal: Goal, trials: Sequence[Trial], stop: Stop | None) -> str:
     """Why no other load was tried."""
-    probes = sum(one.windows for one in trials)
+    count = sum(one.windows for one in trials)
+    probes = f"{count} probe" if count == 1 else f"{count} probes"
     match stop:
         case None:
-            return f"it is not over: {probes} probes were measured, --resume goes on"
+            return f"it is not over after {probes}, and --resume goes on"
         case Stop.NARROW:
-            return f"both ends are sure and within {goal.within * 100:.3g} % of each other, after {probes} probes"
+            return f"both ends are sure and within {goal.within * 100:.3g} % of each other, after {probes}"
         case Stop.PROBES:
             return f"all {goal.probes} probes are used up; search.probes says how many there are"
         case Stop.MOST:
-            return f"the objectives hold at search.most ({goal.most:g}), after {probes} probes"
+            return f"the objectives hold at search.most ({goal.most:g}), after {probes}"
         case Stop.LEAST:
             return f"less than {goal.least:.3g} cannot be tried; {_worst(trials)}"
         case Stop.UNDECIDED:
