@@ -15,7 +15,7 @@ from loadgen.metrics import METRICS, tpot, value
 from loadgen.published.presets import PRESETS, preset_of
 from loadgen.published.tables import names, table
 from loadgen.record import Record
-from loadgen.reports import text
+from loadgen.reports import beside, text
 from loadgen.scenario import Scenario, expand, load
 from loadgen.summary import Distribution
 
@@ -154,6 +154,15 @@ def test_the_report_shows_the_speed_of_the_preset_first(
     assert head in columns
     assert columns.index(head) < columns.index("output tok/s")
     assert "77.70" in next(line for line in lines if " a " in line and "77" in line)
+
+
+def test_runs_side_by_side_show_a_speed_that_is_defined_alike_for_all(tmp_path: Path) -> None:
+    scenario = loaded(tmp_path, f"repeats: 1\npreset: qwen2\n{SINGLE}")
+    alike = [assemble(made_run(tmp_path, scenario, {"a": (5.0,), "b": (5.0,)})) for _ in range(2)]
+    assert "request tok/s (qwen2)" in beside.render(alike, 300)
+    other = loaded(tmp_path, f"repeats: 1\npreset: qwen3\n{SINGLE}")
+    apart = [alike[0], assemble(made_run(tmp_path, other, {"a": (5.0,), "b": (5.0,)}))]
+    assert "(qwen" not in beside.render(apart, 300)
 
 
 # What docs/definitions.md says ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def render(reports: Sequence[RunReport], width: int = 100, unicode: bool = True)
     """The runs in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
     names, left = short_names(reports), len(_axes(reports) or [""]) + 2
     parts = text.section("Side by side", _titles(reports, names), width)
-    lines, dropped = text.fitted(lambda columns: table(reports, columns), rows.COLUMNS, left, width)
+    lines, dropped = text.fitted(lambda columns: table(reports, columns), _columns(reports), left, width)
     parts += [*lines, *text.left_out(dropped, width), ""]
     for heading, said in _sections(reports, names, rows.UNICODE if unicode else rows.ASCII):
         parts += text.section(heading, said, width)
@@ -38,9 +38,10 @@ def render_markdown(reports: Sequence[RunReport]) -> str:
     return "\n".join([*parts, markdown.safe(_advice(reports))]) + "\n"
 
 
-def table(reports: Sequence[RunReport], columns: Sequence[rows.Column] = rows.COLUMNS) -> list[list[str]]:
+def table(reports: Sequence[RunReport], columns: Sequence[rows.Column] | None = None) -> list[list[str]]:
     """A header and a row for each target of each cell of each run; those of one cell stand together."""
     axes, names = _axes(reports), short_names(reports)
+    columns = _columns(reports) if columns is None else columns
     found: dict[tuple[str, ...], dict[str, list[list[str]]]] = {}
     for report, name in zip(reports, names, strict=True):
         for cell in report.cells:
@@ -57,6 +58,13 @@ def short_names(reports: Sequence[RunReport]) -> list[str]:
     whole = [str(report.run.get("run") or report.path) for report in reports]
     ends = [name.rpartition("-")[2] for name in whole]
     return ends if len(set(ends)) == len(ends) and all(ends) else whole
+
+
+def _columns(reports: Sequence[RunReport]) -> Sequence[rows.Column]:
+    """The columns of the runs' own tables where those are the same: one definition of speed holds for all, or none."""
+    each = [rows.columns_of(report) for report in reports]
+    same = len({tuple(column.head for column in columns) for columns in each}) == 1
+    return each[0] if same else rows.COLUMNS
 
 
 def _axes(reports: Sequence[RunReport]) -> list[str]:
