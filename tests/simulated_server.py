@@ -73,11 +73,11 @@ class Server:
         self._running: list[Asked] = []
 
     async def steps(self) -> None:
-        """Steps for ever, each at its own time: a late one makes none of the next late."""
+        """Steps for ever, each at its own time: a late one makes none of the next late, so that the capacity stays."""
         due = time.monotonic()
         while True:
-            due = max(due + self._step_s, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            due = max(due + self._step_s, time.monotonic() - 1.0)
+            await asyncio.sleep(max(due - time.monotonic(), 0.0))
             for asked in [one for one in self._running if one.token()]:
                 self._running.remove(asked)
                 asked.done.set()

@@ -19,13 +19,13 @@ workload: {{prompts: natural, output: {{exact: 4}}}}
 """
 
 MAX_RATE = """\
-load: {arrival: constant, warmup_s: 0.3, window_s: 1.5, drain_s: 0.5}
+load: {arrival: constant, warmup_s: 0.3, window_s: 1.5, drain_s: 0.2}
 search: {find: max_rate, start: 160, most: 230, probes: 12}
-objectives: [p95 ttft < 0.12 s, error_rate < 2 %]
+objectives: [p95 ttft < 0.15 s, error_rate < 2 %]
 """
 
 MAX_CONCURRENCY = """\
-load: {warmup_s: 0.2, window_s: 0.8, ramp_s: 0.1}
+load: {warmup_s: 0.1, window_s: 0.5, ramp_s: 0.1}
 search: {find: max_concurrency, start: 2, probes: 5}
 objectives: [p50 ttft < 0.09 s]
 """
@@ -74,7 +74,7 @@ def _wait_for_probes(store: Path, number: int) -> Path:
     while time.monotonic() < deadline:
         for path in store.glob("runs/*/*/probes.json"):
             if len(read_json(path)["probes"]) >= number:
-                time.sleep(0.3)  # into the middle of the probe
+                time.sleep(0.2)  # into the middle of the probe
                 return path
         time.sleep(0.02)
     raise AssertionError("no probes came")

@@ -203,7 +203,7 @@ def test_a_plan_says_what_is_searched_for_and_how_long_that_may_take(sought: Sim
 
 
 def test_a_sweep_goes_through_the_store_to_its_knee(tmp_path: Path) -> None:
-    made = Simulated(tmp_path, "{find: sweep, steps: 6, most: 64}")
+    made = Simulated(tmp_path, "{find: sweep, steps: 4, most: 16}")
     made.follow()
     report = made.report()
     one = report.searches[0]
