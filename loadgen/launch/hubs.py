@@ -44,8 +44,8 @@ def hub_of(model: str, environ: Mapping[str, str]) -> Hub:
     if any(_on(environ.get(name)) for name in MODELSCOPE):
         domain = environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
         endpoint = (environ.get("MODELSCOPE_ENDPOINT") or f"https://{domain}").rstrip("/")
-        page, caches = f"{endpoint}/api/v1/models/{quote(model)}", _modelscope(model, environ)
-        return Hub("ModelScope", endpoint, page, caches, f"modelscope download --model {shlex.quote(model)}", offline, None)
+        page, fetch = f"{endpoint}/api/v1/models/{quote(model)}", f"modelscope download --model {shlex.quote(model)}"
+        return Hub("ModelScope", endpoint, page, _modelscope(model, environ), fetch, offline, None)
     endpoint = (environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     caches = (hub_cache(environ) / f"models--{model.replace('/', '--')}" / "snapshots",)
     token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN")
