@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
+from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK, StoreError
 from loadgen.plan import Plan, PlannedCell, PlannedSearch, Step, planned_cell, seed_of
 from loadgen.repeat import Result
 from loadgen.scenario import Cell, Loaded, Objective, parse_objective, public_dict
@@ -30,6 +30,8 @@ WAITS = ("ttft_s", "ttft_from_schedule_s", "e2e_s")
 """Times that a queue makes longer for as long as a load is too high."""
 
 FILE = "probes.json"
+VERSION = 1
+"""Of the file's layout."""
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,19 +53,27 @@ class Done(msgspec.Struct, frozen=True):
     summary: Summary
 
 
-def read_probes(run: Run) -> list[Probe]:
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``probes.json`` holds: every probe that was begun, in order, and why searches ended, by their number."""
+
+    v: int = VERSION
+    probes: tuple[Probe, ...] = ()
+    stops: dict[int, Stop] = {}
+
+
+def read_probes(run: Run) -> tuple[Probe, ...]:
     """Every probe that was begun, in order."""
-    return msgspec.convert(run.read(FILE)["probes"], list[Probe]) if (run.folder / FILE).exists() else []
+    return _written(run).probes
 
 
-def _stops(run: Run) -> dict[str, Stop]:
-    """Why searches ended, by their number; one that is not over has none."""
-    return msgspec.convert(run.read(FILE)["stops"], dict[str, Stop]) if (run.folder / FILE).exists() else {}
-
-
-def write_down(run: Run, probes: Sequence[Probe], stops: Mapping[str, Stop]) -> None:
-    """Writes ``probes.json``."""
-    run.write(FILE, {"probes": probes, "stops": stops})
+def _written(run: Run) -> Written:
+    """Raises StoreError for a file that is none of ours."""
+    if not (run.folder / FILE).exists():
+        return Written()
+    try:
+        return msgspec.convert(run.read(FILE), Written, strict=False)
+    except msgspec.ValidationError as error:
+        raise StoreError(f"{run.folder / FILE} is no list of probes: {error}") from error
 
 
 def read_plan(run: Run) -> Plan:
@@ -113,15 +123,14 @@ def legs_of(done: Sequence[Done]) -> list[Leg]:
 def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) -> Probe | Stop:
     """The probe that is to be driven now: the last one, if its repeat is not whole, else a new one, which is written
     down, as is the end. ``pattern`` is the cell that is searched in."""
-    search, probes = plan.searches[index], read_probes(run)
-    mine = [probe for probe in probes if probe.search == index]
+    search, written = plan.searches[index], _written(run)
+    mine = [probe for probe in written.probes if probe.search == index]
     done = whole(run, mine)
     if len(done) < len(mine):
         return mine[-1]
     found = wanted(search, done, [parse_objective(text) for text in pattern.scenario.objectives])
-    stops = {number: why for number, why in _stops(run).items() if number != str(index)}
     if isinstance(found, Stop):
-        write_down(run, probes, stops | {str(index): found})
+        run.write(FILE, msgspec.structs.replace(written, stops={**written.stops, index: found}))
         return found
     word, load = found
     cell = probe_cell(pattern, word, load)
@@ -135,7 +144,8 @@ def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) 
         cell=planned_cell(cell, cell.id, public_dict(loaded.scenario), loaded.path.parent.absolute()),
         step=step,
     )
-    write_down(run, [*probes, probe], stops)
+    stops = {number: why for number, why in written.stops.items() if number != index}
+    run.write(FILE, msgspec.structs.replace(written, probes=(*written.probes, probe), stops=stops))
     return probe
 
 
@@ -204,7 +214,7 @@ def searched(run: Run, plan: Plan, index: int, objectives: Sequence[Objective]) 
     """A search of a plan as far as it has come."""
     search = plan.searches[index]
     done = whole(run, [probe for probe in read_probes(run) if probe.search == index])
-    stop = _stops(run).get(str(index))
+    stop = _written(run).stops.get(index)
     known: dict[str, Any] = {"cell": search.cell, "axes": search.axes, "target": search.target, "goal": search.goal}
     return Searched(**known, **_came_to(search, done, objectives, stop), stop=stop)
 
