@@ -5,8 +5,7 @@ usage: .venv/bin/python scripts/telemetry_cost.py [ROUNDS] [STREAMS] [SECONDS]
 One worker holds STREAMS streams of a token every 20 ms against the null server. A round has three repeats: without
 telemetry, with it (the parent's sampler reads a Prometheus page of 600 lines, the processes and the machine, as in a
 run), and without it again, which shows the machine's own noise; their order turns from round to round. Prints medians
-over the rounds, and the median and range of the ratios to the first: the worker's CPU a token, how long received bytes
-waited for it at worst (lag, by request), how far its stamps of first tokens are from the server's own; lateness.
+over the rounds, and the median and range of the ratios to the first, of what `worker_cost.repeat` measures.
 """
 
 from __future__ import annotations
@@ -14,26 +13,17 @@ from __future__ import annotations
 import http.server
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import httpx
+from worker_cost import repeat
 
-from loadgen.backends import RequestOptions
-from loadgen.drive.job import Job, Labels, Shape
 from loadgen.fleet.local import Fleet
 from loadgen.launch.processes import identify
-from loadgen.record import read_records
 from loadgen.telemetry.sampler import Machine, Sampler
 
 ARMS = ("without", "with", "again")
-TOKENS = 100
-WARMUP_S = 1.0
 PAGE = "".join(f'engine:metric_{i % 60}_bucket{{engine="0",le="{i}",model_name="m"}} {i * 7}.0\n' for i in range(597))
 PAGE += "engine:running 7\nengine:waiting 0\nengine:ttft_sum 1\nengine:ttft_count 2\n"
 NAMES = {"running": "engine:running", "waiting": "engine:waiting", "ttft_s": "engine:ttft"}
@@ -52,19 +42,6 @@ class Page(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@contextmanager
-def null_server() -> Iterator[tuple[str, int]]:
-    """A fresh null server: its URL and pid."""
-    command = [sys.executable, "-m", "loadgen.null_server", "--ttft-ms", "50", "--gap-ms", "20"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def serve_page(ready: Any) -> None:
     """Serves the page in a process of its own, as an engine does."""
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
@@ -72,41 +49,15 @@ def serve_page(ready: Any) -> None:
         server.serve_forever()
 
 
-def repeat(fleet: Fleet, streams: int, seconds: float, page: str | None) -> dict[str, float]:
-    """One repeat, with telemetry where a page is given."""
-    shape = Shape(concurrency=streams, ramp_s=WARMUP_S, warmup_s=WARMUP_S, window_s=seconds, drain_s=5)
-    with null_server() as (url, pid), tempfile.TemporaryDirectory() as name:
-        job = Job(
-            labels=Labels(run="r", cell="c", target="t", rep=1, attempt=1, endpoint=url),
-            worker=0, workers=1, endpoint=url, backend="openai_chat", options=RequestOptions(model="null"), headers={},
-            workload="natural", settings={"tags": ["chat"]}, context={"seed": 1, "ask_tok": TOKENS, "exact": True},
-            shape=shape, seed=1, out=str(Path(name) / "requests.jsonl"),
-        )  # fmt: skip
+def with_telemetry(page: str) -> Callable[[int], Sampler]:
+    """What a run's parent does beside a repeat."""
+
+    def beside(pid: int) -> Sampler:
         server = identify(pid)
         assert server is not None
-        machine = Machine(gpus=(), processes=(server,))
-        with Sampler([page], NAMES, machine=machine) if page else nullcontext():
-            outcome = fleet.run([job], lambda _: None, lambda: None)
-        truth = httpx.get(f"{url}/truth", timeout=30, trust_env=False).text
-        first = {line.rsplit(" ", 5)[0]: int(line.rsplit(" ", 5)[2]) for line in truth.splitlines()}
-        records = [one for one in read_records([Path(job.out)]) if one.phase == "measure" and one.status == "ok"]
-    errors = [one.t_first - (first[one.request_id()] - outcome.start_ns) / 1e9 for one in records if one.t_first]
-    late = [one.t_send - one.t_sched for one in records if one.t_send is not None]
-    lag = [(one.lag_us_max or 0) for one in records]
-    return {
-        "CPU us a token": outcome.audits[0].cpu_s / (outcome.audits[0].sent * TOKENS) * 1e6,
-        "lag p50 us": quantile(lag, 0.5),
-        "lag p99 us": quantile(lag, 0.99),
-        "TTFT error p50 us": quantile(errors, 0.5) * 1e6,
-        "TTFT error p99 us": quantile(errors, 0.99) * 1e6,
-        "late p99 us": quantile(late, 0.99) * 1e6,
-    }
+        return Sampler([page], NAMES, machine=Machine(gpus=(), processes=(server,)))
 
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Nearest rank, or near enough."""
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+    return beside
 
 
 def main() -> None:
@@ -120,10 +71,11 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     try:
         with Fleet(1) as fleet:
-            repeat(fleet, streams, 4, None)
+            repeat(fleet, streams, 4)
             for number in range(rounds):
                 for arm in (*ARMS[number % 3 :], *ARMS[: number % 3]):
-                    found[arm].append(repeat(fleet, streams, seconds, page if arm == "with" else None))
+                    beside = (with_telemetry(page),) if arm == "with" else ()
+                    found[arm].append(repeat(fleet, streams, seconds, *beside))
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
