@@ -58,7 +58,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
     v: int = VERSION
     probes: tuple[Probe, ...] = ()
-    stops: dict[int, Stop] = {}
+    stops: dict[str, Stop] = {}
 
 
 def read_probes(run: Run) -> tuple[Probe, ...]:
@@ -71,7 +71,7 @@ def _written(run: Run) -> Written:
     if not (run.folder / FILE).exists():
         return Written()
     try:
-        return msgspec.convert(run.read(FILE), Written, strict=False)
+        return msgspec.convert(run.read(FILE), Written)
     except msgspec.ValidationError as error:
         raise StoreError(f"{run.folder / FILE} is no list of probes: {error}") from error
 
@@ -130,7 +130,7 @@ def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) 
         return mine[-1]
     found = wanted(search, done, [parse_objective(text) for text in pattern.scenario.objectives])
     if isinstance(found, Stop):
-        run.write(FILE, msgspec.structs.replace(written, stops={**written.stops, index: found}))
+        run.write(FILE, msgspec.structs.replace(written, stops={**written.stops, str(index): found}))
         return found
     word, load = found
     cell = probe_cell(pattern, word, load)
@@ -144,7 +144,7 @@ def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) 
         cell=planned_cell(cell, cell.id, public_dict(loaded.scenario), loaded.path.parent.absolute()),
         step=step,
     )
-    stops = {number: why for number, why in written.stops.items() if number != index}
+    stops = {number: why for number, why in written.stops.items() if number != str(index)}
     run.write(FILE, msgspec.structs.replace(written, probes=(*written.probes, probe), stops=stops))
     return probe
 
@@ -214,7 +214,7 @@ def searched(run: Run, plan: Plan, index: int, objectives: Sequence[Objective]) 
     """A search of a plan as far as it has come."""
     search = plan.searches[index]
     done = whole(run, [probe for probe in read_probes(run) if probe.search == index])
-    stop = _written(run).stops.get(index)
+    stop = _written(run).stops.get(str(index))
     known: dict[str, Any] = {"cell": search.cell, "axes": search.axes, "target": search.target, "goal": search.goal}
     return Searched(**known, **_came_to(search, done, objectives, stop), stop=stop)
 

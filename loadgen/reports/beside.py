@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.reports import markdown, rows, text
+from loadgen.reports import markdown, rows, search, text
 
 Section = tuple[str, list[str]]
 
@@ -86,7 +86,8 @@ def _sections(reports: Sequence[RunReport], names: Sequence[str], marks: rows.Ma
     """What each run says of its own targets, its objectives, and what weakens it."""
     for report, name in zip(reports, names, strict=True):
         failed = [f"failed: {line}" for line in rows.failure_lines(report)]
-        yield name, [*rows.comparison_lines(report), *rows.objective_lines(report, marks), *failed]
+        said = [*search.lines(report), *rows.comparison_lines(report), *rows.objective_lines(report, marks)]
+        yield name, [*said, *failed]
         yield f"Warnings of {name}", rows.warning_lines(report)
 
 
