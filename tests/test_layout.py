@@ -342,6 +342,15 @@ def test_every_repeat_stands_below_with_the_mean(tmp_path: Path) -> None:
     assert csv_lines([assemble(run)])[0]["tok_s_repeat_3"] == "120.0"
 
 
+def test_a_repeat_that_is_missing_is_a_doubt(tmp_path: Path) -> None:
+    made = BY_NAME["llama_quantized_4090"]
+    run = run_of(tmp_path, made, repeats=3)
+    (run.folder / "cells/all/a/rep-002/attempt-1/summary.json").unlink()
+    text = published.render("text", [assemble(run)], 200)
+    assert "a: 1 of 3 repeats are missing. (all, a)" in text
+    assert "vicuna 7b  float16       a   tok_s  100.00  -  100.00  100.00" in text
+
+
 def test_rows_come_from_whichever_run_has_them_and_the_newer_of_two_good_ones_stands(tmp_path: Path) -> None:
     made = BY_NAME["llama_quantized_4090"]
     other = msgspec.structs.replace  # a later run of the same row, and one of another row

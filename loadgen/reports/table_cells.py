@@ -107,6 +107,9 @@ def _doubts(target: TargetCell) -> Iterator[Doubt]:
     summaries = target.summaries
     found = [*(doubt for one in summaries for doubt in one.invalid), *target.doubts]
     found += [doubt for one in summaries for doubt in one.doubts]
+    if len(summaries) < len(target.results):
+        missing = len(target.results) - len(summaries)
+        found.append(Doubt("missing_repeats", f"{missing} of {len(target.results)} repeats are missing."))
     yield from {doubt.code: doubt for doubt in reversed(found)}.values()
 
 
