@@ -125,18 +125,9 @@ def autocorrelation_time(exceeds: Any) -> float:
     ``exceeds`` is a sequence of 0 and 1, whether each value lies above the percentile; a constant one gives 1.
     """
     from loadgen.arrays import np
-    from loadgen.correlation import autocovariances
+    from loadgen.correlation import correlation_time
 
-    series = np.asarray(exceeds)
-    n, lags = len(series), min(len(series), 4096)
-    while n >= 2 and (series != series[0]).any():
-        rho = autocovariances(series, lags)
-        taus = np.maximum(1.0, 1 + 2 * np.cumsum(rho[1:] / rho[0]))
-        enough = np.flatnonzero(np.arange(1, lags) >= 5 * taus)
-        if len(enough) or lags == n:
-            return float(taus[enough[0]] if len(enough) else taus[-1])
-        lags = min(n, 8 * lags)  # rarely
-    return 1.0
+    return correlation_time(np.asarray(exceeds))
 
 
 def order_interval(ordered: Sample, p: float, n_eff: float) -> tuple[float, float] | None:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from cli_runner import command, environment, loadgen, write_scenario
 from fakes import FakeServer
+from numpy.typing import NDArray
 from test_summarise import failure, reply
 
-from loadgen import collect
+from loadgen import collect, correlation
 from loadgen.columns import Column
 from loadgen.drive.tally import Tick
 from loadgen.histogram import MOST_STEPS, step_s
@@ -242,6 +243,26 @@ def test_looks_of_a_day_are_as_many_as_those_of_two_hours_and_hold_every_peak() 
     assert max(one.gpus[0].memory_bytes or 0 for one in kept) == 9e9
     assert max(one.server.rss_bytes for one in kept if one.server) == 9e9
     assert all(one.gpus[0].joules == one.at_ns / 1e9 for one in kept), "a counter is that of its moment"
+
+
+def whole_transform(series: NDArray[np.float64]) -> float:
+    """The correlation time by one Fourier transform of everything: memory grows with the series."""
+    n, centred = len(series), series - series.mean()
+    rho = np.fft.irfft(np.abs(np.fft.rfft(centred, 4 * n)) ** 2)[:n]
+    taus = np.maximum(1.0, 1 + 2 * np.cumsum(rho[1:] / rho[0]))
+    return float(taus[np.flatnonzero(np.arange(1, n) >= 5 * taus)[0]])
+
+
+@pytest.mark.parametrize(("phi", "off"), [(0.5, 1e-9), (0.99, 0.05), (0.998, 0.1)])
+def test_a_correlation_that_outlasts_its_lags_is_found_from_means_of_neighbours(
+    phi: float, off: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(correlation, "_LAGS", (64, 256))
+    monkeypatch.setattr(correlation, "_BLOCK", 1000)
+    series, noise = np.zeros(60_000), np.random.default_rng(1).standard_normal(60_000)
+    for i in range(1, len(series)):
+        series[i] = phi * series[i - 1] + noise[i]
+    assert correlation.correlation_time(series) == pytest.approx(whole_transform(series), rel=off)
 
 
 def test_a_log_of_histograms_has_no_more_steps_for_a_day_than_for_ten_minutes() -> None:
