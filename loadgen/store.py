@@ -6,6 +6,7 @@
         run.json        what the run is and how it stands; rewritten as a whole (temporary file, fsync, rename)
         plan.json       cells, order, seeds, digests; written once
         scenario.yaml   byte copy
+        probes.json     of a search: what it added to the plan so far, and why it ended
         servers/<server_id>/
         probes/<target>/<server_id>/<key>/   what was asked before timing, where targets are compared
             requests-<host>-w0.jsonl   fingerprint.json

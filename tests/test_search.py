@@ -232,7 +232,7 @@ def test_an_undecided_end_gets_more_windows_and_what_they_cannot_decide_is_said(
     assert found.met is not None
     assert found.holds is not None
     assert found.met < 40 <= found.holds < 44 <= (found.missed or 0)
-    assert "(99 % sure at" in answer(goal(), trials)
+    assert "(certified at" in answer(goal(), trials)
     assert {doubt.code for doubt in doubts(goal(), trials, 60, [])} == {"uncertified"}
 
 

@@ -42,7 +42,7 @@ def _sure(sure: float | None, taken: float) -> str:
     """How much of an end is certified, where that is less than is said."""
     if sure == taken:
         return ""
-    return " (99 % sure at no load)" if sure is None else f" (99 % sure at {sure:g})"
+    return " (not certified)" if sure is None else f" (certified at {sure:g})"
 
 
 def stopped(goal: Goal, trials: Sequence[Trial], stop: Stop | None) -> str:
