@@ -29,6 +29,9 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = (
 )
 """The panels of a chart: the name of the axis, and a line for each value."""
 
+_FROM_ZERO = ("failed", "in flight", "waiting (server)")
+"""Panels whose axis begins at zero; in the others a drift of a few percent should be seen."""
+
 
 def over_time(report: RunReport) -> Iterator[Lines]:
     """A chart for each of the first long repeats of a run."""
@@ -46,14 +49,15 @@ def chart(one: OverTime, colour: int = 0) -> Lines:
         made = (_series(one, label, value, length, (colour, number)) for number, (label, value) in enumerate(values))
         series = tuple(line for line in made if line.points)
         if series and not (name == "failed" and not any(interval.failed for interval in one.intervals)):
-            panels.append(Panel(y=Axis(name=name, zero=True), series=series, bands=bands))
+            panels.append(Panel(y=Axis(name=name, zero=name in _FROM_ZERO), series=series, bands=bands))
     return Lines(
         title=f"Over time: {one.cell}, {one.target}, repeat {one.rep}",
         reading=(
             f"Each step is an interval of {one.intervals[0].length_s:g} s; grey is what was measured. A level line is "
             "a server that does at the end what it did at the beginning; what the eye takes for a slope may be noise, "
-            "which is why the drift test stands beside it. Requests count where they ended, tokens where they arrived; "
-            "an interval that held too few requests for a percentile leaves a gap."
+            "which is why the drift test stands beside it; axes of speed and memory do not begin at zero. Requests "
+            "count where they ended, tokens where they arrived; an interval that held too few requests for a "
+            "percentile leaves a gap."
         ),
         x=Axis(name=f"{unit} from the start of the repeat", low=0.0),
         panels=tuple(panels),
