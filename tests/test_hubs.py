@@ -65,6 +65,20 @@ def test_what_a_busy_hub_says_speaks_against_nothing(tmp_path: Path, hub: TinyHu
     assert not_to_be_had(BUSY, environ(tmp_path, hub)) is None
 
 
+def test_a_proxy_that_cannot_be_used_here_speaks_against_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert not_to_be_had("org/none", {**environ(tmp_path, None), "HF_ENDPOINT": "http://hub.invalid"}) is None
+
+
+def test_an_address_without_a_scheme_does_not_answer(tmp_path: Path) -> None:
+    sentence = not_to_be_had("org/none", {**environ(tmp_path, None), "HF_ENDPOINT": "hf-mirror.example"}) or ""
+    assert "hf-mirror.example does not answer" in sentence
+
+
 def test_a_private_model_wants_a_token_which_goes_to_the_hub_and_nowhere_else(tmp_path: Path, hub: TinyHub) -> None:
     assert "or it is private: export HF_TOKEN" in (not_to_be_had(PRIVATE, environ(tmp_path, hub)) or "")
     assert not_to_be_had(PRIVATE, environ(tmp_path, hub, HF_TOKEN="hf_secret")) is None

@@ -128,7 +128,7 @@ def _asked(hub: Hub) -> int | None:
             return answer.status_code
     except httpx.TransportError as error:
         return 0 if "CERTIFICATE" in str(error).upper() or isinstance(error, httpx.ReadTimeout) else None
-    except (httpx.HTTPError, httpx.InvalidURL):
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError):  # the last two: a proxy that httpx cannot use
         return 0
 
 
