@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from made_runs import MACHINE, made_run, summary, write
+from published_memory import SLIPS
 from typer.testing import CliRunner
 
 from loadgen.assemble import RunReport, assemble
@@ -457,6 +458,11 @@ def test_a_slip_is_of_a_row_and_a_column_that_exist() -> None:
         for slip in found.slips:
             assert sum(slip.row.items() <= row.items() for row in found.rows) == 1
             assert slip.column in found.columns
+
+
+def test_the_slips_are_those_that_the_memory_planner_finds() -> None:
+    rows = [slip.row for slip in table("qwen2_transformers").slips]
+    assert {(row["model"], int(row["input_tokens"]), row["quantization"]) for row in rows} == set(SLIPS)
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
