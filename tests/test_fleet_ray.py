@@ -51,19 +51,28 @@ def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="lg-") as folder:  # a short path: Ray puts sockets into it
         ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
         env = {**os.environ, **ray, "TMPDIR": folder}
-        script = Path(__file__).with_name("ray_nodes.py")
-        holder = subprocess.Popen(
-            [sys.executable, str(script)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert holder.stdout is not None
-        try:
-            said = next(line for line in holder.stdout if line.startswith("{"))
+        with held(env) as said:
+            if said is not None:
+                yield Cluster(**json.loads(said), env=env)
+                return
+        with held(env) as said:  # Ray gives a node 30 s to come up, which a busy machine may not do
+            assert said is not None
             yield Cluster(**json.loads(said), env=env)
-        finally:
-            left = psutil.Process(holder.pid).children(recursive=True)
-            holder.communicate("", timeout=60)
-            for process in left:
-                with contextlib.suppress(psutil.Error):
+
+
+@contextlib.contextmanager
+def held(env: dict[str, str]) -> Iterator[str | None]:
+    """The program that holds a cluster: what it says of it, None if it could not start it."""
+    script = Path(__file__).with_name("ray_nodes.py")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, str(script)], env=env, **pipes)  # type: ignore[call-overload]
+    try:
+        yield next((line for line in holder.stdout if line.startswith("{")), None)
+    finally:
+        holder.communicate("", timeout=60)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if env["RAY_TMPDIR"] in " ".join(process.cmdline()):  # what Ray left: its paths are in this folder
                     process.kill()
 
 
