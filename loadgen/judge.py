@@ -9,29 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
 
 from loadgen.metrics import METRICS, PERCENTILES, Measure, find
+from loadgen.search.verdict import Objective
 from loadgen.statistics import floor_of
 from loadgen.summary import Distribution, Limit, Summary
-
-
-class Objective(Protocol):
-    """What a scenario's objective offers: ``p99 ttft < 0.5 s`` has the statistic p99, the metric ttft (or ttft_s), the
-    op <, the value 0.5 in the metric's own unit, and its text."""
-
-    @property
-    def statistic(self) -> str | None: ...
-    @property
-    def metric(self) -> str: ...
-    @property
-    def op(self) -> str: ...
-    @property
-    def value(self) -> float: ...
-    @property
-    def text(self) -> str: ...
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,7 +48,8 @@ class Verdict(StrEnum):
 
 
 class Objective(Protocol):
-    """An objective whose misses can be counted (`scenario.search` refuses others)."""
+    """What a scenario's objective offers: ``p99 ttft < 0.5 s`` has the statistic p99, the metric ttft (or ttft_s), the
+    op <, the value 0.5 in the metric's own unit, and its text."""
 
     @property
     def statistic(self) -> str | None: ...
