@@ -260,7 +260,7 @@ def worker_doubts(outcome: Outcome, workers: int, wanted: int) -> list[Doubt]:
     """What weakens a repeat for the sake of its workers: of ``workers`` that began, ``wanted`` were to be there."""
     doubts = [*outcome.doubts]
     if workers < wanted:
-        text = f"The load was dealt to {workers} workers instead of {wanted}: others were lost before this repeat."
+        text = f"The load was dealt to {workers} of {wanted} workers: the others were lost before this repeat."
         doubts.append(Doubt("fewer_workers", text))
     if outcome.lost:
         names = "; ".join(outcome.lost)
