@@ -28,6 +28,7 @@ from loadgen.fleet import Elsewhere, open_fleet
 from loadgen.fleet.node import About
 from loadgen.fleet.ray import _doubts
 from loadgen.fleet.ray_repeat import Member
+from loadgen.histogram import intervals, read_log
 from loadgen.record import Record
 
 SCENARIO = """
@@ -130,7 +131,9 @@ def test_one_scenario_is_the_same_load_on_one_worker_on_two_and_on_two_nodes(tmp
     # Both nodes read the clock of this machine: what is found between them is the error, and within its bound.
     assert all(abs(clock.offset_ns) <= (clock.error_us or 0) * 1e3 + 1 for clock in ours.clocks)
     assert ours.summary.audit.skew_s == pytest.approx(sum(clock.error_us or 0 for clock in ours.clocks) / 1e6)
-    assert "latency.hlog" in {path.name for path in ray.attempts()[0].iterdir()}
+    merged = {(one.start_s, one.tag): one.histogram for one in read_log(ray.attempts()[0] / "latency.hlog")}
+    counted = {(one.start_s, one.tag): one.histogram for one in intervals(ray.records(ray.attempts()[0]))}
+    assert merged == counted  # what the nodes counted, added up, is what all request lines hold
     told = ray.description()["fleet"]
     assert (told["kind"], told["workers"], len(told["nodes"])) == ("ray", 2, 2)
     if os.getuid() == 0:  # Ray gave its processes a niceness of 15
