@@ -104,6 +104,8 @@ def _merged(run: Run, shares: Sequence[_Share]) -> RunReport:
     cells = {cell.id: cell for cell in expand(scenario)}
     write_json(run.folder / "plan.json", first.plan)
     write_bytes(run.folder / "scenario.yaml", (first.run.folder / "scenario.yaml").read_bytes())
+    if (first.run.folder / "probes").exists():  # every shard asked the same questions; one's answers do
+        shutil.copytree(first.run.folder / "probes", run.folder / "probes")
     lost = [_repeat(run, step, cells[step.cell], shares) for step in first.plan.steps]
     run.write("run.json", _description(run, shares, any(lost)))
     report = assemble(run)
