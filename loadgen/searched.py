@@ -204,10 +204,9 @@ class Searched(msgspec.Struct, frozen=True, kw_only=True):
             return EXIT_OK
         if self.stop is Stop.GONE:
             return EXIT_FAILED
-        if self.answer is not None and self.answer.holds is None and not self.answer.client:
-            return EXIT_OBJECTIVE_MISSED
-        blind = self.swept is not None and self.swept.maximum is None
-        return EXIT_INVALID if blind or (self.answer is not None and self.answer.client) else EXIT_OK
+        if (self.answer is not None and self.answer.blind) or (self.swept is not None and self.swept.maximum is None):
+            return EXIT_INVALID
+        return EXIT_OBJECTIVE_MISSED if self.answer is not None and self.answer.holds is None else EXIT_OK
 
 
 def searched(run: Run, plan: Plan, index: int, objectives: Sequence[Objective]) -> Searched:

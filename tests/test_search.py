@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 import pytest
@@ -129,6 +130,17 @@ def test_a_late_client_answers_nothing_and_a_cap_that_drops_is_the_servers_doing
     assert "max_in_flight" in judged(dropped).why
 
 
+def test_replies_in_step_forbid_rates_and_so_a_closed_loop_but_are_what_a_growing_queue_does() -> None:
+    wave = {"state": "invalid", "invalid": (Doubt("one_phase", "Requests ran in step."),)}
+    assert judged(window(**wave)).verdict is MET
+    closed = judged(window(**wave, audit=msgspec.structs.replace(window().audit, achieved_rps=None)))
+    assert (closed.verdict, closed.blind) == (INVALID, "window")
+    _, trials, _ = path(goal(), lambda load: MET if load < 30 else INVALID)
+    waves = [*trials[:-1], msgspec.structs.replace(trials[-1], blind="window")]
+    assert next_load(goal(), waves) is Stop.WINDOW
+    assert answer(goal(), waves).endswith("; at 40 no window can be trusted")
+
+
 def test_a_server_that_falls_behind_misses_whatever_its_latency_is() -> None:
     behind = judged(window(rate=100, ended=90))
     assert behind.verdict is MISSED
@@ -143,10 +155,10 @@ def test_a_server_that_answers_nobody_misses() -> None:
 
 def test_where_no_connection_can_be_made_nothing_is_said_of_the_load() -> None:
     gone = judged(window(state="failed", ok=0, failed=1000, status={"connect_error": 1000}))
-    assert (gone.verdict, gone.leans, gone.gone) == (INVALID, None, True)
+    assert (gone.verdict, gone.leans, gone.blind) == (INVALID, None, "gone")
     lost = [known(10, MET), msgspec.structs.replace(gone, load=20, windows=CLIENT_WINDOWS)]
     assert next_load(goal(), lost) is Stop.GONE
-    assert answer(goal(), lost) == "it met the objectives up to 10 requests/s; nobody listens any more"
+    assert answer(goal(), lost) == "it meets the objectives up to 10 requests/s; at 20 nobody listened any more"
 
 
 # The path -------------------------------------------------------------------------------------------------------------
@@ -155,7 +167,9 @@ def test_where_no_connection_can_be_made_nothing_is_said_of_the_load() -> None:
 def known(load: float, verdict: Verdict, windows: int = 1, leans: bool | None = None) -> Trial:
     lean = {MET: True, MISSED: False, INVALID: None}.get(verdict, leans)
     valid = 0 if verdict is INVALID else windows
-    return Trial(load=load, windows=windows, valid=valid, objectives=(), verdict=verdict, leans=lean, why="so it was")
+    blind: Literal["client"] | None = "client" if verdict is INVALID else None
+    one = Trial(load=load, windows=windows, valid=valid, objectives=(), verdict=verdict, leans=lean, why="so it was")
+    return msgspec.structs.replace(one, blind=blind)
 
 
 def path(goal: Goal, verdict: Callable[[float], Verdict]) -> tuple[list[float], list[Trial], Stop]:
@@ -217,7 +231,7 @@ def test_a_client_that_is_late_again_and_again_ends_the_search_and_is_named() ->
     order, trials, stop = path(goal(), lambda load: MET if load < 30 else INVALID)
     assert (order, stop) == ([10, 20, *[40] * CLIENT_WINDOWS], Stop.CLIENT)
     assert "at 40 the client itself was the limit" in answer(goal(), trials)
-    assert stopped(goal(), trials, stop) == "the client is the limit, at 40 in 3 windows: so it was"
+    assert stopped(goal(), trials, stop) == "the client is the limit, 3 times at 40: so it was"
 
 
 def test_a_client_that_was_late_once_is_forgiven() -> None:

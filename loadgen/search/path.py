@@ -23,7 +23,7 @@ from typing import Literal
 
 import msgspec
 
-from loadgen.search.verdict import Trial, Verdict
+from loadgen.search.verdict import Blind, Trial, Verdict
 
 Word = Literal["rate_rps", "concurrency"]
 """The words of a scenario's load that a search sets."""
@@ -49,6 +49,7 @@ class Stop(StrEnum):
     UNDECIDED = "undecided"
     CLIENT = "client"
     GONE = "gone"
+    WINDOW = "window"
     SWEPT = "swept"
 
 
@@ -78,15 +79,14 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, tag="goal"):
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     """The answer. ``met`` is the highest load that is certified to meet the objectives, below every one that misses;
     ``missed`` the lowest that is certified to miss them. ``holds`` and ``blocks`` are the same by what undecided loads
-    lean to: they lie within [met, missed], and closer. ``client`` is True where ``blocks`` is a load that the client
-    could not send, ``gone`` where nobody listened any more. None where there is no such load."""
+    lean to: they lie within [met, missed], and closer. None where there is no such load. ``blind`` is why ``blocks``
+    says nothing of the server, None where it does."""
 
     met: float | None
     missed: float | None
     holds: float | None
     blocks: float | None
-    client: bool = False
-    gone: bool = False
+    blind: Blind | None = None
 
 
 def bracket(trials: Sequence[Trial]) -> Bracket:
@@ -101,8 +101,7 @@ def bracket(trials: Sequence[Trial]) -> Bracket:
         missed=min(missed, default=None),
         holds=holds,
         blocks=None if top is None else top.load,
-        client=top is not None and top.verdict is Verdict.INVALID and not top.gone,
-        gone=top is not None and top.gone,
+        blind=None if top is None else top.blind,
     )
 
 
@@ -124,10 +123,10 @@ def _wanted(goal: Goal, trials: Sequence[Trial]) -> float | Stop:
     if top.verdict is Verdict.INVALID:
         if top.windows < CLIENT_WINDOWS:
             return top.load
-        if top.gone:
+        if top.blind == "gone":
             return Stop.GONE
         if not any(one.verdict is Verdict.MISSED for one in trials if one.load > top.load):
-            return Stop.CLIENT
+            return Stop(str(top.blind))
     below = [one for one in trials if one.load < top.load]
     if not below:
         return _lower(goal, trials, top)
@@ -150,7 +149,7 @@ def _lower(goal: Goal, trials: Sequence[Trial], top: Trial) -> float | Stop:
 def _settled(goal: Goal, trials: Sequence[Trial], base: Trial, top: Trial) -> float | Stop:
     """The ends are close: are they sure?"""
     if top.verdict is Verdict.INVALID:
-        return Stop.CLIENT
+        return Stop(str(top.blind))
     for end in (base, top):
         if end.verdict is Verdict.UNDECIDED and end.valid < MOST_WINDOWS:
             return end.load

@@ -13,6 +13,12 @@ from loadgen.search.sweep import Course, Swept
 from loadgen.search.verdict import Trial, Verdict
 from loadgen.summary import Doubt
 
+_BLIND = {
+    "client": "the client itself was the limit",
+    "gone": "nobody listened any more",
+    "window": "no window can be trusted",
+}
+
 _UNITS = {"max_rate": "requests/s", "max_concurrency": "requests in flight"}
 
 
@@ -21,20 +27,15 @@ def answer(goal: Goal, trials: Sequence[Trial]) -> str:
     found, unit = bracket(trials), _UNITS[goal.find]
     if not trials:
         return "no load was measured"
-    if found.gone:
-        known = "" if found.holds is None else f"it met the objectives up to {found.holds:g} {unit}; "
-        return f"{known}nobody listens any more"
-    if found.holds is None and found.client:
-        return f"nobody knows: at {found.blocks:g} {unit} the client itself was the limit"
+    if found.holds is None and found.blind is not None:
+        return f"nobody knows: at {found.blocks:g} {unit} {_BLIND[found.blind]}"
     if found.holds is None:
         return f"it misses the objectives at every load that was tried, down to {found.blocks:g} {unit}"
     known = f"it meets the objectives up to {found.holds:g} {unit}" + _sure(found.met, found.holds)
     if found.blocks is None:
         return f"{known}, the most that was tried"
-    if found.client:
-        return (
-            f"{known}; at {found.blocks:g} the client itself was the limit, so that nobody knows what the server does"
-        )
+    if found.blind is not None:
+        return f"{known}; at {found.blocks:g} {_BLIND[found.blind]}"
     return f"{known}, and misses them at {found.blocks:g}" + _sure(found.missed, found.blocks)
 
 
@@ -68,13 +69,14 @@ def stopped(goal: Goal, trials: Sequence[Trial], stop: Stop | None) -> str:
             return f"no connection could be made in {CLIENT_WINDOWS} windows: start the server again, and search anew"
         case _:
             top = next(one for one in trials if one.load == bracket(trials).blocks)
-            return f"the client is the limit, at {top.load:g} in {top.windows} windows: {top.why.rstrip('.')}"
+            who = "the client is" if stop is Stop.CLIENT else "the windows are"
+            return f"{who} the limit, {top.windows} times at {top.load:g}: {top.why.rstrip('.')}"
 
 
 def swept_sentence(course: Course, found: Swept, unit: str = "requests/s") -> str:
     """``p50 TTFT begins to rise at 9.5 requests/s [9.1, 10], 95 % of the maximum; the measured maximum is 10``."""
     if found.maximum is None:
-        return "no closed loop was answered, so that there is no maximum to step up to"
+        return "no closed loop was answered, or none can be trusted: there is no maximum to step up to"
     most = f"the measured maximum is {found.maximum:.3g} {unit}"
     if found.knee is None:
         return f"{most}; no knee: {found.why}"
@@ -93,7 +95,7 @@ def doubts(goal: Goal, trials: Sequence[Trial], seconds: float, limits: Sequence
         low = next(one for one in trials if one.load == found.holds)
         yield Doubt("uncertified", f"{found.holds:g} is not certified: {low.why}.")
     top = next((one for one in trials if one.load == found.blocks), None)
-    if top is not None and top.windows == 1 and not (found.client or found.gone):
+    if top is not None and top.windows == 1 and found.blind is None:
         yield Doubt("once", f"{top.load:g} was measured in one window: a hiccup of the machine would look the same.")
     above = [one.load for one in trials if top is not None and one.load > top.load and one.verdict is Verdict.MET]
     if above:

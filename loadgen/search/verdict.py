@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -31,6 +31,12 @@ from loadgen.summary import Distribution, Misses, Summary
 
 OF_ALL = ("error_rate", "goodput")
 """Metrics that are themselves shares of all measured requests."""
+
+Blind = Literal["client", "gone", "window"]
+"""Why a load says nothing: the client was the limit, nobody listened any more, or the windows themselves cannot be
+trusted."""
+
+_CLIENT = {"late", "cpu", "skew", "sends"}
 
 _BEHIND = 0.02
 """Share of the sent requests by which a server may be behind."""
@@ -90,8 +96,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one load by now.
 
     ``windows`` counts those that were measured, ``valid`` those of them that say something. ``leans`` is which way an
-    undecided load is taken (True for met), None where nothing is known. ``why`` is a sentence's end. ``gone`` is True
-    where no window says anything because nobody listened any more, and not because of the client.
+    undecided load is taken (True for met), None where nothing is known. ``why`` is a sentence's end. ``blind`` is what
+    was wrong where no window says anything, None where one does.
     """
 
     load: float
@@ -101,7 +107,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     leans: bool | None
     why: str
-    gone: bool = False
+    blind: Blind | None = None
 
 
 def trial(load: float, objectives: Sequence[Objective], windows: Sequence[Summary]) -> Trial:
@@ -110,16 +116,27 @@ def trial(load: float, objectives: Sequence[Objective], windows: Sequence[Summar
     held = tuple(_held(objective, valid) for objective in objectives) if valid else ()
     verdict, leans, why = _verdict(valid, held) if valid else (Verdict.INVALID, None, _nothing(windows[-1]))
     counts = {"windows": len(windows), "valid": len(valid)}
-    gone = not valid and _gone(windows[-1])
-    return Trial(load=load, objectives=held, verdict=verdict, leans=leans, why=why, gone=gone, **counts)
+    blind = None if valid else _blind(windows[-1])
+    return Trial(load=load, objectives=held, verdict=verdict, leans=leans, why=why, blind=blind, **counts)
 
 
 def answers(window: Summary) -> bool:
-    """False for a window in which the client was the limit, nobody listened, or of which something was left behind. One
-    that dropped requests because too many were in flight says something of the server."""
+    """False for a window in which the client was the limit, nobody listened, or of which something was left behind.
+
+    Two that are invalid say something of the server all the same: one that dropped requests because too many were in
+    flight, and in an open loop one whose replies had not come as far at its end as at its start (``one_phase``): that
+    forbids its rates, and is what a queue does that grows.
+    """
     if window.state == "failed":
         return window.ok == 0 and not _gone(window)
-    return window.state != "invalid" or _dropped(window)
+    return not _against(window)
+
+
+def _against(window: Summary) -> set[str]:
+    """The codes of what makes a window say nothing."""
+    offered = window.audit.achieved_rps is not None
+    spared = {"one_phase"} if offered else set()
+    return {doubt.code for doubt in window.invalid} - spared - ({"sends"} if _dropped(window) else set())
 
 
 def needed(allowed: float) -> int | None:
@@ -167,12 +184,19 @@ def _nothing(window: Summary) -> str:
     return "no connection could be made" if _gone(window) else window.invalid[0].text
 
 
+def _blind(window: Summary) -> Blind:
+    """What was wrong with a window that says nothing."""
+    if _gone(window):
+        return "gone"
+    return "client" if _against(window) & _CLIENT else "window"
+
+
 def _gone(window: Summary) -> bool:
     return window.requests > 0 and set(window.status) == {"connect_error"}
 
 
 def _dropped(window: Summary) -> bool:
-    return [doubt.code for doubt in window.invalid] == ["sends"] and window.status.get("dropped", 0) > 0
+    return "sends" in {doubt.code for doubt in window.invalid} and window.status.get("dropped", 0) > 0
 
 
 def _behind(windows: Sequence[Summary]) -> str | None:
