@@ -135,6 +135,7 @@ class Repeat:
     def _lose(self, number: int, why: str) -> None:
         member, job, _ = self._workers[number]
         member.lost = why
+        self._ray.kill(member.actor)  # should it be there after all, its worker must not go on sending
         self._lost.append(f"worker {job.worker} on {member.host} is lost: {why}")
 
     def _tell_all(self, kind: str, values: Sequence[Any]) -> None:
