@@ -27,6 +27,7 @@ from loadgen.repeat import Result, context_of
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, expand
 from loadgen.scenario.loading import from_public
+from loadgen.searched import cells_of, read_plan, read_probes
 from loadgen.store import Run, request_files, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Doubt, Summary, Window
@@ -38,10 +39,11 @@ def rejudge(run: Run) -> tuple[RunReport, list[str]]:
     Raises UsageError where the request lines are gone, or the run is one that nothing was sent for.
     """
     described = run.read("run.json")
-    if described.get("imported") or not (run.folder / "plan.json").exists():
+    if "origin" in described or not (run.folder / "plan.json").exists():
         raise UsageError(f"{run.id} was read from a file of another program: it has no request lines of ours.")
-    plan = msgspec.convert(run.read("plan.json"), Plan)
+    plan = read_plan(run)
     cells = {cell.id: cell for cell in expand(from_public(described["scenario"]))}
+    cells |= cells_of(read_probes(run), plan, cells)
     with held(run):
         found = list(_results(run, plan))
         for _, folder, _ in found:

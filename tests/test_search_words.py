@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scenario_text import complaints, scenario
 
-from loadgen.scenario import expand
+from loadgen.scenario import expand, from_public, public_dict
 from loadgen.scenario.search_rules import goal_of, probe_cell, searched_load
 from loadgen.search.path import Goal
 from loadgen.search.sweep import Course
@@ -117,3 +117,9 @@ def test_an_objective_whose_misses_cannot_be_counted_is_refused(tmp_path: Path, 
 def test_a_search_under_no_objective_is_refused(tmp_path: Path) -> None:
     (line,) = complaints(tmp_path, f"{WORDS}search: max_rate\n")
     assert "max_rate needs objectives" in line
+
+
+@pytest.mark.parametrize("find", ["max_rate", "sweep"])
+def test_a_search_is_read_back_from_what_a_run_keeps_of_it(tmp_path: Path, find: str) -> None:
+    kept = scenario(tmp_path, f"{SOUGHT}search: {find}\n")
+    assert goal_of(from_public(public_dict(kept))) == goal_of(kept)

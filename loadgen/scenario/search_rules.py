@@ -47,12 +47,12 @@ def search_rules(scenario: Scenario) -> Iterator[tuple[Path, str]]:
         yield ("load", "arrival"), "trace has a load of its own, and a search sets another; remove one of the two"
     if scenario.comparison is not None:
         yield ("search",), "does not go with comparison: each target is searched by itself; remove one of the two"
-    if "repeats" in scenario.model_fields_set:
+    if scenario.repeats != Scenario.model_fields["repeats"].default:
         yield ("repeats",), "does not go with search, which adds windows where they are needed; remove it"
     if scenario.workload.routing_check:
         yield ("workload", "routing_check"), "does not go with search"
     for word in _OF_SEARCH if search.find == "sweep" else _OF_SWEEP:
-        if word in search.model_fields_set:
+        if getattr(search, word) != Search.model_fields[word].default:
             yield ("search", word), f"does not go with {search.find}"
     yield from _bounds(search)
     yield from _objectives(scenario, search)
