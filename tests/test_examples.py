@@ -29,6 +29,8 @@ SERVED = (
 )
 LEFT_OUT = {
     "launch": "stands until it is stopped, and needs an engine; tests/test_standing.py and the engines' tests run it",
+    "merge": "needs the runs of shards; tests/test_shards.py has them",
+    "rejudge": "needs a run with its request lines; tests/test_rejudging.py has one",
     "selftest": "loads this machine for minutes; tests/test_selftest.py runs it with --quick",
 }
 

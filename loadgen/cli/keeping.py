@@ -46,9 +46,10 @@ def gc(
 
 @commands.command(epilog="Example: loadgen rejudge last")
 def rejudge(which: Runs, store: Store = None) -> None:
-    """Judge stored runs again, by the rules of this version, from their request lines.
+    """Judge stored runs again, by the rules of this version.
 
-    Nothing is measured anew. What has changed is said; nights know of it after loadgen reindex.
+    It goes by their request lines; nothing is measured anew. What has changed is said; nights know of it after loadgen
+    reindex.
     """
     from loadgen.rejudging import rejudge as judged
     from loadgen.store import find_run, store_root
