@@ -20,19 +20,19 @@ from loadgen.record import Chunk
 _IDS = (b'"token_ids":[', b'"token_ids": [', b'"tokens":[', b'"tokens": [')
 _PROBE = "loadgen-probe"
 
-_strings = msgspec.json.Decoder(list[str]).decode
+_string = msgspec.json.Decoder(str).decode
 
 
 def spelled(texts: Sequence[bytes]) -> str:
-    """The text that JSON-escaped pieces spell together. Raises ValueError if one of them is no inside of a string.
+    """The text that JSON-escaped pieces spell together. Raises ValueError if that is no inside of a string.
 
     Halves of a surrogate pair may stand in two pieces; one that stays alone becomes U+FFFD.
     """
-    whole = b'["' + b'","'.join(texts) + b'"]'
+    whole = b'"' + b"".join(texts) + b'"'
     try:
-        return "".join(_strings(whole))
+        return _string(whole)
     except ValueError:
-        text = "".join(json.loads(whole.decode()))
+        text: str = json.loads(whole.decode())
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

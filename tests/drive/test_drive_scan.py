@@ -192,8 +192,8 @@ def test_the_work_grows_with_the_bytes_of_a_flood_whatever_is_strange_in_it(stra
         odd = [raw({**PLAIN, "logprobs": number}) for number in range(count)]
         return odd if strange == "every event" else [odd[n] if n % 2 else raw(PLAIN) for n in range(count)]
 
-    # eight times the bytes: 8 if each byte is looked at so often, 64 if nothing is done but looking at all that follow
-    assert time_of(events(16000), 65536) < 13 * time_of(events(2000), 65536)
+    # four times the bytes: 4 if each byte is looked at so often, 16 if nothing is done but looking at all that follow
+    assert time_of(events(16000), 65536) < 8 * time_of(events(4000), 65536)
 
 
 @given(st.lists(st.text(max_size=4), max_size=6))
@@ -218,7 +218,7 @@ def test_halves_of_a_surrogate_pair_meet_over_two_events_and_a_lone_one_is_repla
 @pytest.mark.parametrize("piece", [b"\xff", b"\\q", b"\\u12", b"a\x01", b"\\"])
 def test_what_is_no_inside_of_a_json_string_is_no_text(piece: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        spelled([b"a", piece, b"34"])
+        spelled([b"a", piece, b"zz"])
 
 
 @pytest.mark.parametrize("before", [b": a comment that goes on", b'data: {"choices":[]}\n', b"data: "])
