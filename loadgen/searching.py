@@ -21,6 +21,7 @@ _TRIES = 2
 
 
 _WIDE = 10**9
+"""More than any machine has workers for, of which it then takes as many as it has cores to spare."""
 
 
 class Search(NamedTuple):

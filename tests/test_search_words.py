@@ -119,6 +119,13 @@ def test_a_search_under_no_objective_is_refused(tmp_path: Path) -> None:
     assert "max_rate needs objectives" in line
 
 
+def test_a_search_from_a_cluster_says_from_how_many_nodes(tmp_path: Path) -> None:
+    text = f"{SOUGHT}search: max_rate\n".replace("window_s: 5", "window_s: 5, fleet: ray")
+    (line,) = complaints(tmp_path, text)
+    assert "load.workers: is auto, and nobody knows beforehand" in line
+    assert goal_of(scenario(tmp_path, text.replace("fleet: ray", "fleet: ray, workers: 4"))) is not None
+
+
 @pytest.mark.parametrize("find", ["max_rate", "sweep"])
 def test_a_search_is_read_back_from_what_a_run_keeps_of_it(tmp_path: Path, find: str) -> None:
     kept = scenario(tmp_path, f"{SOUGHT}search: {find}\n")

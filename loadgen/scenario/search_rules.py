@@ -45,6 +45,8 @@ def search_rules(scenario: Scenario) -> Iterator[tuple[Path, str]]:
             yield ("load", word), f"does not go with search, which sets the load itself; remove {word} or search"
     if scenario.load.arrival == "trace":
         yield ("load", "arrival"), "trace has a load of its own, and a search sets another; remove one of the two"
+    if scenario.load.fleet != "local" and scenario.load.workers == "auto":
+        yield ("load", "workers"), "is auto, and nobody knows beforehand how many nodes a search needs: say how many"
     if scenario.comparison is not None:
         yield ("search",), "does not go with comparison: each target is searched by itself; remove one of the two"
     if scenario.repeats != Scenario.model_fields["repeats"].default:
