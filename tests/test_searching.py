@@ -12,12 +12,18 @@ from made_runs import MACHINE
 from queue_simulation import Queue
 
 from loadgen.assemble import RunReport, assemble
+from loadgen.calibrate import against_itself
+from loadgen.errors import UsageError
+from loadgen.fleet import Elsewhere, Shard
 from loadgen.judge import asked, limits
+from loadgen.nightly.story import Asked, nightly
 from loadgen.plan import make_plan
+from loadgen.progress import Progress
 from loadgen.repeat import Result
 from loadgen.reports import csv, html, junit, markdown, text
 from loadgen.reports import json as json_report
 from loadgen.reports import plan as plan_report
+from loadgen.run import Request, execute
 from loadgen.scenario import Cell, Loaded, expand, load, parse_objective, public_dict
 from loadgen.searched import Probe, read_plan, read_probes
 from loadgen.searching import Search, probe_after_probe
@@ -216,3 +222,14 @@ def test_a_sweep_goes_through_the_store_to_its_knee(tmp_path: Path) -> None:
     assert "p50 TTFT begins to rise at" in shown
     assert report.exit_code == 0
     assert one.sentence in html.render(report)
+
+
+def test_what_needs_a_load_of_its_own_refuses_a_search(tmp_path: Path) -> None:
+    made = Simulated(tmp_path)
+    with pytest.raises(UsageError, match="a search has no load of its own"):
+        against_itself(made.loaded, "a", 2)
+    with pytest.raises(UsageError, match="whose loads are others every night"):
+        nightly(Asked(made.loaded, tmp_path / "nights"), Progress(print, live=True))
+    shard = Elsewhere(shard=Shard(index=1, of=2, start_at=0.0))
+    with pytest.raises(UsageError, match="search from one place"):
+        execute(Request(made.loaded, tmp_path / "shards", elsewhere=shard), Progress(print, live=True))
