@@ -121,13 +121,14 @@ def legs_of(done: Sequence[Done]) -> list[Leg]:
 
 
 def next_probe(run: Run, plan: Plan, index: int, pattern: Cell, loaded: Loaded) -> Probe | Stop:
-    """The probe that is to be driven now: the last one, if its repeat is not whole, else a new one, which is written
-    down, as is the end. ``pattern`` is the cell that is searched in."""
+    """The probe that is to be driven now: one whose repeat is not whole, else a new one, which is written down, as is
+    the end. ``pattern`` is the cell that is searched in."""
     search, written = plan.searches[index], _written(run)
     mine = [probe for probe in written.probes if probe.search == index]
     done = whole(run, mine)
     if len(done) < len(mine):
-        return mine[-1]
+        measured = {one.probe.number for one in done}
+        return next(probe for probe in mine if probe.number not in measured)
     found = wanted(search, done, [parse_objective(text) for text in pattern.scenario.objectives])
     if isinstance(found, Stop):
         run.write(FILE, msgspec.structs.replace(written, stops={**written.stops, str(index): found}))

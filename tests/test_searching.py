@@ -136,7 +136,7 @@ def test_a_search_that_was_cut_short_goes_on_to_the_same_answer(sought: Simulate
     assert len(read_probes(cut.run)) == 3
     assert cut.report().searches[0].stop is None
     assert "--resume goes on" in cut.report().searches[0].why
-    lost = cut.driven[-1].step
+    lost = cut.driven[1].step
     (cut.run.repeat(lost.cell, lost.target, lost.rep).attempts()[-1] / "summary.json").unlink()  # as a kill leaves it
     cut.follow()
     assert [probe.load for probe in read_probes(cut.run)] == [probe.load for probe in read_probes(sought.run)]
