@@ -21,6 +21,7 @@ from typing import Any
 
 from loadgen.drive.clock import RealtimeOffset, Timer, cpu_s, now_ns
 from loadgen.drive.conversation import Conversations
+from loadgen.drive.nap import Nap
 from loadgen.drive.outcome import CountTokens, Exchange, to_record
 from loadgen.drive.overdue import Rounds, overdue
 from loadgen.drive.prepare import Prepared
@@ -32,11 +33,6 @@ from loadgen.record import Phase, to_line
 
 NEVER = 1 << 62
 _CHECK_NS = 100_000_000
-_NAP_S = (0.0002, 0.001)
-_BUSY_READS = 200
-"""Above this many reads in 100 ms the loop naps before it polls: it then fetches a dozen pieces a wake instead of one
-or two, at half the cost. Arrivals are the kernel's, so no time is worse for it, and a nap never reaches into a send
-that is due. In a closed loop a reply's end may be noticed a nap late: naps are 2 % of the TTFT, within these bounds."""
 _SENDS = 64
 """Most sends between two looks at the sockets: a client that is behind its schedule must not stop reading."""
 _SPIN_NS = 60_000
@@ -141,8 +137,8 @@ class Loop:
         self.quota = quota_of(self.job)
         self.cap = part_of(self.shape.max_in_flight, self.job)
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
-        self.not_before = self.next_check = self.reads = 0
-        self.nap_s = self.ttft_s = 0.0
+        self.not_before = self.next_check = 0
+        self.nap = Nap()
         self.drain_until = NEVER
         self.ahead = max(8, min(part_of(self.shape.concurrency, self.job) or 64, 256))
 
@@ -161,10 +157,10 @@ class Loop:
         if self.backlog or (wait > 0 and self._look_ahead(now)):
             ready = self.traffic.step(0.0)
         else:
-            if self.nap_s and wait > self.nap_s:
-                time.sleep(self.nap_s)
+            if self.nap.s and wait > self.nap.s:
+                time.sleep(self.nap.s)
             ready = self.traffic.step(wait)
-        self.reads += ready
+        self.nap.reads += ready
         if self.backlog:
             if not ready:
                 self.backlog.slice()
@@ -206,9 +202,7 @@ class Loop:
     def _check(self, now: int) -> None:
         """Ten times a second: the end of the window, timeouts, the clock, the tick, the end of the drain."""
         self.next_check = now + _CHECK_NS
-        busy = self.reads > _BUSY_READS
-        self.nap_s = min(max(0.02 * self.ttft_s, _NAP_S[0]), _NAP_S[1]) if busy else 0.0
-        self.reads = 0
+        self.nap.check(self.traffic.active)
         if now >= self.stop_at:
             self._begin_drain(now)
         self.traffic.tidy(now)
@@ -286,7 +280,7 @@ class Loop:
         if self.talks is not None:
             self.talks.recorded(exchange, record)
         if record.ttft_s is not None:
-            self.ttft_s += 0.1 * (record.ttft_s - self.ttft_s)
+            self.nap.learn(record.ttft_s)
         self.lines.append(to_line(record))
         if len(self.lines) >= 32 or not self.backlog:
             self._flush()
