@@ -106,9 +106,7 @@ def test_the_plan_of_a_scenario_says_what_every_target_takes_and_whether_it_fits
     done = loadgen(tmp_path, "plan", str(path))
     assert done.code == 0, done.err
     text = " ".join(done.out.split())
-    small = re.search(
-        r"small: .*? It fits on 1 × 141 GB: room for (\d+) such requests at once; some of 900 wait", text
-    )
+    small = re.search(r"small: .*? It fits on 1 × 141 GB: room for (\d+) such requests at once; some of 900 wait", text)
     assert small is not None
     plan = MemoryPlan(shape=shape_of(QWEN15_32B, "m"), input_tokens=1000, output_tokens=100)
     assert int(small[1]) == plan.requests(141e9)
