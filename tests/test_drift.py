@@ -110,6 +110,13 @@ def test_memory_that_grows_all_the_time_is_a_leak_and_memory_that_was_taken_once
     assert p(20 - 0.5 * np.exp(-minutes / 5) + noise) > 0.1, "a cache that fills at the beginning"
 
 
+def test_a_pace_of_seconds_is_a_number_for_an_hour_too() -> None:
+    rng = np.random.default_rng(5)
+    one = drift("x", np.exp(np.linspace(0, 40, 60) + rng.standard_normal(60)).tolist(), 0.2)
+    assert one.per_hour is not None
+    assert np.isfinite(one.per_hour)
+
+
 def test_too_few_values_are_no_series_and_one_that_is_missing_is_bridged() -> None:
     few = drift("x", [1.0] * (LEAST - 1), MINUTE)
     assert few.p is None
@@ -179,7 +186,7 @@ def test_a_leak_is_a_doubt_with_its_bytes_and_memory_that_shrinks_is_none() -> N
     (one,) = doubts(drifts(course(steady(9), 1e9 + 1e6 * minutes + noise), window))
     assert one.code == "memory_growth"
     assert "grew by" in one.text
-    assert " MiB over 60 intervals" in one.text
+    assert " MiB) over 60 intervals" in one.text
     assert list(doubts(drifts(course(steady(9), 1e9 - 1e6 * minutes + noise), window))) == []
 
 

@@ -1,7 +1,7 @@
 """Does a series drift? Two tests of equally spaced values that neighbours may share noise in. Pure functions.
 
-In: one value an interval (throughput, median TTFT, resident memory). Out: a `Drift`: change an hour with its interval,
-and p of "no drift". Both work on the logarithm, so that a change is relative.
+In: one value an interval (throughput, median TTFT, resident memory). Out: a `Drift`: the change with its interval, and
+p of "no drift". Both work on the logarithm, so that a change is relative.
 
 An ordinary regression calls half of all steady series drifting when neighbours are alike (AR(1) at 0.8), because it
 takes every value for a new fact. Both tests here divide by what the series itself does over long stretches:
@@ -39,22 +39,25 @@ LEAST = 40
 
 MOST_MISSING = 0.1
 _MOST_PHI = 0.97
+_MOST_LOG = 700.0
+"""Above it an exponential is no number any more: the pace of a series of seconds, for an hour."""
 
 Kind = Literal["level", "growth"]
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """How a series moved. ``per_hour`` is its relative change an hour (-0.041 is 4.1 % less), [``low``, ``high``] its
-    95 % interval; ``total`` the change over the whole series at that pace; ``p`` that of "no drift"; ``n`` counts the
-    values and ``level`` is their mean. Where no test can be made, ``why`` says so and the numbers are None."""
+    """How a series moved. ``total`` is its relative change from the first value to the last (-0.041 is 4.1 % less) at
+    its mean pace, [``low``, ``high``] the 95 % interval of that; ``per_hour`` the same pace for an hour, which of a
+    short series is an extrapolation; ``p`` that of "no drift"; ``n`` counts the values and ``level`` is their mean.
+    Where no test can be made, ``why`` says so and the numbers are None."""
 
     what: str
     n: int
     level: float | None = None
-    per_hour: float | None = None
+    total: float | None = None
     low: float | None = None
     high: float | None = None
-    total: float | None = None
+    per_hour: float | None = None
     p: float | None = None
     why: str | None = None
 
@@ -74,16 +77,15 @@ def drift(what: str, values: Sequence[float | None], length_s: float, kind: Kind
     at = np.flatnonzero(known)
     logs = np.interp(np.arange(n), at, np.log([value for value in values if value is not None and value > 0]))
     pace, error, p = (_level if kind == "level" else _growth)(logs)
-    hours = length_s / 3600
     half = _half_width(error)
     return Drift(
         what=what,
         n=n,
         level=float(np.exp(logs).mean()),
-        per_hour=math.expm1(pace / hours),
-        low=math.expm1((pace - half) / hours),
-        high=math.expm1((pace + half) / hours),
         total=math.expm1(pace * (n - 1)),
+        low=math.expm1((pace - half) * (n - 1)),
+        high=math.expm1((pace + half) * (n - 1)),
+        per_hour=math.expm1(min(pace * 3600 / length_s, _MOST_LOG)),
         p=p,
     )
 

@@ -78,7 +78,7 @@ def sentence(one: Drift, drifting: bool) -> str:
         return f"{name}: not tested for drift: {one.why}"
     if drifting:
         return f"{name}: {_pace(one)}"
-    return f"{name}: steady ({_change(one.per_hour)} an hour {_interval(one)}, p = {_p(one)})"
+    return f"{name}: steady ({_change(one.total)} over {one.n} intervals {_interval(one)}, p = {_p(one)})"
 
 
 def _moved(one: Drift) -> str:
@@ -89,11 +89,12 @@ def _moved(one: Drift) -> str:
 def _pace(one: Drift) -> str:
     assert one.per_hour is not None
     assert one.total is not None
-    verb = ("grew" if one.what.endswith("bytes") else "rose") if one.per_hour > 0 else "fell"
-    size = f", {one.total * (one.level or 0.0) / 2**20:.3g} MiB" if one.what.endswith("bytes") else ""
+    memory = one.what.endswith("bytes")
+    verb = ("grew" if memory else "rose") if one.total > 0 else "fell"
+    size = f" ({one.total * (one.level or 0.0) / 2**20:.3g} MiB)" if memory else ""
     return (
-        f"{verb} by {_percent(abs(one.per_hour))} an hour {_interval(one)}, {_percent(abs(one.total))}{size} over "
-        f"{one.n} intervals (p = {_p(one)})"
+        f"{verb} by {_percent(abs(one.total))}{size} over {one.n} intervals {_interval(one)}, "
+        f"{_percent(abs(one.per_hour))} an hour (p = {_p(one)})"
     )
 
 
