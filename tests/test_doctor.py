@@ -66,7 +66,8 @@ def test_few_ports_are_a_warning() -> None:
     assert limits.port_range(32768, 60999).state == "ok"
     narrow = limits.port_range(50000, 52999)
     assert narrow.state == "warning"
-    assert "3000 connections to one address at once, and 50 new ones a second" in narrow.text
+    assert "3000 connections to one address at once, half of them quickly" in narrow.text
+    assert "and 50 new ones a second" in narrow.text
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def port_range(first: int, last: int) -> Finding:
     """Ports for outgoing connections: each connection to one address takes one."""
     count = last - first + 1
     text = (
-        f"{first} to {last}: {count} connections to one address at once, and {count // LINGER_S} new ones a second "
-        "where a server closes each after its reply"
+        f"{first} to {last}: {count} connections to one address at once, half of them quickly (docs/scale.md), and "
+        f"{count // LINGER_S} new ones a second where a server closes each after its reply"
     )
     few = count < FEW_PORTS
     advice = "widen it: sysctl net.ipv4.ip_local_port_range='10240 65535'." if few else ""

@@ -83,6 +83,7 @@ class Load(Words):
     requests: Count | None = Field(default=None, description="number of measured requests; or window_s")
     interval_s: Positive | None = Field(
         default=None,
+        ge=1,
         description="keep the repeat in intervals of this length; default: 60 (a sixtieth of a window under an hour) "
         "for a window of 10 min or more, else none",
     )
