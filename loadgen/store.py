@@ -12,6 +12,7 @@
             requests-<host>-w0.jsonl   fingerprint.json
         cells/<cell_id>/<target>/rep-001/attempt-1/
             requests-<host>-w0.jsonl   ticks.jsonl   latency.hlog   summary.json
+            intervals.jsonl                      of a long repeat: a line an interval, when it is over
         report.json  report.md  report.html
     STORE/noise/<kind of machine>/<scenario>-<target>-<6 hex>.json
                         what repeats of one thing differ by there; made by ``loadgen calibrate``
