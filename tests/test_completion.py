@@ -48,7 +48,7 @@ def in_bash(folder: Path, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("loadgen re", ["report", "reindex"]),
+        ("loadgen rei", ["reindex"]),
         ("loadgen report --form", ["--format"]),
         ("loadgen report last --format j", ["json", "junit"]),
         ("loadgen report bbb", ["bbb222"]),
