@@ -115,8 +115,8 @@ def largest(folder: Path, streams: Sequence[int], seconds: float) -> Iterator[di
             load = {
                 "concurrency": count,
                 "workers": workers,
-                "ramp_s": max(5.0, count / 1000),
-                "warmup_s": count / 1000 + 30,
+                "ramp_s": max(40.0, count / 1000),  # the life of a request: else all of them run in step
+                "warmup_s": max(40.0, count / 1000) + 5,
                 "window_s": seconds,
                 "drain_s": 60,
                 "interval_s": 10,
@@ -135,6 +135,7 @@ def largest(folder: Path, streams: Sequence[int], seconds: float) -> Iterator[di
             "ttft_p50_ms": (summary["ttft_s"]["p50"] or 0) * 1e3,
             "worker_mib": [audit["rss_mib"] for audit in result["workers"]],
             "state": summary["state"],
+            "invalid": [doubt["code"] for doubt in summary["invalid"]],
             "errors": summary["errors"],
         }
         print(json.dumps(found), flush=True)
