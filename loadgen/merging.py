@@ -19,15 +19,12 @@ from loadgen.errors import UsageError
 from loadgen.fleet import Outcome, Shard, check_digests
 from loadgen.offered import shape_of
 from loadgen.ownership import this_owner
-from loadgen.parts import parts_by
 from loadgen.plan import Plan, Step
-from loadgen.record import read_records
-from loadgen.repeat import Result, context_of, endpoint_doubts, kinds_of, worker_doubts, write_result
+from loadgen.repeat import Result, judged, worker_doubts, write_result
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, expand
 from loadgen.scenario.loading import from_public
 from loadgen.store import Run, create_run, request_files, write_bytes, write_json
-from loadgen.summarise import summarise
 from loadgen.summary import Window
 from loadgen.telemetry.measured import Telemetry, machine_doubts
 
@@ -132,17 +129,15 @@ def _repeat(run: Run, step: Step, cell: Cell, shares: Sequence[_Share]) -> bool:
     window: Window = results[0].summary.window
     doubts = [*worker_doubts(outcome, shares[0].shard.of, shares[0].shard.of)]
     doubts += [doubt for result in results for doubt in machine_doubts(result.telemetry) if doubt not in doubts]
-    kinds = kinds_of(outcome, cell)
-    missing = endpoint_doubts(kinds, folder)
-    context = context_of(cell, (shape, step.seed), window, outcome, (*missing, *doubts))
+    of_all = judged(cell, (shape, step.seed), folder, window, (outcome, doubts))
     merged = msgspec.structs.replace(
         results[0],
         attempt=number,
         start_ns=0,
-        summary=summarise(read_records(request_files(folder)), window, context, folder),
-        parts=parts_by(kinds, lambda: read_records(request_files(folder)), window, context),
+        summary=of_all.summary,
+        parts=of_all.parts,
         workers=outcome.audits,
-        lost=(*outcome.lost, *(doubt.text for doubt in missing)),
+        lost=of_all.lost,
         clocks=outcome.clocks,
         telemetry=_together([result.telemetry for result in results]),
     )

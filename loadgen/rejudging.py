@@ -8,6 +8,7 @@ as it was said.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +23,12 @@ from loadgen.host import versions
 from loadgen.offered import shape_of
 from loadgen.ownership import held
 from loadgen.plan import Plan, Step
-from loadgen.record import read_records
-from loadgen.repeat import Result, context_of
+from loadgen.repeat import Result, judged
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, expand
 from loadgen.scenario.loading import from_public
 from loadgen.searched import cells_of, read_plan, read_probes
 from loadgen.store import Run, request_files, write_json
-from loadgen.summarise import summarise
 from loadgen.summary import Doubt, Summary, Window
 
 
@@ -77,12 +76,12 @@ def _again(found: tuple[Step, Path, Result], cell: Cell, place: Path, part: tupl
     )
     start = before.start_ns
     outcome = Outcome(start_ns=start, started_at=0.0, audits=audits, lost=before.lost, clocks=before.clocks, share=part)
-    kept = [doubt for doubt in before.summary.doubts if doubt.code not in CODES]
+    made_again = CODES | {"endpoint_lost"}
+    kept = [doubt for doubt in before.summary.doubts if doubt.code not in made_again]
     shape = shape_of(cell.scenario.load, cell.scenario.workload, place)
-    context = context_of(cell, (shape, step.seed), window, outcome, kept)
-    context = msgspec.structs.replace(context, skew_s=before.summary.audit.skew_s)
-    summary = _failed_before(before.summary, summarise(read_records(request_files(folder)), window, context, folder))
-    write_json(folder / "summary.json", msgspec.structs.replace(before, summary=summary))
+    now = judged(cell, (shape, step.seed), folder, window, (outcome, kept))
+    summary = _failed_before(before.summary, now.summary)
+    write_json(folder / "summary.json", msgspec.structs.replace(before, summary=summary, parts=now.parts))
     if summary.state == before.summary.state:
         return None
     why = " ".join(doubt.text for doubt in (summary.invalid or before.summary.invalid))
@@ -102,14 +101,17 @@ def cpu_shares(folder: Path, window: Window) -> dict[int, float]:
     left out; a worker without two of them is not there."""
     used: dict[int, list[float]] = {}
     at: dict[int, float] = {}
-    path = folder / "ticks.jsonl"
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            tick = msgspec.json.decode(line, type=Tick)
-        except msgspec.DecodeError:  # cut off by a kill
-            continue
+    for tick in _ticks(folder / "ticks.jsonl"):
         began = at.get(tick.worker, 0.0)
         at[tick.worker] = tick.t
         if began >= window.w0 and tick.t <= window.w1:
             used.setdefault(tick.worker, []).append(tick.cpu)
     return {worker: sum(shares) / len(shares) for worker, shares in used.items() if len(shares) > 1}
+
+
+def _ticks(path: Path) -> Iterator[Tick]:
+    """Those that are whole, one at a time: of a run of hours there are many. None where there is no file."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError):  # cut off by a kill
+                yield msgspec.json.decode(line, type=Tick)

@@ -10,7 +10,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -132,19 +132,10 @@ def run_repeat(
     strike_out_of(request_files(folder), site.hidden)
     warmed = warmup.measured_from(outcome.start_ns)
     window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
-    edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
-    seen, telemetry = sampler.seen(*edges), sampler.telemetry(*edges)
-    if seen.ttft_s is not None:
-        own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
-        telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
-    if outcome.far:
-        telemetry = msgspec.structs.replace(telemetry, client_cores=None, client_rss_peak_bytes=None)
+    seen, telemetry = _watched(sampler, outcome, window, folder)
     doubts = (*site.doubts, *warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
     doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
-    kinds = kinds_of(outcome, cell)
-    missing = endpoint_doubts(kinds, folder)
-    context = context_of(cell, (shape, step.seed), window, outcome, (*missing, *doubts))
-    summary = summarise(read_records(request_files(folder)), window, context, folder)
+    found = judged(cell, (shape, step.seed), folder, window, (outcome, doubts))
     result = Result(
         cell=cell.id,
         target=step.target,
@@ -155,10 +146,10 @@ def run_repeat(
         server=step.server,
         start_ns=outcome.start_ns,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(outcome.started_at)),
-        summary=summary,
-        parts=parts_by(kinds, lambda: read_records(request_files(folder)), window, context),
+        summary=found.summary,
+        parts=found.parts,
         workers=outcome.audits,
-        lost=(*outcome.lost, *(doubt.text for doubt in missing)),
+        lost=found.lost,
         clocks=outcome.clocks,
         seen=seen,
         interrupted=bool(stopped),
@@ -168,6 +159,42 @@ def run_repeat(
     result = _with_prefixes(result, jobs[0], cell.scenario.targets[step.target].options.get("kv_block"), folder)
     write_result(folder, result, outcome)
     return result
+
+
+def _watched(sampler: Sampler, outcome: Outcome, window: Window, folder: Path) -> tuple[Seen, Telemetry]:
+    """What the sampler saw between the edges of the window; what this machine took is not the client's elsewhere."""
+    edges = (outcome.start_ns + int(window.w0 * 1e9), outcome.start_ns + int(window.w1 * 1e9))
+    seen, telemetry = sampler.seen(*edges), sampler.telemetry(*edges)
+    if seen.ttft_s is not None:
+        own = sampler.client_ttft_s(read_records(request_files(folder)), outcome.start_ns, *edges)
+        telemetry = msgspec.structs.replace(telemetry, client_ttft_s=own)
+    if outcome.far:
+        telemetry = msgspec.structs.replace(telemetry, client_cores=None, client_rss_peak_bytes=None)
+    return seen, telemetry
+
+
+class Judged(NamedTuple):
+    """What request lines come to: the summary, its parts by kind, and what was lost of workers and endpoints."""
+
+    summary: Summary
+    parts: dict[str, dict[str, Part]]
+    lost: tuple[str, ...]
+
+
+def judged(
+    cell: Cell, offered: tuple[Shape, int], folder: Path, window: Window, left: tuple[Outcome, Sequence[Doubt]]
+) -> Judged:
+    """The request lines in ``folder``, summed up: those of a repeat that is over, of merged shards, or of a stored run.
+    ``offered`` is the load and its seed, ``left`` what the fleet left and the doubts that are known already."""
+    outcome, doubts = left
+    kinds = kinds_of(outcome, cell)
+    missing = endpoint_doubts(kinds, folder)
+    context = context_of(cell, offered, window, outcome, (*missing, *doubts))
+    return Judged(
+        summarise(read_records(request_files(folder)), window, context, folder),
+        parts_by(kinds, lambda: read_records(request_files(folder)), window, context),
+        (*outcome.lost, *(doubt.text for doubt in missing)),
+    )
 
 
 def _with_prefixes(result: Result, job: Job, cache_block: Any, folder: Path) -> Result:

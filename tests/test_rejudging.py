@@ -109,3 +109,22 @@ def test_the_share_of_a_core_is_that_of_whole_seconds_in_the_window(tmp_path: Pa
     (tmp_path / "ticks.jsonl").write_bytes(b"\n".join([*lines, b'{"worker":0,"t":']))
     assert cpu_shares(tmp_path, Window(1.5, 4.5)) == {0: pytest.approx(0.2)}
     assert cpu_shares(tmp_path / "none", Window(1.5, 4.5)) == {}
+
+
+def test_the_parts_of_a_repeat_are_made_again_with_it(tmp_path: Path) -> None:
+    with FakeServer(ttft_ms=5, gap_ms=2, tokens=4, log_body=False) as server:
+        other = server.url.replace("127.0.0.1", "localhost")
+        write_scenario(
+            tmp_path,
+            f"targets: {{a: {{endpoints: ['{server.url}', '{other}'], model: m}}}}\n"
+            "workload: {prompts: natural, output: {exact: 4}}\n"
+            "load: {concurrency: 2, requests: 8, warmup_s: 0}\nrepeats: 1\n",
+        )
+        done = loadgen(tmp_path, "run", "s.yaml", "--quiet")
+    run = find_run(done.store, "last")
+    (attempt,) = attempts(run)
+    good = read(attempt)
+    assert len(good.parts["endpoint"]) == 2
+    write_json(attempt / "summary.json", msgspec.structs.replace(good, parts={}))
+    rejudge(run)
+    assert read(attempt).parts == good.parts

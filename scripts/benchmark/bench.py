@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -260,6 +260,18 @@ def build(folder: Path) -> None:
         subprocess.run(["cc", "-O2", "-o", str(folder / name), str(HERE / f"{name}.c")], check=True)
 
 
+def run_parts(parts: Mapping[str, Iterator[dict[str, Any]]], only: Sequence[str], into: Path | None) -> None:
+    """Runs these parts, one after the other, and writes down each figure when it is there: nothing measured is lost if
+    the rest fails."""
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for part in only:
+        figures[part] = []
+        for found in parts[part]:
+            figures[part].append(found)
+            if into:
+                into.write_text(json.dumps(figures, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark of the client.")
     parser.add_argument("--rounds", type=int, default=3)
@@ -290,13 +302,7 @@ def main() -> None:
             "memory": iter(()) if args.quick else memory_table(folder),
             "whole": whole_commands(folder, rounds, rust) if rust else iter(()),
         }
-        figures: dict[str, list[dict[str, Any]]] = {}
-        for table in args.only:
-            figures[table] = []
-            for found in tables[table]:
-                figures[table].append(found)
-                if args.json:  # nothing measured is lost if the rest fails
-                    args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        run_parts(tables, args.only, args.json)
 
 
 if __name__ == "__main__":

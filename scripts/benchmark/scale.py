@@ -230,13 +230,7 @@ def main() -> None:
             "largest": largest(folder, args.streams, args.seconds),
             "soak": soak(folder, args.rates, args.seconds),
         }
-        figures: dict[str, list[dict[str, Any]]] = {}
-        for part in args.only:
-            figures[part] = []
-            for found in parts[part]:
-                figures[part].append(found)
-                if args.json:  # nothing measured is lost if the rest fails
-                    args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        bench.run_parts(parts, args.only, args.json)
 
 
 if __name__ == "__main__":
