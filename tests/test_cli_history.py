@@ -56,7 +56,16 @@ def test_blame_names_what_changed_and_not_what_did_not() -> None:
 def test_how_long_a_start_took_is_no_change() -> None:
     before = {"found.weights_load_s": "4.9", "found.dtype": "bfloat16"}
     assert list(map(str, changes(before, {"found.weights_load_s": "5.6", "found.dtype": "float16"}))) == [
-        "found.dtype bfloat16 -> float16"
+        "the engine's dtype bfloat16 -> float16"
+    ]
+
+
+def test_what_an_option_says_and_the_engine_confirms_is_one_change() -> None:
+    before = {"dtype": "bfloat16", "found.dtype": "bfloat16", "found.kv_dtype": "fp16"}
+    after = {"dtype": "float16", "found.dtype": "float16", "found.kv_dtype": "fp8"}
+    assert [str(change) for change in changes(before, after)] == [
+        "dtype bfloat16 -> float16",
+        "the engine's kv_dtype fp16 -> fp8",
     ]
 
 

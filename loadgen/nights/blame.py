@@ -27,15 +27,23 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: str | None
 
     def __str__(self) -> str:
-        return f"{self.what} {_words(self.before)} -> {_words(self.after)}"
+        said = self.what.startswith(FOUND)
+        what = f"the engine's {self.what.removeprefix(FOUND)}" if said else self.what
+        return f"{what} {_words(self.before)} -> {_words(self.after)}"
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
     """What differs between two sheets (see `sheet`; `Point.facts` will do), in the order of the later one. Words of the
-    scenario that a fact already tells are left out."""
+    scenario that a fact already tells are left out, and what an engine came to where it is what an option says."""
     found = [Change(what=name, before=old, after=new) for name, old, new in _differing(before, after)]
     told = {change.what.rpartition(".")[2] for change in found if not change.what.startswith("scenario.")}
-    return [one for one in found if not (one.what.startswith("scenario.") and one.what.rpartition(".")[2] in told)]
+    asked = {(change.what, change.before, change.after) for change in found}
+    return [
+        one
+        for one in found
+        if not (one.what.startswith("scenario.") and one.what.rpartition(".")[2] in told)
+        and not (one.what.startswith(FOUND) and (one.what.removeprefix(FOUND), one.before, one.after) in asked)
+    ]
 
 
 def sheet(described: Mapping[str, Any], plan: Plan, cell: str, target: str) -> dict[str, str]:
