@@ -6,7 +6,7 @@ Where a time is read, and what it means:
   ``t_send`` is read right before the bytes go to the kernel (`traffic.py`). Its body was built earlier (`prepare.py`).
 * A reply's bytes are stamped by the kernel when they reach this host (`clock.py`). A busy loop therefore makes no
   latency look longer, except where it lets pieces pile up in the kernel: merged pieces keep only the newest stamp.
-* Pieces are understood, and records written, when nothing is ready to be read or sent (`understand.py`).
+* Pieces are understood, and records written, when little is ready to be read or sent (`understand.py`).
 * In a closed loop a slot is free from the arrival of its reply's last byte, not from when this program noticed, so
   the client's own delay shows up as the lateness of the next send instead of vanishing.
 
@@ -35,6 +35,8 @@ NEVER = 1 << 62
 _CHECK_NS = 100_000_000
 _SENDS = 64
 """Most sends between two looks at the sockets: a client that is behind its schedule must not stop reading."""
+_CALM = 8
+"""Fewer sockets than so many at a look, and there is time to understand something: looking again costs more."""
 _SPIN_NS = 60_000
 """The timer fires this much early, and the loop polls without waiting for the rest: waking takes about as long."""
 
@@ -162,7 +164,7 @@ class Loop:
             ready = self.traffic.step(wait)
         self.nap.reads += ready
         if self.backlog:
-            if not ready:
+            if ready < _CALM:
                 self.backlog.slice()
             while self.backlog.full and self.backlog:
                 self.backlog.slice()

@@ -23,6 +23,8 @@ _SLICE_BYTES = 256 << 10
 a flood of large pieces a few milliseconds."""
 _FULL_BYTES = 16 << 20
 _FULL_EXCHANGES = 4096
+_FEW = 2
+"""Pieces that may wait before a stream is read as if it were familiar."""
 MANY = 64
 """Pieces of a familiar stream that wait for each other before they are taken apart together."""
 
@@ -69,6 +71,7 @@ class Backlog:
         """Keeps a piece with its kernel stamp (b'' without one) and the time at which it was read (ns).
 
         Until the stream is a familiar one its pieces are understood soon; later many at a time, which costs less.
+        Where there is no time for that, so many wait already that it is read like a familiar one.
         """
         exchange.pieces.append(data)
         exchange.stamps.append(stamp)
@@ -76,6 +79,7 @@ class Backlog:
         self.bytes += len(data)
         if not exchange.hot or len(exchange.pieces) >= MANY:
             self.add(exchange)
+            exchange.hot = exchange.hot or (len(exchange.pieces) > _FEW and _may_be_hot(exchange))
 
     def slice(self) -> None:
         """Takes up to 128 pieces apart."""
@@ -154,7 +158,7 @@ class Backlog:
         reply = exchange.reply
         if reply is None or exchange.pieces:
             return
-        exchange.hot = bool(reply.chunk_ns) and reply.head.chunked and exchange.plain
+        exchange.hot = bool(reply.chunk_ns) and _may_be_hot(exchange)
         if exchange.closed:
             self._try(exchange, reply, reply.end_of_input)
         elif reply.complete and not exchange.ended:
@@ -179,6 +183,12 @@ class Backlog:
         except MalformedReply as error:
             reply.malformed = True
             self.broken(exchange, str(error))
+
+
+def _may_be_hot(exchange: Exchange) -> bool:
+    """True if the bytes of its pieces alone show where the reply may end."""
+    reply = exchange.reply
+    return reply is not None and reply.stream and reply.head.chunked and exchange.plain
 
 
 @lru_cache(maxsize=256)

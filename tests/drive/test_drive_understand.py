@@ -1,0 +1,47 @@
+"""What was read is understood when there is time, however late that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from drive_driver import ONE, drive
+from drive_servers import DONE, END, FINISH, STREAM, Peer, RawServer, event
+
+from loadgen.drive.traffic import Traffic
+from loadgen.drive.understand import Backlog
+
+WORDS = [f" w{number}" for number in range(20)]
+
+
+def in_turn(peer: Peer) -> None:
+    peer.request()
+    peer.send(STREAM, *map(event, WORDS), FINISH + DONE + END, gap=0.002)
+    peer.until_gone()
+
+
+def test_a_worker_without_a_moment_to_spare_reads_the_short_way_and_understands_it_all_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, understand = Traffic._read, Backlog.slice
+    long_way: list[int] = []
+    waiting: list[int] = []
+
+    def counted(self: Traffic, *rest: Any) -> None:
+        long_way.append(1)
+        read(self, *rest)
+
+    def once_it_is_over(self: Backlog) -> None:
+        waiting.append(self.pieces)
+        if all(exchange.ended for exchange in self._waiting):
+            understand(self)
+
+    monkeypatch.setattr(Traffic, "_read", counted)
+    monkeypatch.setattr(Backlog, "slice", once_it_is_over)
+    with RawServer(in_turn) as server:
+        driven = drive(server.url, dict(ONE))
+    assert driven.statuses == {"ok": 1}
+    assert len(driven.only.chunk_us) == len(WORDS)
+    assert driven.only.chunk_us == sorted(driven.only.chunk_us)
+    assert max(waiting) > 3
+    assert len(long_way) <= 4  # the head, and pieces until two wait
