@@ -28,13 +28,12 @@ from loadgen.reports.table_columns import (
     Drawn,
     Letters,
     drawn,
-    named_in,
     places,
     ratio,
-    repeats,
     several,
     stacked,
 )
+from loadgen.reports.table_repeats import named_in, repeats
 from loadgen.reports.table_text import in_window
 
 FORMS = ("text", "markdown", "csv")
