@@ -6,7 +6,7 @@ In: files of the store. Out: one struct that every report renders. It reads what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -106,8 +106,15 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         normalised=known.normalised,
         mixtures=known.mixtures,
         fingerprints=tuple(kept.fingerprints),
-        over_time=tuple(over_time(run, described["scenario"])),
+        over_time=tuple(sorted(over_time(run, described["scenario"]), key=_place_in(found))),
     )
+
+
+def _place_in(cells: Sequence[ReportCell]) -> Callable[[OverTime], tuple[int, int]]:
+    """Where a long repeat stands: cells in the plan's order, targets in the scenario's, repeats as they are."""
+    every = [(cell.id, target.target) for cell in cells for target in cell.targets]
+    places = {place: number for number, place in enumerate(every)}
+    return lambda one: (places.get((one.cell, one.target), len(every)), one.rep)
 
 
 def so_far(run: Run, plan: Plan, cells: Sequence[PlannedCell]) -> list[Comparison]:

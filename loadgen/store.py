@@ -226,8 +226,9 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, whole or not at all."""
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=1) + b"\n")
+    """Writes a value as indented JSON, whole or not at all. What has names keeps its order: targets and axes are shown,
+    and cells named, in that of the scenario."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

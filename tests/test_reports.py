@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from made_runs import made_run, scenario_of
 from model_configs import QWEN2_57B, QWEN15_32B
 
 from loadgen.assemble import RunReport, assemble
 from loadgen.limits.served import serving
+from loadgen.long.intervals import FILE, Interval
 from loadgen.plan import make_plan
 from loadgen.record import Record
 from loadgen.repeat import Result
@@ -19,7 +21,8 @@ from loadgen.reports import json as json_report
 from loadgen.reports import markdown, rows, text, yardsticks
 from loadgen.scenario import expand, public_dict
 from loadgen.scenario import load as load_scenario
-from loadgen.store import Run, create_run, write_json
+from loadgen.scenario.loading import from_public
+from loadgen.store import Run, append_line, create_run, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Window
 
@@ -301,3 +304,19 @@ def test_the_report_ends_with_its_page_or_with_the_folder_of_a_run_that_has_none
     page = Path(found.path) / "report.html"
     page.touch()
     assert text.render(found).splitlines()[-1] == f"report: {page}"
+
+
+def test_targets_and_axes_stand_in_the_order_of_the_scenario_wherever_they_are_shown(tmp_path: Path) -> None:
+    axes = "matrix: {workload.input_tokens: [16, 8], load.concurrency: [1]}\nrepeats: 1\n"
+    scenario = scenario_of(tmp_path, ("zebra", "ant"), axes, load_words="interval_s: 2")
+    run = made_run(tmp_path, scenario, {"zebra": [100.0], "ant": [90.0]})
+    for attempt in run.folder.glob("cells/*/*/*/attempt-1"):
+        append_line(attempt / FILE, Interval(start_s=0.0, length_s=2.0))
+    report = assemble(run)
+    head, *lines = rows.rows(report)
+    assert head[:3] == ["input_tokens", "concurrency", "target"]
+    assert [line[:3] for line in lines] == [[size, "1", name] for size in ("16", "8") for name in ("zebra", "ant")]
+    courses = [(one.cell, one.target) for one in report.over_time]
+    assert courses == [(cell.id, name) for cell in report.cells for name in ("zebra", "ant")]
+    stored = from_public(run.read("run.json")["scenario"])
+    assert [cell.id for cell in expand(stored)] == [cell.id for cell in report.cells], "a merge and a rejudge find them"
