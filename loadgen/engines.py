@@ -81,7 +81,7 @@ def _looked_for(recipe: Recipe, python: str | None) -> tuple[str, bool | None, s
     words = recipe.python_command if python and recipe.python_command else recipe.command
     if not words:
         return "", False, None, "it runs in a container only"
-    environ = inherited(os.environ)
+    environ = {**inherited(os.environ), "PYTHONSAFEPATH": "1"}  # a folder ./vllm here is no package
     if words[0] != "{python}":
         if shutil.which(words[0]) is None:
             return words[0], False, None, f"there is no program {words[0]!r} in the PATH"

@@ -166,7 +166,7 @@ def _null_server() -> Iterator[tuple[str, Callable[[], str]]]:
     import httpx
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.null_server", "--ttft-ms", "50", "--gap-ms", "20"],
+        [sys.executable, "-P", "-m", "loadgen.null_server", "--ttft-ms", "50", "--gap-ms", "20"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -27,7 +27,7 @@ class Process:
         self._data = b""
         self.gone = False
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "loadgen.drive.worker"],
+            [sys.executable, "-P", "-m", "loadgen.drive.worker"],  # -P: files in the current folder are no modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the parent, which tells the workers how to stop

@@ -48,9 +48,7 @@ def image_of(container: Container) -> dict[str, str | None]:
 def said(words: Sequence[str], timeout_s: float) -> str | None:
     """What a command prints; None if it fails, hangs or does not exist."""
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False, text=True
-        )
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

@@ -71,12 +71,13 @@ def installed_version(words: Sequence[str], environ: Mapping[str, str]) -> str |
     try:
         done = subprocess.run(
             words,
-            env=dict(environ),
+            env={**environ, "PYTHONSAFEPATH": "1"},  # files in the current folder are no modules
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=60.0,
             check=False,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

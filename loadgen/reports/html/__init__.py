@@ -67,8 +67,8 @@ def _rendered(template: Template, shown: Page, charts: bool) -> str:
     from markupsafe import Markup
 
     # The hashes of the policy are those of the bytes between the tags: nothing may be added to them there.
-    scripts = [(_FOLDER / name).read_text() for name in SCRIPTS] if charts else []
-    style = (_FOLDER / "page.css").read_text()
+    scripts = [(_FOLDER / name).read_text("utf-8") for name in SCRIPTS] if charts else []
+    style = (_FOLDER / "page.css").read_text("utf-8")
     return template.render(
         page=shown,
         data=Markup(data_block(shown.every_figure)),

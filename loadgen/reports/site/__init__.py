@@ -43,7 +43,7 @@ def _render(template: str, page: Index | Sheet) -> str:
         lstrip_blocks=True,
     )
     # What every template and its macros may name; a fresh environment for each page, so that none sees another's.
-    style = "".join(path.read_text() for path in STYLES)
+    style = "".join(path.read_text("utf-8") for path in STYLES)
     environment.globals.update(version=__version__, policy=html.policy([], style), style=Markup(style))
     return environment.get_template(template).render(page=page)
 
