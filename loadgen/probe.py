@@ -11,6 +11,7 @@ import uuid
 import msgspec
 
 from loadgen import backends
+from loadgen.drive.events import NOT_MEANT
 from loadgen.drive.http import MalformedReply, parse_endpoint, request_bytes, request_head
 from loadgen.drive.once import ask_once
 from loadgen.errors import TargetError
@@ -57,7 +58,7 @@ def _ask(name: str, site: Site, timeout_s: float) -> None:
         raise TargetError(f"{where} answers HTTP {reply.head.status}: {_excerpt(body)}; {advice}.")
     try:
         chunk = backend.whole(msgspec.json.decode(body))
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError):
+    except NOT_MEANT:
         kind = "HTML" if reply.head.is_html else "something else"
         raise TargetError(
             f"{where} answers 200 with {kind} instead of {site.backend}: {_excerpt(body)}; "

@@ -9,12 +9,10 @@ from loadgen.errors import UsageError
 from loadgen.launch import load_recipe
 from loadgen.nvml import Unavailable, handles, opened
 from loadgen.scenario import Cell, Target
-from loadgen.telemetry import dcgm
+from loadgen.telemetry import dcgm, page
 from loadgen.telemetry.measured import MIN_ENERGY_S
 from loadgen.telemetry.nvml import Owners, read
 from loadgen.telemetry.reading import GpuReading
-
-TIMEOUT_S = 5.0
 
 
 def check_required(cells: Sequence[Cell], folder: Path) -> None:
@@ -67,8 +65,8 @@ def _gpus(cell: Cell, name: str, target: Target, energy: bool) -> str | None:
     if url is None:
         readings, missing = _local(target)
     else:
-        page, missing = _page(url, target.proxy)
-        readings = dcgm.read(page, target.devices or ())
+        text, missing = _page(url, target.proxy)
+        readings = dcgm.read(text, target.devices or ())
     if missing is not None:
         return missing
     if not readings:
@@ -90,7 +88,8 @@ def _page(url: str, proxy: str | None) -> tuple[str, str | None]:
     import httpx
 
     try:
-        reply = httpx.get(url, timeout=TIMEOUT_S, trust_env=False, proxy=proxy)
+        with page.client(proxy) as client:
+            status, text = page.ask(client, "GET", url)
     except httpx.HTTPError as error:
         return "", f"{url} cannot be read: {str(error) or type(error).__name__}"
-    return reply.text, None if reply.status_code == 200 else f"{url} answers {reply.status_code}"
+    return text, None if status == 200 else f"{url} answers {status}"

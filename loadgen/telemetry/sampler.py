@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +18,7 @@ import psutil
 
 from loadgen.launch.processes import ProcessId
 from loadgen.record import Record
-from loadgen.telemetry import dcgm, looks, nvml
+from loadgen.telemetry import dcgm, looks, nvml, page
 from loadgen.telemetry.measured import Source, Telemetry, measured, ours_of
 from loadgen.telemetry.process import Processes
 from loadgen.telemetry.prometheus import Seen, counters, gauges, kept, merged, parse, peaks, seen
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import httpx
 
 EVERY_S = 1.0
-_TIMEOUT_S = 5.0
 
 Look = Callable[[nvml.Owners], tuple[GpuReading, ...]]
 
@@ -79,14 +77,14 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         if self._urls and self._machine.reset_peak is not None:
-            with self._client() as client:
-                self._anew = _reply(partial(client.post, self._machine.reset_peak)) is not None
+            with page.client(self._proxy) as client:
+                self._anew = _text(client, "POST", self._machine.reset_peak) is not None
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(2 * _TIMEOUT_S)
+        self._thread.join(2 * page.TIMEOUT_S)
 
     def seen(self, start_ns: int, end_ns: int) -> Seen:
         """What the server said between two moments (monotonic ns). The pages nearest to both edges are taken along."""
@@ -130,16 +128,11 @@ class Sampler:
     def _source(self) -> Source | None:
         return "dcgm" if self._machine.dcgm else "nvml" if self._machine.gpus is not None else None
 
-    def _client(self) -> httpx.Client:
-        import httpx
-
-        return httpx.Client(timeout=_TIMEOUT_S, trust_env=False, proxy=self._proxy)
-
     def _watch(self) -> None:
         """A look at once, one a second, and one at the end. A look that took long is followed by the next at once, and
         those that it took the time of are left out."""
         with ExitStack() as stack:
-            client = stack.enter_context(self._client()) if self._urls or self._dcgm else None
+            client = stack.enter_context(page.client(self._proxy)) if self._urls or self._dcgm else None
             local = self._machine.gpus if self._source == "nvml" else None
             gpus = None if local is None else stack.enter_context(nvml.watched(local))
             due = time.monotonic() + EVERY_S
@@ -174,26 +167,26 @@ class Sampler:
     def _remote(self, client: httpx.Client | None) -> tuple[GpuReading, ...]:
         if client is None or self._dcgm is None:
             return ()
-        page = _reply(partial(client.get, self._dcgm))
-        if page is None and not self._readings:
+        text = _text(client, "GET", self._dcgm)
+        if text is None and not self._readings:
             self._dcgm = None
-        return () if page is None else dcgm.read(page, self._machine.gpus or ())
+        return () if text is None else dcgm.read(text, self._machine.gpus or ())
 
     def _page(self, client: httpx.Client | None) -> dict[str, float]:
         """Keeps what the engine's pages say together; what they say of this moment."""
         if client is None or not self._urls:
             return {}
-        texts = {url: _reply(partial(client.get, url)) for url in self._urls}
+        texts = {url: _text(client, "GET", url) for url in self._urls}
         if not self._pages and None in texts.values():
             self._urls = ()
         if not self._urls or all(text is None for text in texts.values()):
             return {}
         for url, text in texts.items():  # what an endpoint that is gone had counted stays in the sum
             self._last[url] = counters(self._names, self._last[url]) if text is None else parse(text, self._keep)
-        page = merged(self._names, list(self._last.values()))
-        self._pages.append((time.monotonic_ns(), page))
+        together = merged(self._names, list(self._last.values()))
+        self._pages.append((time.monotonic_ns(), together))
         self._pages = looks.kept(self._pages, looks.later)
-        return gauges(self._names, page)
+        return gauges(self._names, together)
 
 
 def words_of(reading: Reading, named: bool) -> dict[str, float]:
@@ -219,12 +212,12 @@ def words_of(reading: Reading, named: bool) -> dict[str, float]:
     }
 
 
-def _reply(ask: Callable[[], httpx.Response]) -> str | None:
+def _text(client: httpx.Client, method: str, url: str) -> str | None:
     """The text of a reply that is good, else None."""
     import httpx
 
     try:
-        reply = ask()
+        status, text = page.ask(client, method, url)
     except httpx.HTTPError:
         return None
-    return reply.text if reply.status_code == 200 else None
+    return text if status == 200 else None
