@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from loadgen.errors import BusyError, StoreError
-from loadgen.nightly.locks import Wanted, held, machine_locks, name_lock
+from loadgen.locks import Wanted, held, machine_locks, name_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from loadgen.nightly.locks import held, name_lock
+from loadgen.locks import held, name_lock
 with held([name_lock(Path(sys.argv[1]), sys.argv[2])], "nightly of a test", 0, print):
     print("held", flush=True)
     time.sleep(60)
@@ -105,7 +105,7 @@ def test_a_shared_folder_of_locks_that_is_not_there_is_a_sentence(
 
 def test_a_folder_of_locks_that_is_somebody_elses_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOADGEN_LOCKS", raising=False)
-    monkeypatch.setattr("loadgen.nightly.locks.PLACES", (str(tmp_path / "none"), str(tmp_path)))
+    monkeypatch.setattr("loadgen.locks.PLACES", (str(tmp_path / "none"), str(tmp_path)))
     (tmp_path / "theirs").mkdir()
     (tmp_path / f"loadgen-{os.getuid()}").symlink_to(tmp_path / "theirs")
     with pytest.raises(StoreError, match="is not this user's folder"):

@@ -294,7 +294,7 @@ def test_two_nightlies_in_the_same_second_are_one_and_a_busy_one_and_the_store_i
 
 
 def test_servers_without_gpus_have_the_cores_of_a_machine_alone(place: Place) -> None:
-    from loadgen.nightly.locks import held, machine_locks
+    from loadgen.locks import held, machine_locks
 
     with (
         held(machine_locks(["cores"]), "another", 0, print),

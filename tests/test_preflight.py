@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_runner import write_scenario
 
+from loadgen import alone
 from loadgen.doctor import throttle
 from loadgen.doctor.gpus import Gpu, GpuProcess
 from loadgen.nightly import preflight
@@ -31,27 +32,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def test_a_launched_target_needs_its_gpus_and_one_that_names_none_all(tmp_path: Path) -> None:
-    here = [gpu(0), gpu(1), gpu(2)]
-    two = "a: {engine: vllm, model: m, devices: [1]}, b: {engine: vllm, model: m, devices: [GPU-2]}"
-    cells = expand(loaded(tmp_path, two).scenario)
-    assert preflight.places_of(cells, here) == ["GPU-1", "GPU-2"]
-    cells = expand(loaded(tmp_path, "a: {engine: vllm, model: m}").scenario)
-    assert preflight.places_of(cells, here) == ["GPU-0", "GPU-1", "GPU-2"]
-    assert preflight.places_of(cells, []) == ["cores"]
-
-
-def test_an_endpoint_needs_nothing_of_this_machine(tmp_path: Path) -> None:
-    cells = expand(loaded(tmp_path, "a: {endpoint: 'http://127.0.0.1:1', model: m}").scenario)
-    assert preflight.places_of(cells, [gpu(0)]) == []
-
-
-def test_a_target_whose_devices_differ_by_cell_needs_them_all(tmp_path: Path) -> None:
-    matrix = "matrix: {include: [{targets.a.devices: [0]}, {targets.a.devices: [1]}]}\n"
-    cells = expand(loaded(tmp_path, "a: {engine: vllm, model: m, devices: [2]}", matrix).scenario)
-    assert preflight.places_of(cells, [gpu(0), gpu(1), gpu(2)]) == ["GPU-0", "GPU-1"]
 
 
 def test_a_gpu_that_somebody_uses_is_a_problem_and_a_free_one_is_not_said() -> None:
@@ -110,7 +90,7 @@ def test_a_machines_gpus_are_looked_at_through_nvidia_smi_and_only_those_that_ar
     (tmp_path / "nvidia-smi").write_text(SMI)
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    here = preflight.gpus_here()
+    here = alone.gpus_here()
     assert [one.uuid for one in here] == ["GPU-a", "GPU-b"]
     for devices, wanted in (
         ("[0]", ["GPU 0: NVIDIA H200 (GPU-a) is not free: pid 4194305 (not to be seen from here)"]),
@@ -120,7 +100,7 @@ def test_a_machines_gpus_are_looked_at_through_nvidia_smi_and_only_those_that_ar
         cells = expand(one.scenario)
         found = preflight.examine(one, cells, tmp_path)
         assert [f"{f.name}: {f.text}" for f in found if f.name.startswith("GPU")] == wanted
-        assert preflight.places_of(cells, here) == [wanted[0].partition("(")[2].partition(")")[0]]
+        assert alone.places_of(cells, here) == [wanted[0].partition("(")[2].partition(")")[0]]
 
 
 def test_a_model_that_is_not_there_is_a_problem(tmp_path: Path) -> None:

@@ -7,47 +7,22 @@ of an earlier run that cannot be ended. Servers that a killed run left are ended
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from loadgen.alone import gpus_here, gpus_of
 from loadgen.doctor import disks, in_time, left_in, limits, stop, throttle
 from loadgen.doctor import is_left as still_up
 from loadgen.doctor.finding import Finding, size
-from loadgen.doctor.gpus import UNSEEN_BYTES, Gpu, by_nvml, by_smi
+from loadgen.doctor.gpus import UNSEEN_BYTES, Gpu
 from loadgen.drive.http import Endpoint, parse_endpoint
 from loadgen.errors import LoadgenError
-from loadgen.nightly.locks import CORES
 from loadgen.scenario import Cell, Loaded, Target
 from loadgen.targets import check
 
 LONGEST_S = 60.0
 CONNECT_S = 5.0
-
-
-def gpus_here() -> list[Gpu]:
-    """The GPUs of this machine as far as NVML or nvidia-smi tell."""
-    found, _ = by_nvml()
-    if found is None and shutil.which("nvidia-smi") is not None:
-        found, _ = by_smi()
-    return found or []
-
-
-def gpus_of(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> list[Gpu]:
-    """Those of these GPUs that servers of the cells will stand on. A target that names none may take all."""
-    launched = [target for target in _targets(cells).values() if target.launched]
-    if any(target.devices is None for target in launched):
-        return list(gpus)
-    named = {device for target in launched for device in target.devices or ()}
-    return [gpu for gpu in gpus if gpu.index in named or gpu.uuid in named]
-
-
-def places_of(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> list[str]:
-    """What these cells must have alone: their GPUs by UUID; servers without GPUs have the machine's cores. Cells that
-    load endpoints alone need nothing."""
-    launched = any(target.launched for target in _targets(cells).values())
-    return [gpu.uuid for gpu in gpus_of(cells, gpus)] or ([CORES] if launched else [])
 
 
 def examine(loaded: Loaded, cells: Sequence[Cell], store: Path) -> list[Finding]:

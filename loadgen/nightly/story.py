@@ -16,13 +16,14 @@ from pathlib import Path
 
 import msgspec
 
+from loadgen.alone import gpus_here, places_of
 from loadgen.assemble import RunReport
 from loadgen.doctor.finding import Finding
 from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
+from loadgen.locks import held, machine_locks, name_lock
 from loadgen.nightly.budget import NIGHTS, in_time, pace, within
-from loadgen.nightly.locks import held, machine_locks, name_lock
 from loadgen.nightly.past_runs import confirming, paces, planned_cells, unfinished
-from loadgen.nightly.preflight import examine, gpus_here, places_of
+from loadgen.nightly.preflight import examine
 from loadgen.nightly.site import write_site
 from loadgen.nightly.telling import digest_due, tell, tell_not_run
 from loadgen.nights.baseline import news

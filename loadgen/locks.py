@@ -1,8 +1,9 @@
-"""Who may measure now: a lock for each nightly's name and each GPU, so that two of them never disturb each other.
+"""Who may measure now: a lock for each nightly's name, each GPU and the machine's cores, so that no two measurements
+disturb each other.
 
 In: what is wanted. Out: a time in which this process alone has it. The kernel holds the locks (flock) and releases them
 with the process, however that ends; the file beside a lock only says for people who has it. Locks of names lie in the
-store; those of GPUs lie in one place of the machine, since two stores may want one GPU.
+store; those of GPUs and cores lie in one place of the machine, since two stores may want one GPU.
 """
 
 from __future__ import annotations
@@ -80,19 +81,27 @@ def machine_locks(names: Sequence[str]) -> list[Wanted]:
 
 
 @contextmanager
-def held(wanted: Sequence[Wanted], purpose: str, wait_s: float, say: Callable[[str], None]) -> Iterator[None]:
+def held(
+    wanted: Sequence[Wanted], purpose: str, wait_s: float, say: Callable[[str], None]
+) -> Iterator[Callable[[str], None]]:
     """Has all of these, in their order (the same for everybody, so that no two wait for each other). ``wait_s`` is how
-    long it waits for all of them together; ``say`` is told whom it waits for. Raises BusyError."""
+    long it waits for all of them together; ``say`` is told whom it waits for. Gives a function by which the holder says
+    later, and better, what for. Raises BusyError."""
     until = time.monotonic() + wait_s
+    holder = _this(purpose)
+
+    def tell(purpose: str) -> None:
+        for one in wanted:
+            _write(one, msgspec.structs.replace(holder, purpose=purpose))
+
     with ExitStack() as stack:
         for one in wanted:
             lock = _lock(one)
             _acquire(lock, one, until, say)
             stack.callback(lock.release)
             stack.callback(_about(one).unlink, missing_ok=True)
-            with contextlib.suppress(LoadgenError):  # a full disk: the lock is held all the same
-                write_json(_about(one), _this(purpose))
-        yield
+            _write(one, holder)
+        yield tell
 
 
 def _lock(one: Wanted) -> BaseFileLock:
@@ -117,6 +126,11 @@ def _acquire(lock: BaseFileLock, one: Wanted, until: float, say: Callable[[str],
     except (OSError, NotImplementedError) as error:
         raise StoreError(f"cannot lock {one.path}: {error}; another place for it is needed.") from error
     raise BusyError(f"{one.what} is held by {_holder(one)}; wait for it with --wait 2h, or try later.")
+
+
+def _write(one: Wanted, holder: Holder) -> None:
+    with contextlib.suppress(LoadgenError):  # a full disk: the lock is held all the same
+        write_json(_about(one), holder)
 
 
 def _holder(one: Wanted) -> str:
