@@ -63,6 +63,14 @@ def alone(
         yield tell
 
 
+def wait_for_runs(launched: Launched, purpose: str, wait_s: float, say: Callable[[str], None]) -> None:
+    """Comes back when no run has what this server will stand on. A server that somebody starts by hand takes nothing
+    for itself: two of them may share a GPU, and measure nothing. Raises BusyError."""
+    places = [gpu.uuid for gpu in seen_by(launched, gpus_here())] or [CORES]
+    with held(machine_locks(places), purpose, wait_s, say):
+        pass
+
+
 def _unheard(_: str) -> None:
     """Whoever has the locks says what for."""
 

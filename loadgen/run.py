@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from loadgen import launch
+from loadgen.alone import alone
 from loadgen.assemble import RunReport, assemble
 from loadgen.described import description, served, utc
 from loadgen.drive.tally import Tick
@@ -70,7 +71,8 @@ class Request:
     """What is to be run. ``resume`` is a run whose whole repeats are taken over; ``keep`` leaves the servers that are
     up at the end as they are, for a look at them. ``cells`` are the only ones that are run, by id (None: all), and
     ``night`` is what a nightly notes of the run, in run.json. ``elsewhere`` is
-    what was said of workers on other machines."""
+    what was said of workers on other machines. ``wait_s`` is how long it waits for GPUs or cores that another run has
+    (None: whoever asks has them already)."""
 
     loaded: Loaded
     store: Path
@@ -79,6 +81,7 @@ class Request:
     cells: Collection[str] | None = None
     night: dict[str, Any] | None = None
     elsewhere: Elsewhere | None = None
+    wait_s: float | None = None
 
 
 @dataclass
@@ -112,7 +115,14 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     check(request.loaded, cells)
     refuse(cells, watcher.say, request.elsewhere.shard if request.elsewhere else None)
     check_required(cells, request.loaded.path.parent)
-    run = request.resume or create_run(request.store, request.loaded.scenario.name)
+    name = request.loaded.scenario.name
+    with alone(cells, f"a run of {name}", request.wait_s, watcher.say) as tell_others:
+        run = request.resume or create_run(request.store, name)
+        tell_others(f"run {run.id}")
+        return _executed(request, run, cells, plan, watcher)
+
+
+def _executed(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: Watcher) -> RunReport:
     with held(run):
         tidy(run)
         state = _begin(request, run, cells, plan, watcher)

@@ -10,6 +10,14 @@ import pytest
 from fakes import FakeServer
 
 
+@pytest.fixture(scope="session", autouse=True)
+def locks_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests that run beside others on this machine, or beside a run, neither wait for these nor keep them waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOADGEN_LOCKS", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
 @pytest.fixture
 def fake_server() -> Iterator[Callable[..., FakeServer]]:
     """Starts fake servers: ``fake_server(ttft_ms=50)``. They end with the test."""

@@ -50,6 +50,12 @@ class FakeNvml(types.ModuleType):
     def nvmlShutdown(self) -> None:
         self.open -= 1
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.86.15"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:
+        return 12080
+
     def nvmlDeviceGetCount(self) -> int:
         return len(self.gpus)
 

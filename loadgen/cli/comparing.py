@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from loadgen.cli import runs
-from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store
+from loadgen.cli.flags import Endpoint, Model, Profile, Runs, ScenarioPath, Sets, Store, Wait, waiting
 from loadgen.cli.screen import Screen, put, speaks_unicode, width
 
 commands = typer.Typer()
@@ -87,6 +87,7 @@ def calibrate(
     sets: Sets = None,
     endpoint: Endpoint = None,
     model: Model = None,
+    wait: Wait = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
@@ -100,13 +101,13 @@ def calibrate(
     from loadgen.run import Request, execute
     from loadgen.store import store_root
 
-    root = store_root(store)
+    root, patience = store_root(store), waiting(wait)
     loaded = runs.load(scenario, sets, profile, endpoint, model)
     name = chosen(loaded.scenario, target)
     twice = against_itself(loaded, name, repeats)
     runs.name_leftovers(root)
     with Screen(quiet) as screen:
-        report = execute(Request(twice, root), screen.progress)
+        report = execute(Request(twice, root, wait_s=patience), screen.progress)
     floor = floor_of(report, loaded.scenario.name, name)
     path = str(write_floor(root, floor)) if floor.cells else ""
     if as_json:

@@ -34,6 +34,10 @@ Cells = Annotated[
     list[str] | None,
     typer.Option("--cell", help="Only this cell of the matrix, or those of a pattern: 'size=7B*'. May be repeated."),
 ]
+Wait = Annotated[
+    str | None,
+    typer.Option("--wait", metavar="TIME", help="Wait for another run that has the GPUs (or cores) needed: 2h."),
+]
 
 
 def chosen(cells: list[Cell], patterns: list[str] | None) -> list[Cell]:
@@ -72,6 +76,11 @@ Runs = Annotated[
         metavar="RUN [RUN...]", help="Runs: a name, a part of it, a folder, or `last`.", autocompletion=known_runs
     ),
 ]
+
+
+def waiting(text: str | None) -> float:
+    """Seconds of ``--wait``; 0 where nothing is said."""
+    return 0.0 if text is None else period(text)
 
 
 def period(text: str) -> float:

@@ -19,8 +19,10 @@ from loadgen.cli.flags import (
     Sets,
     Store,
     Targets,
+    Wait,
     chosen,
     known_formats,
+    waiting,
 )
 from loadgen.cli.fleets import Address, FleetKind, Share, StartAt, Workers, elsewhere, settings
 from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
@@ -52,18 +54,23 @@ def run(
     address: Address = None,
     share: Share = None,
     start_at: StartAt = None,
+    wait: Wait = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers up, and say how to end them.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a scenario from launch to report."""
+    """Run a scenario from launch to report.
+
+    Servers that it starts have their GPUs alone, or the cores where there are no GPUs: exit code 75 if another run is
+    at it.
+    """
     from loadgen.fleet.shard import check
     from loadgen.ownership import close_abandoned
     from loadgen.run import Request, execute
     from loadgen.scenario import expand
     from loadgen.store import find_run, store_root
 
-    root = store_root(store)
+    root, patience = store_root(store), waiting(wait)
     place = elsewhere(address, share, start_at)
     sets = [*(sets or ()), *settings(fleet, workers, place, resume)]
     loaded = load(scenario, sets, profile, endpoint, model, targets)
@@ -72,7 +79,9 @@ def run(
     name_leftovers(root)
     if place.shard is not None:
         check(place.shard, [cell.scenario for cell in expand(loaded.scenario)])
-    request = Request(loaded, root, find_run(root, resume) if resume else None, keep, only, elsewhere=place)
+    request = Request(
+        loaded, root, find_run(root, resume) if resume else None, keep, only, elsewhere=place, wait_s=patience
+    )
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
     _print_report(report, as_json)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from loadgen.cli import launching
-from loadgen.cli.flags import Profile, Store
+from loadgen.cli.flags import Profile, Store, Wait, waiting
 from loadgen.cli.screen import put, tell, width
 
 commands = typer.Typer()
@@ -56,12 +56,13 @@ def launch(
     target: Target = None,
     profile: Profile = None,
     store: Store = None,
+    wait: Wait = None,
     dry_run: DryRun = False,
 ) -> None:
     """Start one server and keep it until Ctrl-C.
 
     Prints its endpoint once it is ready; at the end it proves that nothing of it is left. Exit codes: 130 after Ctrl-C
-    and 143 after SIGTERM; 6 if it does not get ready or dies.
+    and 143 after SIGTERM; 6 if it does not get ready or dies; 75 if a run has the GPUs, which it would disturb.
     """
     flags = launching.Flags(
         engine=engine,
@@ -79,12 +80,13 @@ def launch(
     )
     from loadgen.store import store_root
 
-    _launch(flags, port, None if dry_run else store_root(store))
+    _launch(flags, port, None if dry_run else store_root(store), waiting(wait))
 
 
-def _launch(flags: launching.Flags, port: int | None, store: Path | None) -> None:
+def _launch(flags: launching.Flags, port: int | None, store: Path | None, wait_s: float) -> None:
     """Starts the server and keeps it; prints its command instead where there is no ``store``."""
     from loadgen import standing
+    from loadgen.alone import wait_for_runs
     from loadgen.launch import OptionError, Server, dry_run_text, free_port
     from loadgen.reports import standing as standing_report
 
@@ -103,6 +105,7 @@ def _launch(flags: launching.Flags, port: int | None, store: Path | None) -> Non
         if store is None:
             print(dry_run_text(command))
             return
+        wait_for_runs(spec, f"the start of {spec.name}", wait_s, tell)
         tell(f"starting {spec.engine}: {spec.model}")
         stood = standing.stand(spec, store, port, announce)
     except OptionError as error:
