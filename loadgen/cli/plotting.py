@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_KINDS = "pareto, ratio, roofline, latency; of a cell: ttft, percentiles, gaps, timeline, gantt; history"
+_KINDS = "pareto, ratio, roofline, latency, search; of a cell: ttft, percentiles, gaps, timeline, gantt; history"
 
 
 @commands.command(epilog="Example: loadgen plot last --kind ratio -o ratio.svg")

@@ -17,6 +17,7 @@ from loadgen.plots.chart import Bars, Chart, Heat, Lines
 from loadgen.plots.choice import by_weight, cells_that_matter
 from loadgen.plots.groups import laid
 from loadgen.plots.nights import nights
+from loadgen.plots.search import search
 from loadgen.plots.trace import traces
 from loadgen.scenario import parse_objective
 
@@ -36,7 +37,7 @@ OF_RUNS: Mapping[str, tuple[Callable[[RunReport], Lines | None], str]] = Mapping
 OF_CELLS = ("ttft", "percentiles", "gaps", "timeline", "gantt")
 """Of the inside of a cell, made from its request lines."""
 
-KINDS = (*OF_RUNS, *OF_CELLS, "history")
+KINDS = (*OF_RUNS, "search", *OF_CELLS, "history")
 
 
 def chart(report: RunReport, kind: str, cell: str | None = None, target: str | None = None) -> Chart:
@@ -50,6 +51,8 @@ def chart(report: RunReport, kind: str, cell: str | None = None, target: str | N
         if found is None:
             raise UsageError(f"--kind {kind}: {needs}.")
         return found
+    if kind == "search":
+        return _search(report, cell, target)
     if kind not in OF_CELLS:
         raise UsageError(f"--kind {kind}: there are {', '.join(KINDS)}.")
     candidates = _cells(report, cell)
@@ -59,6 +62,16 @@ def chart(report: RunReport, kind: str, cell: str | None = None, target: str | N
         where = f" in {cell}" if cell else ""
         raise UsageError(f"--kind {kind}: there are no request lines{where} that it can be made of (or too few).")
     return made
+
+
+def _search(report: RunReport, cell: str | None, target: str | None) -> Lines:
+    """That of the first search in this cell, of this target; a search's cell is called as before it was searched in."""
+    own = [one for one in report.searches if cell in (None, one.cell) and target in (None, one.target)]
+    made = next((chart for one in own if (chart := search(one)) is not None), None)
+    if made is not None:
+        return made
+    there = "; ".join(f"--cell {one.cell} --target {one.target}" for one in report.searches[:MOST_PANELS])
+    raise UsageError(f"--kind search: {f'this run has {there}' if there else 'this run searched for nothing'}.")
 
 
 def history(report: RunReport, words: str | None = None) -> Lines:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from loadgen.assemble import RunReport
 from loadgen.metrics import measure
+from loadgen.plots.search import title_of
 from loadgen.reports.machines import Table
 from loadgen.reports.rows import DASH, number
 from loadgen.reports.yardsticks import Column
@@ -32,12 +33,7 @@ def tables(report: RunReport, more: bool = False) -> Iterator[Table]:
         if one.probes:
             columns = list(_of_sweep(one.goal) if isinstance(one.goal, Course) else _of_search(one, more))
             why = f"It ended: {one.why}." if one.stop else f"{one.why[:1].upper()}{one.why[1:]}."
-            yield Table(_heading(one), columns, _rows(one), [why])
-
-
-def _heading(one: Searched) -> str:
-    what = "Sweep" if isinstance(one.goal, Course) else f"Search for {one.goal.find}"
-    return f"{what}: {_where(one)}"
+            yield Table(title_of(one), columns, _rows(one), [why])
 
 
 def _where(one: Searched) -> str:

@@ -9,6 +9,7 @@ from loadgen.assemble import RunReport
 from loadgen.plots import cells as of_cells
 from loadgen.plots.choice import cells_that_matter
 from loadgen.plots.over_time import over_time
+from loadgen.plots.search import searches
 from loadgen.reports import rows, search, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
@@ -97,7 +98,9 @@ def page(report: RunReport, charts: bool) -> Page:
 
 
 def _figures(report: RunReport) -> Iterator[Figure]:
-    """Those of the whole run that it has values for."""
+    """Those of the whole run that it has values for; a search's answer first."""
+    for number, path in enumerate(searches(report), 1):
+        yield figure(f"search-{number}", path)
     for chart in (of_cells.ratio, of_cells.pareto, of_cells.latency, of_cells.roofline):
         if (made := chart(report)) is not None:
             yield figure(chart.__name__, made)
