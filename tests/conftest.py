@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 from fakes import FakeServer
+from hypothesis import HealthCheck, settings
+
+# The same examples everywhere, and none is too slow: a test says something of this code, not of the machine's mood.
+# --hypothesis-profile=default looks for others.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

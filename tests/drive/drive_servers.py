@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from loadgen.drive.clock import ANCILLARY
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -45,6 +49,21 @@ def page(status: str, body: bytes, **fields: str) -> bytes:
     return f"HTTP/1.1 {status}\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def arrived(sock: socket.socket) -> None:
+    """Waits until there is something to read: bytes, an end, or a cut."""
+    assert select.select([sock], [], [], 30)[0]
+
+
+def until_stamped(here: socket.socket, there: socket.socket) -> None:
+    """Sends bytes over a pair until ``here``, which has asked for the kernel's stamps, gets one."""
+    for _ in range(10_000 if sys.platform.startswith("linux") else 0):
+        there.send(b".")
+        arrived(here)
+        if here.recvmsg(1, ANCILLARY)[1]:
+            return
+        time.sleep(0.001)
+
+
 class Gone(Exception):
     """The client closed the connection."""
 
@@ -63,20 +82,23 @@ class Peer:
             self._more()
         head, _, rest = self._data.partition(b"\r\n\r\n")
         length = int(re.search(rb"content-length: (\d+)", head)[1]) if read_body else 0  # type: ignore[index]
-        self._data = rest
-        while len(self._data) < length:
-            self._more()
-        body, self._data = self._data[:length], self._data[length:]
-        return head, body
+        body = bytearray(rest)
+        while len(body) < length:
+            body += self._received()
+        self._data = bytes(body[length:])
+        return head, bytes(body[:length])
 
     def _more(self) -> None:
+        self._data += self._received()
+
+    def _received(self) -> bytes:
         try:
             data = self.sock.recv(1 << 16)
         except OSError:
             data = b""
         if not data:
             raise Gone
-        self._data += data
+        return data
 
     def send(self, *pieces: bytes, gap: float = 0.0) -> None:
         """Sends pieces, each in a write of its own."""
@@ -173,6 +195,14 @@ class RawServer:
             self.errors.append(error)
         with contextlib.suppress(OSError):
             sock.close()
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[str]:
+    """A URL at which nobody listens, and nobody can begin to: its port is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def answering(*replies: bytes, gap: float = 0.0) -> Script:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -22,26 +23,36 @@ from loadgen.record import Prompt
 
 
 def test_first_tokens_are_stamped_when_they_arrive_however_late_they_are_read() -> None:
-    """The loop is kept busy for 50 ms while the first token comes in: it is not the token that is late."""
+    """The loop is kept busy while the first token comes in, and for 30 ms more: it is not the token that is late."""
+    busy, came, read = threading.Event(), threading.Event(), threading.Event()
     sent = []
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(STREAM, gap=0.02)
+        peer.send(STREAM)
+        assert busy.wait(10)
         sent.append(now_ns())
-        peer.send(event(" a"), gap=0.12)
+        peer.send(event(" a"))
+        sent.append(now_ns())
+        came.set()
+        assert read.wait(10)
         peer.send(FINISH + END)
 
     def hold_up(loop: Any) -> None:
-        if any(exchange.reply is not None and not exchange.reply.chunk_ns for exchange in loop.traffic.active):
-            time.sleep(0.06)
+        for exchange in loop.traffic.active:
+            if exchange.reply is not None and exchange.reply.chunk_ns:
+                read.set()
+            elif exchange.reply is not None and not came.is_set():
+                busy.set()
+                assert came.wait(10)
+                time.sleep(0.03)
 
     with RawServer(script) as server:
         driven = drive(server.url, {"concurrency": 1, "requests": 1}, during=hold_up)
     record = driven.only
     arrived = driven.loop.start + round((record.t_first or 0) * 1e9)
-    assert 0 <= arrived - sent[0] < 20_000_000
-    assert (record.clock, (record.lag_us_max or 0) > 20_000) == ("kernel", True)
+    assert sent[0] - STEP_NS <= arrived <= sent[1] + STEP_NS
+    assert (record.clock, (record.lag_us_max or 0) > 25_000) == ("kernel", True)
 
 
 def test_without_stamps_epoll_and_timer_everything_works_by_our_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +122,9 @@ def test_a_clock_that_is_set_is_noticed_and_one_that_drifts_is_followed(monkeypa
 
 
 def test_the_offset_turns_one_clock_into_the_other() -> None:
-    offset = RealtimeOffset()
-    assert abs(time.time_ns() - offset.ns - now_ns()) < 5_000_000
+    offset, before = RealtimeOffset(), now_ns()
+    real = time.time_ns()
+    assert before - STEP_NS <= real - offset.ns <= now_ns() + STEP_NS
 
 
 def test_the_timer_fires_at_its_time_and_once() -> None:
@@ -125,12 +137,12 @@ def test_the_timer_fires_at_its_time_and_once() -> None:
     poll.register(timer.fd, select.POLLIN)
     at = now_ns() + 5_000_000
     timer.arm(at)
-    assert poll.poll(2000)
+    assert poll.poll(30_000)
     assert now_ns() >= at
     timer.clear()
     timer.clear()
     assert not poll.poll(0)
     timer.arm(1)  # long ago
-    assert poll.poll(2000)
+    assert poll.poll(30_000)
     timer.close()
     timer.close()

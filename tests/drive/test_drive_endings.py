@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -88,22 +88,20 @@ ENDINGS: dict[str, tuple[Script, str, str, int]] = {
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_reply_that_goes_wrong_ends_in_its_status_with_what_was_measured(name: str) -> None:
     script, status, words, measured = ENDINGS[name]
-    began = time.monotonic()
-    record = ask(script, shape={"stall_timeout_s": 0.3}).only
+    record = ask(script, shape={"stall_timeout_s": 1.0}).only  # a hang would be a stall
     assert (record.status, len(record.chunk_us)) == (status, measured)
     assert words in (record.err or "")
     assert record.t_end is not None
-    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
     ("shape", "pieces", "status", "measured"),
     [
-        ({"stall_timeout_s": 0.2}, (TWO,), "stalled", 2),
+        ({"stall_timeout_s": 0.5}, (TWO,), "stalled", 2),
         ({"stall_timeout_s": 0.2}, (), "stalled", 0),
-        ({"stall_timeout_s": 0.2}, (TWO + FINISH + DONE,), "stalled", 2),
-        ({"timeout_s": 0.2}, (TWO,), "timeout", 2),
-        ({"requests": None, "window_s": 0.05, "drain_s": 0.1}, (TWO,), "cancelled", 2),
+        ({"stall_timeout_s": 0.5}, (TWO + FINISH + DONE,), "stalled", 2),
+        ({"timeout_s": 0.5}, (TWO,), "timeout", 2),
+        ({"requests": None, "window_s": 0.05, "drain_s": 0.5}, (TWO,), "cancelled", 2),
     ],
     ids=["in the middle", "from the start", "before the end of the framing", "timeout", "the drain is over"],
 )
@@ -119,10 +117,10 @@ def test_a_stream_that_drips_for_too_long_times_out_though_it_never_stalls() -> 
     def drip(peer: Peer) -> None:
         peer.request()
         peer.send(STREAM)
-        for _ in range(200):
+        while True:
             peer.send(event(" x"), gap=0.01)
 
-    record = ask(drip, shape={"timeout_s": 0.3, "stall_timeout_s": 0.2}).only
+    record = ask(drip, shape={"timeout_s": 1.4, "stall_timeout_s": 0.9}).only
     assert record.status == "timeout"
     assert len(record.chunk_us) > 1
 
@@ -141,9 +139,22 @@ def test_a_stop_at_once_cancels_what_is_in_flight_and_keeps_what_it_measured() -
 
 
 def test_a_stop_that_drains_lets_what_is_in_flight_end() -> None:
-    script = answering(STREAM + event(" a"), event(" b"), FINISH, DONE, END, gap=0.03)
+    stopped = threading.Event()
     stop = stop_when_tokens_are_in(at_once=False)
-    driven = ask(script, shape={"requests": 1000, "concurrency": 2}, during=stop, connections=2)
+
+    def script(peer: Peer) -> None:
+        while True:
+            peer.request()
+            peer.send(STREAM + event(" a"))
+            assert stopped.wait(10)
+            peer.send(event(" b"), FINISH, DONE, END, gap=0.01)
+
+    def look(loop: Loop) -> None:
+        stop(loop)
+        if loop.stopping:
+            stopped.set()
+
+    driven = ask(script, shape={"requests": 1000, "concurrency": 2}, during=look, connections=2)
     assert driven.statuses == {"ok": 2}
 
 

@@ -14,9 +14,10 @@ from itertools import accumulate
 import pytest
 from drive_driver import ask, once
 from drive_pieces import chunked
+from drive_servers import arrived, until_stamped
 
 from loadgen.drive import fast
-from loadgen.drive.clock import ANCILLARY, RealtimeOffset, ask_for_stamps, realtime_ns_of
+from loadgen.drive.clock import RealtimeOffset, ask_for_stamps, realtime_ns_of
 
 pytestmark = pytest.mark.usefixtures("form")
 
@@ -32,27 +33,11 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         here = socket.create_connection(server.getsockname())
         there, _ = server.accept()
     with here, there:
-        here.setblocking(False)
         ask_for_stamps(here)
         there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         until_stamped(here, there)
+        here.setblocking(False)
         yield here, there
-
-
-def until_stamped(here: socket.socket, there: socket.socket) -> None:
-    """The first socket of a machine that asks for stamps gets them a moment later."""
-    limit = time.monotonic() + 5
-    while sys.platform.startswith("linux") and time.monotonic() < limit:
-        there.send(b".")
-        arrived(here)
-        if here.recvmsg(1, ANCILLARY)[1]:
-            return
-
-
-def arrived(sock: socket.socket) -> None:
-    sock.setblocking(True)
-    sock.recv(1, socket.MSG_PEEK)
-    sock.setblocking(False)
 
 
 def test_a_read_gives_the_bytes_with_the_kernels_stamp_and_the_time_of_the_read(
@@ -79,20 +64,15 @@ def test_a_socket_with_nothing_to_read_says_so_and_one_that_was_closed_gives_not
     with pytest.raises(BlockingIOError):
         receive(100)
     there.close()
-    limit = time.monotonic() + 5
-    while time.monotonic() < limit:
-        try:
-            assert receive(100)[0] == b""
-            return
-        except BlockingIOError:
-            time.sleep(0.001)
-    raise AssertionError("the end never came")
+    arrived(here)
+    assert receive(100)[0] == b""
 
 
 def test_a_connection_that_was_cut_is_an_error_of_its_kind(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     there.close()
+    arrived(here)
     with pytest.raises(ConnectionResetError):
         fast.receiver(here)(100)
 

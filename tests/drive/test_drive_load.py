@@ -53,21 +53,29 @@ def test_a_send_that_is_late_shifts_none_of_those_behind_it() -> None:
     def hold_up(loop: Loop) -> None:
         if not held and time.monotonic_ns() > loop.start + 100_000_000:
             held.append(time.monotonic_ns())
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     with RawServer(QUICK) as server:
-        driven = drive(server.url, {"arrival": constant(100.0), "window_s": 0.5}, connections=12, during=hold_up)
+        driven = drive(server.url, {"arrival": constant(100.0), "window_s": 1.0}, connections=12, during=hold_up)
     late = {record.session: (record.t_send or 0) - record.t_sched for record in driven.records}
-    assert len(late) == 50
+    assert len(late) == 100
     assert [r.t_sched for r in sorted(driven.records, key=lambda r: r.session)] == pytest.approx(
-        [n / 100 for n in range(50)], abs=1e-9
+        [n / 100 for n in range(100)], abs=1e-9
     )
-    assert max(late.values()) > 0.05  # those that were due meanwhile are late, and their records say so
-    assert min(late[n] for n in range(40, 50)) < 0.01
+    # Those that were due meanwhile are late, and their records say so; what came after them is not shifted.
+    assert max(late.values()) > 0.15
+    assert min(late[n] for n in range(50, 100)) < 0.1
 
 
 def test_an_open_loop_does_not_wait_for_replies() -> None:
-    with RawServer(slow(0.2)) as server:
+    all_are_in = threading.Barrier(10)
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        all_are_in.wait(10)
+        peer.send(reply(1))
+
+    with RawServer(script) as server:
         driven = drive(server.url, {"arrival": constant(50.0), "window_s": 0.2}, connections=10)
     assert driven.statuses == {"ok": 10}
     assert most_at_once(driven.records) == 10
@@ -83,14 +91,16 @@ def test_a_burst_is_sent_at_once_and_read_meanwhile() -> None:
 
 @pytest.mark.parametrize("slots", [1, 3, 8])
 def test_a_closed_loop_has_its_slots_in_flight_and_each_sends_when_its_reply_has_ended(slots: int) -> None:
-    lock, now, most = threading.Lock(), [0], [0]
+    lock, now, most, all_are_in = threading.Lock(), [0], [0], threading.Barrier(slots)
 
     def script(peer: Peer) -> None:
-        while True:
+        for turn in itertools.count():
             peer.request()
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
+            if turn == 0:
+                all_are_in.wait(10)
             peer.send(STREAM + event(" a"), gap=0.005)
             with lock:
                 now[0] -= 1
@@ -116,12 +126,12 @@ def test_a_ramp_starts_slots_one_after_the_other() -> None:
 @pytest.mark.parametrize("load", [{"concurrency": 3}, {"arrival": constant(200.0)}], ids=["closed", "open"])
 def test_a_limit_by_count_is_exact_and_counts_measured_requests_alone(load: dict[str, Any]) -> None:
     with RawServer(slow(0.01)) as server:
-        driven = drive(server.url, {**load, "warmup_s": 0.1, "requests": 17}, connections=3)
+        driven = drive(server.url, {**load, "warmup_s": 0.4, "requests": 17}, connections=3)
     phases = Counter(record.phase for record in driven.records)
     assert phases["measure"] == 17
     assert phases["warmup"] > 0
-    assert min(record.t_send or 0 for record in driven.records if record.phase == "measure") >= 0.1
-    assert max(record.t_sched for record in driven.records if record.phase == "warmup") < 0.1
+    assert min(record.t_send or 0 for record in driven.records if record.phase == "measure") >= 0.4
+    assert max(record.t_sched for record in driven.records if record.phase == "warmup") < 0.4
 
 
 @pytest.mark.parametrize(
@@ -147,17 +157,16 @@ def test_a_limit_by_count_is_dealt_over_the_workers_that_can_send(
 
 
 def test_a_window_ends_by_the_clock_and_what_is_in_flight_may_end_in_the_drain() -> None:
-    with RawServer(slow(0.15)) as server:
+    with RawServer(slow(0.5)) as server:
         driven = drive(server.url, {"concurrency": 2, "window_s": 0.2}, connections=2)
-    assert driven.statuses == {"ok": 4}
-    assert max(record.t_sched for record in driven.records) < 0.2
-    assert max(record.t_end or 0 for record in driven.records) > 0.2
+    assert driven.statuses == {"ok": 2}  # their slots were free again after the window
+    assert min(record.t_end or 0 for record in driven.records) > 0.2
 
 
 def test_the_drain_counts_from_the_end_of_the_window_not_from_the_last_send() -> None:
     arrival = Arrival(kind="timestamps", timestamps=(0.0, 5.0))
     with RawServer(slow(0.2)) as server:
-        driven = drive(server.url, {"arrival": arrival, "window_s": 0.3, "drain_s": 0.05})
+        driven = drive(server.url, {"arrival": arrival, "window_s": 3.0, "drain_s": 0.05})
     assert driven.statuses == {"ok": 1}
 
 
@@ -168,7 +177,7 @@ def test_a_warm_up_of_no_fixed_length_ends_when_it_is_told() -> None:
             loop.measure_from_now(now)
 
     with RawServer(slow(0.01)) as server:
-        driven = drive(server.url, {"concurrency": 1, "warmup_s": None, "window_s": 0.15}, during=tell)
+        driven = drive(server.url, {"concurrency": 1, "warmup_s": None, "window_s": 0.5}, during=tell)
     phases = [record.phase for record in driven.records]
     assert phases == sorted(phases, reverse=True)
     assert set(phases) == {"warmup", "measure"}
@@ -181,7 +190,7 @@ def test_a_courtesy_rate_spaces_sends_out_over_all_workers() -> None:
         one_of_two = drive(server.url, {**shape, "requests": 6}, connections=4, workers=2)
     for driven, gap in ((alone, 0.025), (one_of_two, 0.05)):
         sends = sorted(record.t_send or 0 for record in driven.records)
-        assert all(b - a >= gap - 0.002 for a, b in itertools.pairwise(sends))
+        assert all(at >= number * gap for number, at in enumerate(sends))
 
 
 def test_the_phase_of_a_probe_is_probe() -> None:
@@ -233,6 +242,7 @@ def test_a_driver_that_is_never_idle_still_writes_its_records(monkeypatch: pytes
     """What waits to be understood is bounded, in bytes and in requests."""
     monkeypatch.setattr("loadgen.drive.understand._FULL_EXCHANGES", 8)
     most, calls = [0], itertools.count()
+    gc.collect()  # what other tests have left
 
     def look(loop: Loop) -> None:
         if next(calls) % 50:  # a look at every object of the process takes a while

@@ -91,7 +91,7 @@ def test_replies_without_chunks_are_read_by_their_length_or_to_the_end_of_the_co
 
 @pytest.mark.parametrize("gap", [0.0, 0.03])
 def test_a_second_reply_that_nobody_asked_for_is_not_taken_for_the_next_one(gap: float) -> None:
-    arrival = Arrival(kind="constant", rate_rps=10.0)  # so that a late one comes while the connection is idle
+    arrival = Arrival(kind="constant", rate_rps=2.0 if gap else 10.0)  # a late one comes while the connection is idle
     shape = {"requests": 3, "concurrency": None, "arrival": arrival}
     pieces = (reply(2), reply(9)) if gap else (reply(2) + reply(9),)
     driven = ask(answering(*pieces, gap=gap), shape=shape)
@@ -172,8 +172,9 @@ def test_a_failed_slot_is_one_slot_still() -> None:
 
 def test_a_slot_that_failed_waits_before_it_tries_again() -> None:
     driven = ask(answering(page("503 Busy", b"")), shape={"requests": 3})
-    sends = [record.t_send for record in driven.records]
-    assert all(b - a >= 0.099 for a, b in itertools.pairwise(sends) if a is not None and b is not None)
+    due = [record.t_sched for record in driven.records]
+    assert all(b - a >= 0.0999 for a, b in itertools.pairwise(due))
+    assert all((record.t_send or 0) >= record.t_sched for record in driven.records)
 
 
 @pytest.mark.parametrize("then", ["reset", "answer"])
@@ -277,7 +278,7 @@ def test_a_flood_from_one_server_does_not_keep_the_clock_from_ending_it() -> Non
         while True:
             peer.send(block)
 
-    record = ask(flood, shape={"timeout_s": 0.4}).only
+    record = ask(flood, shape={"timeout_s": 1.0}).only
     assert record.status == "timeout"
     assert len(record.chunk_us) > 2000
 
@@ -301,7 +302,7 @@ def test_a_request_of_the_warm_up_may_ask_for_a_shorter_reply() -> None:
             time.sleep(0.02)
             peer.send(reply(1))
 
-    driven = ask(script, shape={"warmup_s": 0.1, "warmup_tokens": 2, "requests": 2})
+    driven = ask(script, shape={"warmup_s": 0.4, "warmup_tokens": 2, "requests": 2})
     phases = [record.phase for record in driven.records]
     assert phases[-2:] == ["measure", "measure"]
     assert {*phases[:-2]} == {"warmup"}

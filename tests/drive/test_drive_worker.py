@@ -45,10 +45,10 @@ class Worker:
         raise AssertionError(f"the worker ended without {kind}")
 
     def end(self) -> int:
-        """Closes its input; its exit code, at most 10 s later."""
+        """Closes its input; its exit code."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        code = self.process.wait(10)
+        code = self.process.wait(60)
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
@@ -98,7 +98,7 @@ def test_a_worker_whose_parent_is_gone_stops_by_itself_and_loses_no_record(tmp_p
         worker.process.stdout.close()
         assert worker.process.stdin is not None
         worker.process.stdin.close()
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(60) == 0
         assert worker.process.stderr is not None
         assert worker.process.stderr.read() == b""
         worker.process.stderr.close()
