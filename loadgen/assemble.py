@@ -6,12 +6,12 @@ In: files of the store. Out: one struct that every report renders. It reads what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from loadgen.cells import ReportCell, TargetCell, Warned, warnings_of
+from loadgen.cells import Again, Ahead, ReportCell, TargetCell, Warned, again_of, ahead_of, warnings_of
 from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
@@ -77,7 +77,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     """The report of a run as far as it has come. ``interrupted`` is the exit code of a signal that ended it."""
     described = run.described()
     plan = read_plan(run)
-    found = tuple(_cell(run, plan, cell, described["scenario"]) for cell in plan.cells)
+    found = _cells(run, plan, plan.cells, described)
     plain = [cell for cell in found if cell.routing is None]
     known = yardsticks(described, {cell.id: _measured(cell) for cell in plain}, contrasts(described["scenario"]))
     cells = tuple(_with_facts(plain, known))
@@ -120,11 +120,17 @@ def _place_in(cells: Sequence[ReportCell]) -> Callable[[OverTime], tuple[int, in
 def so_far(run: Run, plan: Plan, cells: Sequence[PlannedCell]) -> list[Comparison]:
     """What is stored of these cells by now, compared; no repeat may be there yet. None is of the routing check."""
     kept = Kept(run.described(), plan, read_fingerprints(run))
-    scenario = kept.described["scenario"]
-    return _comparisons(tuple(_cell(run, plan, cell, scenario) for cell in cells), kept)
+    return _comparisons(_cells(run, plan, cells, kept.described), kept)
 
 
-def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) -> ReportCell:
+def _cells(run: Run, plan: Plan, cells: Sequence[PlannedCell], described: Mapping[str, Any]) -> tuple[ReportCell, ...]:
+    ahead = ahead_of(run, plan, described)
+    return tuple(_cell(run, plan, cell, described["scenario"], ahead) for cell in cells)
+
+
+def _cell(
+    run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any], ahead: Mapping[tuple[str, str, int], Ahead]
+) -> ReportCell:
     cell = planned.id
     judged_here = planned.routing is None and not plan.searches  # a search says itself what its probes came to
     objectives = objectives_of(scenario) if judged_here else []
@@ -136,9 +142,25 @@ def _cell(run: Run, plan: Plan, planned: PlannedCell, scenario: dict[str, Any]) 
         results = tuple(_result(run, cell, target, rep) for rep in reps)
         summaries = [result.summary if result else None for result in results]
         judged = judge(objectives, summaries) if any(summaries) else []
-        targets.append(TargetCell(target=target, results=results, judgements=tuple(judged)))
+        known = dict(zip(reps, results, strict=True))
+        targets.append(
+            TargetCell(
+                target=target,
+                results=results,
+                judgements=tuple(judged),
+                ahead={
+                    rep: ahead[cell, target, rep] for rep in reps if not known[rep] and (cell, target, rep) in ahead
+                },
+                again=tuple(_again(run, cell, target, known)),
+            )
+        )
     here = tuple(target for target in targets if target.results)
     return ReportCell(id=cell, axes=planned.axes, targets=here, routing=planned.routing)
+
+
+def _again(run: Run, cell: str, target: str, results: Mapping[int, Result | None]) -> Iterator[Again]:
+    for rep, result in results.items():
+        yield from again_of(run.repeat(cell, target, rep), None if result is None else result.attempt)
 
 
 def objectives_of(scenario: dict[str, Any]) -> list[Objective]:

@@ -1,25 +1,44 @@
 """What a report holds of each cell, and what weakens it: a target's repeats, its state, its doubts, once each.
 
-In: results of repeats. Out: the structs that a `RunReport` is made of.
+In: results of repeats, and what the store says of those that have none. Out: the structs that a `RunReport` is made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from loadgen.judge import Judgement
+from loadgen.plan import Plan
 from loadgen.repeat import Result
+from loadgen.store import Repeat, Run
 from loadgen.summary import Doubt, Summary
+
+Ahead = Literal["running", "waiting"]
+"""What a repeat without a result is in a run that goes on: it is being measured, or its turn has not come."""
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """A repeat that was measured again. ``attempt`` is the one that counts now, None where there is none yet;
+    ``before`` is the one that was set aside, ``state`` and ``why`` what was wrong with it. ``why`` is empty where
+    nothing was, and it is here for the sake of its block."""
+
+    target: str
+    rep: int
+    attempt: int | None
+    before: int
+    state: str
+    why: str = ""
 
 
 class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
     """One target in one cell: its results by repeat (None where one is missing) and what the objectives say.
 
     ``gpus`` is the number of its GPUs, None where nobody knows. ``doubts`` weaken what its repeats say together;
-    ``routing`` weakens what is said of a mixture of experts.
+    ``routing`` weakens what is said of a mixture of experts. ``ahead`` are the repeats, by number, that a run which
+    goes on has not come to the end of; ``again`` those that were measured again, an attempt each.
     """
 
     target: str
@@ -28,6 +47,8 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int | None = None
     doubts: tuple[Doubt, ...] = ()
     routing: Doubt | None = None
+    ahead: dict[int, Ahead] = {}
+    again: tuple[Again, ...] = ()
 
     @property
     def summaries(self) -> list[Summary]:
@@ -36,9 +57,18 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def state(self) -> str:
-        """ok, invalid, failed or skipped, of the worst of its repeats that are there."""
-        states = [summary.state for summary in self.summaries]
-        return next((state for state in ("failed", "invalid", "ok") if state in states), "skipped")
+        """ok, invalid or failed, of the worst of its repeats that are there. Where none is: running or waiting in a run
+        that goes on, else skipped."""
+        states = [*(summary.state for summary in self.summaries), *self.ahead.values()]
+        return next(
+            (state for state in ("failed", "invalid", "ok", "running", "waiting") if state in states), "skipped"
+        )
+
+    @property
+    def stands(self) -> str:
+        """The state as tables show it, loud where something is wrong; beside it that a repeat is being measured."""
+        state = self.state.upper() if self.state in ("failed", "invalid", "skipped") else self.state
+        return f"{state}, running" if self.summaries and "running" in self.ahead.values() else state
 
     def by_repeat(self, value: Callable[[Result], float | None]) -> tuple[float | None, ...]:
         """Something of each repeat, None for one that is missing."""
@@ -58,6 +88,53 @@ class ReportCell(msgspec.Struct, frozen=True, kw_only=True):
     axes: dict[str, Any]
     targets: tuple[TargetCell, ...]
     routing: str | None = None
+
+    @property
+    def again(self) -> list[Again]:
+        """What of it was measured again, by target."""
+        return [one for target in self.targets for one in target.again]
+
+
+def ahead_of(run: Run, plan: Plan, described: Mapping[str, Any]) -> dict[tuple[str, str, int], Ahead]:
+    """By cell, target and number: the repeats that a run which goes on has not come to the end of; none where it is
+    over."""
+    if described.get("status") != "running":
+        return {}
+    places = [(step.cell, step.target, step.rep) for step in plan.steps]
+    attempt = run.measuring()
+    repeat = None if attempt is None else Repeat(attempt.parent)
+    now = None if repeat is None else (repeat.cell, repeat.target, repeat.rep)
+    first = places.index(now) if now in places else 0
+    return {place: "running" if place == now else "waiting" for place in places[first:]}
+
+
+def again_of(repeat: Repeat, attempt: int | None) -> list[Again]:
+    """The attempts at a repeat that were set aside; ``attempt`` is the one that counts."""
+    return [
+        Again(target=repeat.target, rep=repeat.rep, attempt=attempt, before=one.attempt, state=one.state, why=one.why)
+        for one in repeat.set_aside()
+    ]
+
+
+def again_lines(cell: str, found: Sequence[Again]) -> Iterator[str]:
+    """A sentence for every attempt of a cell that was set aside for its own sake, and one for those beside them."""
+    for one in found:
+        if one.why:
+            now = "to be measured again" if one.attempt is None else f"attempt {one.attempt}"
+            yield f"{cell}: repeat {one.rep} of {one.target}: {now}; attempt {one.before} was {one.state}: {one.why}"
+    beside: dict[str, dict[int, None]] = {}
+    bad = {(one.target, one.rep) for one in found if one.why}
+    for one in found:
+        if (one.target, one.rep) not in bad:
+            beside.setdefault(one.target, {})[one.rep] = None
+    if beside:
+        names = ", ".join(f"{_numbers(list(reps))} of {target}" for target, reps in beside.items())
+        yield f"{cell}: measured again with that, so that each block (ABBA) is of one time: {names}"
+
+
+def _numbers(reps: Sequence[int]) -> str:
+    head = ", ".join(map(str, reps[:-1]))
+    return f"repeats {head} and {reps[-1]}" if head else f"repeat {reps[0]}"
 
 
 class Warned(msgspec.Struct, frozen=True, kw_only=True):

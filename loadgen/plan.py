@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadgen.drive.job import Shape
 from loadgen.drive.schedule import digest
 from loadgen.errors import UsageError
+from loadgen.expected import expected
 from loadgen.offered import shape_of
 from loadgen.scenario import Cell, Scenario, Target, own_words, public_dict
 from loadgen.scenario.model import Load
@@ -61,12 +61,14 @@ class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
     """A cell and its matrix values; ``digest`` is that of the whole schedule of its first repeat. ``routing`` is the
     kind of prompts of a cell that the routing check added; no comparison counts it. ``least`` is the number of its
     repeats, the fewest where the plan has `Plan.until`; then cells of one ``ladder`` go on for as long as one of them
-    has to. ``words`` is what the cell says in place of the scenario's own words (None: it leaves them out)."""
+    has to. ``words`` is what the cell says in place of the scenario's own words (None: it leaves them out). ``seconds``
+    is how long a repeat takes, which rests on what is ``assumed``; '' where the scenario says it."""
 
     id: str
     axes: dict[str, Any]
     digest: str
     seconds: float
+    assumed: str = ""
     routing: str | None = None
     least: int = 0
     ladder: str = ""
@@ -74,13 +76,15 @@ class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedSearch(msgspec.Struct, frozen=True, kw_only=True):
-    """A search of one target in one cell of the matrix; ``seconds`` is how long a probe takes."""
+    """A search of one target in one cell of the matrix; ``seconds`` is how long a probe takes, as `PlannedCell` has
+    it."""
 
     cell: str
     axes: dict[str, Any]
     target: str
     server: str | None
     seconds: float
+    assumed: str = ""
     goal: Goal | Course
 
 
@@ -138,6 +142,20 @@ def make_plan(scenario: Scenario, cells: Sequence[Cell], folder: str | Path = ".
     )
 
 
+def part_of(plan: Plan, steps: Sequence[Step]) -> Plan:
+    """The same plan with these of its steps alone."""
+    least = {cell.id: cell.least for cell in plan.cells}
+    fewest = [step for step in steps if step.rep <= least[step.cell]]
+    used = {step.server for step in steps}
+    return msgspec.structs.replace(
+        plan,
+        steps=tuple(steps),
+        servers={server: target for server, target in plan.servers.items() if server in used},
+        estimate_s=estimate(plan.cells, steps),
+        least_s=None if plan.until is None else estimate(plan.cells, fewest),
+    )
+
+
 def estimate(cells: Iterable[PlannedCell], steps: Sequence[Step]) -> float:
     """Seconds that these steps take, with the starts of their servers."""
     seconds = {cell.id: cell.seconds for cell in cells}
@@ -168,9 +186,10 @@ def _search_plan(cells: Sequence[Cell], folder: str | Path) -> Plan:
         goal, load = goal_of(cell.scenario), searched_load(cell.scenario)
         if goal is None:
             raise UsageError(f"cell {cell.id} has no search, and others have one: write one for every cell, or none.")
-        seconds = _seconds(load, shape_of(load, cell.scenario.workload, folder))
+        shape = shape_of(load, cell.scenario.workload, folder)
+        seconds, assumed = expected(load, shape, cell.scenario.workload, seed_of(cell, 1), Path(folder))
         words: dict[str, Any] = {"cell": cell.id, "axes": cell.axes, "target": name, "server": instance}
-        found.append(PlannedSearch(**words, seconds=seconds, goal=goal))
+        found.append(PlannedSearch(**words, seconds=seconds, assumed=assumed, goal=goal))
     most = sum(search.goal.probes * search.seconds for search in found) + _START_S * len(servers)
     plan = Plan(scope="instance", cells=(), steps=(), servers=servers, estimate_s=most)
     return msgspec.structs.replace(plan, searches=tuple(found))
@@ -246,27 +265,18 @@ def planned_cell(cell: Cell, ladder: str, pattern: dict[str, Any], folder: str |
     load = cell.scenario.load
     shape = shape_of(load, cell.scenario.workload, folder)
     whole = digest(shape, seed_of(cell, 1), 0, 1)
+    seconds, assumed = expected(load, shape, cell.scenario.workload, seed_of(cell, 1), Path(folder))
     return PlannedCell(
         id=cell.id,
         axes=cell.axes,
         digest=f"{whole:016x}",
-        seconds=_seconds(load, shape),
+        seconds=seconds,
+        assumed=assumed,
         routing=cell.routing,
         least=cell.scenario.repeats,
         ladder=ladder,
         words=own_words(cell.scenario, pattern),
     )
-
-
-def _seconds(load: Load, shape: Shape) -> float:
-    """An estimate of a repeat: warm-up and window; a load that is limited by its count is taken for 30 s, a replay for
-    as long as its times go on."""
-    warmup = 20.0 if load.warmup_s == "auto" else load.warmup_s
-    whole = warmup + (load.window_s or 30.0)
-    if shape.arrival is not None and shape.arrival.timestamps:
-        last = max(shape.arrival.timestamps)
-        whole = last if load.window_s is None else min(last, whole)
-    return whole + 0.5
 
 
 def workers_of(load: Load) -> int:

@@ -15,8 +15,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from loadgen import launch
 from loadgen.alone import alone
 from loadgen.assemble import RunReport, assemble
@@ -26,10 +24,11 @@ from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fair.fingerprint import Prober
 from loadgen.fleet import Elsewhere, Fleet, Stop, open_fleet
 from loadgen.interrupt import Interrupt, counted_by
-from loadgen.needless import spared, whole
+from loadgen.needless import Left, same_plan, set_aside, spared, what_is_left
 from loadgen.ownership import held, this_owner, tidy
 from loadgen.plan import Plan, PlannedCell, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
+from loadgen.reports.left import lines as left_lines
 from loadgen.reports.stored import write_reports
 from loadgen.room import refuse
 from loadgen.scenario import Cell, Loaded, expand
@@ -68,11 +67,11 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run. ``resume`` is a run whose whole repeats are taken over; ``keep`` leaves the servers that are
-    up at the end as they are, for a look at them. ``cells`` are the only ones that are run, by id (None: all), and
-    ``night`` is what a nightly notes of the run, in run.json. ``elsewhere`` is
-    what was said of workers on other machines. ``wait_s`` is how long it waits for GPUs or cores that another run has
-    (None: whoever asks has them already)."""
+    """What is to be run. ``resume`` is a run whose whole repeats are taken over; with ``retry`` blocks of it that hold
+    an invalid one are measured again. ``keep`` leaves the servers that are up at the end as they are, for a look at
+    them. ``cells`` are the only ones that are run, by id (None: all), and ``night`` is what a nightly notes of the run,
+    in run.json. ``elsewhere`` is what was said of workers on other machines. ``wait_s`` is how long it waits for GPUs
+    or cores that another run has (None: whoever asks has them already)."""
 
     loaded: Loaded
     store: Path
@@ -82,6 +81,7 @@ class Request:
     night: dict[str, Any] | None = None
     elsewhere: Elsewhere | None = None
     wait_s: float | None = None
+    retry: bool = False
 
 
 @dataclass
@@ -95,6 +95,7 @@ class _State:
     watcher: Watcher
     keep: bool
     elsewhere: Elsewhere | None = None
+    left: Left = field(default_factory=Left)
     interrupt: Interrupt = field(default_factory=Interrupt)
     failures: list[str] = field(default_factory=list)
 
@@ -129,7 +130,7 @@ def _executed(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher
         watcher.planned(plan, run, request.loaded)
         try:
             with counted_by(state.interrupt):
-                _measure(state)
+                _measure(state, request)
         except BaseException as error:
             _finish(state, "failed", [*state.failures, str(error) or type(error).__name__])
             raise
@@ -145,28 +146,20 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
         shard = state.elsewhere.shard if state.elsewhere else None
         run.write("run.json", {**description(run, loaded, state.cells, shard), "night": request.night})
     else:
-        _same_plan(run, plan)
+        same_plan(run, plan)
         state.cells |= cells_of(read_probes(run), plan, state.cells)
         again = {**this_owner(), "status": "running", "ended": None, "failures": []}
         run.write("run.json", {**run.read("run.json"), **again})
     return state
 
 
-def _same_plan(run: Run, plan: Plan) -> None:
-    """What is added to a run must be what it was planned for. Raises UsageError."""
-    begun = msgspec.convert(run.read("plan.json"), Plan)
-    if (begun.steps, begun.until, begun.searches) != (plan.steps, plan.until, plan.searches):
-        raise UsageError(
-            f"{run.id} has another plan than this scenario (cells, repeats, seed, comparison, search): resume it with "
-            f"the flags that it began with, and the scenario of {run.folder}/scenario.yaml."
-        )
-
-
-def _measure(state: _State) -> None:
+def _measure(state: _State, request: Request) -> None:
     """Follows the plan. A repeat that fails costs itself; the rest goes on."""
-    idle = whole(state.run, state.plan, state.loaded.scenario.comparison is not None)
-    idle |= spared(state.run, state.plan, None, state.watcher.say)
+    state.left = what_is_left(state.run, state.plan, request.loaded.scenario.comparison is not None, request.retry)
+    idle = state.left.idle
     state.watcher.spared(idle)
+    for line in left_lines(state.run, state.plan, state.left) if request.resume else ():
+        state.watcher.say(line)
     steps = [(number, step) for number, step in enumerate(state.plan.steps) if number not in idle]
     if not steps and not state.plan.searches:
         return
@@ -193,7 +186,8 @@ def _measure(state: _State) -> None:
                 last[step.server] = step
                 _one(state, fleet, prober, sites, number, step)
                 if following is None or _block(state, step) != _block(state, following[1]):
-                    idle |= spared(state.run, state.plan, step, state.watcher.say)
+                    pending = {later for later, _ in steps if later > number} - idle
+                    idle |= spared(state.run, state.plan, pending, step, state.watcher.say)
                     sites.spare(idle)
                     state.watcher.spared(idle)
                 for instance, left in sites.done_with(number).items():
@@ -238,6 +232,7 @@ def _one(state: _State, fleet: Fleet, prober: Prober, sites: Sites, number: int,
         look = _look(state, sites, step)
         if state.loaded.scenario.comparison is not None and cell.routing is None:
             prober.before(cell, step, site, sites.start_of(step.server), look)
+        set_aside(state.left.beside(number))
         attempt, folder = state.run.repeat(step.cell, step.target, step.rep).new_attempt()
         result = run_repeat(fleet, site, step, cell, (state.run.id, folder, attempt), (state.watcher.ticked, look))
         if step.server is not None and not sites.alive(step.server):

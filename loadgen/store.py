@@ -13,11 +13,13 @@
         cells/<cell_id>/<target>/rep-001/attempt-1/
             requests-<host>-w0.jsonl   ticks.jsonl   latency.hlog   summary.json
             intervals.jsonl                      of a long repeat: a line an interval, when it is over
+            set_aside.json                       of an attempt that was measured again: why it counts no longer
         report.json  report.md  report.html
     STORE/noise/<kind of machine>/<scenario>-<target>-<6 hex>.json
                         what repeats of one thing differ by there; made by ``loadgen calibrate``
 
-A repeat is whole when its ``summary.json`` is there, because that is renamed into place last. Request lines become
+A repeat is whole when its ``summary.json`` is there, because that is renamed into place last. One that is measured
+again keeps its attempts: the newest whole one that was not set aside counts. Request lines become
 ``.jsonl.gz`` when ``loadgen gc`` or a nightly comes across a run that is over, and are the only thing that is ever
 deleted (``retention.py``). Folders are 0700 and files 0600: prompts and replies are nobody else's business. Everything
 but the request lines can be rebuilt from them.
@@ -40,6 +42,8 @@ from loadgen.errors import StoreError, UsageError
 from loadgen.record import host_name, lines_name
 
 SCHEMA = 1
+
+SET_ASIDE = "set_aside.json"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE = "Free some space, or choose another place with --store; --resume goes on with a run."
@@ -76,6 +80,18 @@ class Run:
         """The highest repeat of a cell that was begun, of any target; 0 if there is none."""
         return max((Repeat(path).rep for path in (self.folder / "cells" / cell).glob("*/rep-*")), default=0)
 
+    def measuring(self) -> Path | None:
+        """The attempt that is being measured now; None where the run is over, or between two repeats.
+
+        It is the newest, begun by the process that writes the run, and has come to no end."""
+        described = self.read("run.json")
+        attempts = [(path.stat().st_mtime, path) for path in self.folder.glob("cells/*/*/rep-*/attempt-*")]
+        if described.get("status") != "running" or not attempts:
+            return None
+        at, newest = max(attempts)
+        ended = any((newest / name).exists() for name in ("summary.json", "interrupted.json"))
+        return None if ended or at < described.get("pid_started", 0.0) else newest
+
     def server_folder(self, server: str) -> Path:
         """The folder of a server, made if it is not there."""
         return make_folder(self.folder / "servers" / server)
@@ -95,8 +111,17 @@ class Run:
             yield Repeat(path)
 
 
+class SetAside(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a whole attempt counts no longer: what its ``state`` was, and ``why``; that is empty where nothing was wrong
+    with itself, and another of its block was measured again."""
+
+    attempt: int
+    state: str
+    why: str = ""
+
+
 class Repeat:
-    """The attempts at one repeat. The newest one that is whole counts."""
+    """The attempts at one repeat. The newest one that is whole, and was not set aside, counts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -115,17 +140,34 @@ class Repeat:
 
     def attempts(self) -> list[Path]:
         """The folders of the attempts, oldest first."""
-        return sorted(self.folder.glob("attempt-*"), key=lambda path: int(path.name.removeprefix("attempt-")))
+        return sorted(self.folder.glob("attempt-*"), key=number_of)
 
     def whole(self) -> Path | None:
-        """The newest attempt that was finished, None if there is none."""
-        return next((path for path in reversed(self.attempts()) if (path / "summary.json").exists()), None)
+        """The attempt that counts: the newest that was finished and not set aside, None if there is none."""
+        return next((path for path in reversed(self.attempts()) if _counts(path)), None)
+
+    def set_aside(self) -> list[SetAside]:
+        """The attempts that were to be measured again, oldest first. Raises StoreError."""
+        paths = [path for attempt in self.attempts() if (path := attempt / SET_ASIDE).exists()]
+        try:
+            return [msgspec.convert(read_json(path), SetAside) for path in paths]
+        except msgspec.ValidationError as error:
+            raise StoreError(f"{paths[-1]} does not say why its attempt was set aside: {error}") from error
 
     def new_attempt(self) -> tuple[int, Path]:
         """The number and folder of a new attempt. Raises StoreError if it cannot be made."""
         attempts = self.attempts()
-        number = int(attempts[-1].name.removeprefix("attempt-")) + 1 if attempts else 1
+        number = number_of(attempts[-1]) + 1 if attempts else 1
         return number, make_folder(self.folder / f"attempt-{number}")
+
+
+def number_of(attempt: Path) -> int:
+    """The number of an attempt, from its folder."""
+    return int(attempt.name.removeprefix("attempt-"))
+
+
+def _counts(attempt: Path) -> bool:
+    return (attempt / "summary.json").exists() and not (attempt / SET_ASIDE).exists()
 
 
 def requests_path(attempt: Path, worker: int) -> Path:

@@ -23,7 +23,7 @@ LEVELS = (
     ("fleet", "summarise", "judge"),
     ("store", "telemetry", "warmup", "host", "offered", "parts", "prefixes", "targets"),
     ("selftest", "null_server", "noise", "ownership", "locks", "written", "long"),
-    ("ask", "retention"),
+    ("ask", "retention", "expected"),
     ("plan", "engines", "doctor"),
     ("jobs",),
     ("repeat", "standing", "interrupt", "until", "preview", "room", "alone"),

@@ -72,7 +72,9 @@ class Session:
 
     def spared(self, after: Step | None = None) -> dict[str, set[int]]:
         """By cell: the repeats that are spared after a block (or when a run begins)."""
-        numbers = spared(self.run, self.plan, after, self.said.append)
+        over = 0 if after is None else self.plan.steps.index(after) + 1
+        pending = set(range(over, len(self.plan.steps))) - whole(self.run, self.plan, paired=True)
+        numbers = spared(self.run, self.plan, pending, after, self.said.append)
         found = [self.plan.steps[number] for number in numbers]
         return {step.cell: {one.rep for one in found if one.cell == step.cell} for step in found}
 
@@ -188,15 +190,17 @@ def test_a_resumed_run_finds_the_rule_where_it_left_it(tmp_path: Path) -> None:
     assert session.said == []  # that was said when it was measured
 
 
-def test_a_resumed_run_ends_the_block_that_it_was_in(tmp_path: Path) -> None:
-    session = Session(tmp_path).pairs(1, STEADY[:7])
-    assert session.spared() == {"concurrency=1": from_to(9)}
+def test_a_resumed_run_ends_the_block_that_it_was_in_before_it_is_judged(tmp_path: Path) -> None:
+    session = Session(tmp_path).pairs(1, (*RESTLESS[:6], 1.0))
+    assert session.spared() == {}
+    session.pairs(1, (0.9,), first=8)
+    assert session.spared(session.step(1, 8)) == {}  # it is as wide as ever, and another block is wanted
 
 
 def test_a_repeat_that_was_begun_and_not_ended_is_never_spared(tmp_path: Path) -> None:
     session = Session(tmp_path).pairs(1, STEADY[:8])
     (session.run.repeat("concurrency=1", "a", 3).whole() / "summary.json").unlink()
-    assert 3 not in session.spared()["concurrency=1"]
+    assert session.spared() == {}
     assert session.step(1, 3) not in [session.plan.steps[n] for n in whole(session.run, session.plan, paired=True)]
 
 

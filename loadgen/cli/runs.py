@@ -25,6 +25,7 @@ from loadgen.cli.flags import (
     waiting,
 )
 from loadgen.cli.fleets import Address, FleetKind, Share, StartAt, Workers, elsewhere, settings
+from loadgen.cli.resuming import Resume, Retry, begun
 from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def run(
     model: Model = None,
     targets: Targets = None,
     cells: Cells = None,
-    resume: Annotated[
-        str | None, typer.Option("--resume", help="Go on with this run (its name, a part of it, or `last`).")
-    ] = None,
+    resume: Resume = None,
+    retry: Retry = False,
     fleet: FleetKind = None,
     workers: Workers = None,
     address: Address = None,
@@ -68,20 +68,19 @@ def run(
     from loadgen.ownership import close_abandoned
     from loadgen.run import Request, execute
     from loadgen.scenario import expand
-    from loadgen.store import find_run, store_root
+    from loadgen.store import store_root
 
     root, patience = store_root(store), waiting(wait)
     place = elsewhere(address, share, start_at)
     sets = [*(sets or ()), *settings(fleet, workers, place, resume)]
     loaded = load(scenario, sets, profile, endpoint, model, targets)
     only = [cell.id for cell in chosen(expand(loaded.scenario), cells)] if cells else None
+    run_begun = begun(root, resume, retry, loaded.scenario)
     close_abandoned(root, tell)
     name_leftovers(root)
     if place.shard is not None:
         check(place.shard, [cell.scenario for cell in expand(loaded.scenario)])
-    request = Request(
-        loaded, root, find_run(root, resume) if resume else None, keep, only, elsewhere=place, wait_s=patience
-    )
+    request = Request(loaded, root, run_begun, keep, only, elsewhere=place, wait_s=patience, retry=retry)
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
     _print_report(report, as_json)

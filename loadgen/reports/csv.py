@@ -66,14 +66,14 @@ def _rows(
     values = [cell.axes.get(axis) for axis in axes]
     for number, result in enumerate(target.results, 1):
         start = (report.run.get("run"), scenario, cell.id, *values, target.target)
-        for rest in (_repeat(number, result, measures), *_parts(result, measures)):
+        for rest in (_repeat(number, result, measures, target.ahead.get(number, "skipped")), *_parts(result, measures)):
             yield [one_line(value) if isinstance(value, str) else value for value in (*start, *rest)]
 
 
-def _repeat(number: int, result: Result | None, measures: Sequence[Measure]) -> Iterator[object]:
-    """What follows the target's name. ``number`` stands for a repeat that left nothing."""
+def _repeat(number: int, result: Result | None, measures: Sequence[Measure], missing: str) -> Iterator[object]:
+    """What follows the target's name. ``number`` and ``missing`` stand for a repeat that left nothing."""
     if result is None:
-        yield from (number, None, "skipped")
+        yield from (number, None, missing)
         return
     one = result.summary
     why = " ".join(doubt.text for doubt in one.invalid)

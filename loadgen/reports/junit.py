@@ -70,7 +70,8 @@ def cases(report: RunReport) -> Iterator[Case]:
 def _measured(cell: ReportCell, target: TargetCell) -> Case:
     reasons = [doubt.text for summary in target.summaries for doubt in summary.invalid]
     seconds = sum(summary.window.length_s for summary in target.summaries)
-    outcome: Outcome = "passed" if target.state == "ok" else "failure" if target.state == "invalid" else "error"
+    outcomes: dict[str, Outcome] = {"ok": "passed", "invalid": "failure", "running": "skipped", "waiting": "skipped"}
+    outcome = outcomes.get(target.state, "error")
     text = " ".join(dict.fromkeys(reasons)) or f"{cell.id}, {target.target} was {target.state}"
     return Case(f"{cell.id}.{target.target}", "measured", outcome, target.state, text, seconds)
 

@@ -160,7 +160,7 @@ def _measured_with(report: RunReport) -> Iterator[str]:
     """What each target that has a row was: its engine, its weights, how it was told to run."""
     for cell in report.cells:
         for target in cell.targets:
-            if target.state == "skipped":
+            if not target.summaries:
                 continue
             facts = facts_of(report.run, report.plan, cell.id, target.target)
             known = [f"{name} {facts[name]}" for name in _FACTS if facts.get(name)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
+from loadgen.cells import again_lines
 from loadgen.fair.facts import scenario_of
 from loadgen.judge import Judgement
 from loadgen.metrics import METRICS, Measure
@@ -71,10 +72,6 @@ def _repeats(target: TargetCell) -> str:
     return str(valid) if valid == planned else f"{valid}/{planned}"
 
 
-def _state(target: TargetCell) -> str:
-    return "ok" if target.state == "ok" else target.state.upper()
-
-
 COLUMNS = (
     Column("output tok/s", _plain("output_tok_s")),
     Column("req/s", _plain("request_rps"), 1),
@@ -87,7 +84,7 @@ COLUMNS = (
     Column("batch seen", _batch, 2),
     Column("failed", _failed, 7),
     Column("repeats", _repeats, 8),
-    Column("state", _state),
+    Column("state", lambda target: target.stands),
 )
 
 GOODPUT = (
@@ -171,8 +168,10 @@ def routing_heading(report: RunReport) -> str:
 
 
 def notes(report: RunReport) -> list[str]:
-    """What holds for every comparison of the run, and what the engines' recipes say of their words, once."""
-    found = [note for comparison in report.comparisons for note in comparison.notes]
+    """What was measured again, what holds for every comparison of the run, and what the engines' recipes say of their
+    words, once."""
+    found = [line for cell in (*report.cells, *report.routing_cells) for line in again_lines(cell.id, cell.again)]
+    found += [note for comparison in report.comparisons for note in comparison.notes]
     for server in report.run.get("servers", {}).values():
         found += [f"{server['engine']}: {note}" for note in server.get("notes", ())]
     return list(dict.fromkeys(found))

@@ -32,7 +32,7 @@ def found_in(report: RunReport, table: Table) -> Iterator[Found]:
         scenario = scenario_of(report.run, report.plan, cell.id)
         for target in cell.targets:
             words = (scenario.get("targets") or {}).get(target.target) or {}
-            if target.state != "skipped":
+            if target.summaries:
                 row = words.get("row") or {table.said[0]: target.target}
                 yield _found(report, table, cell, target, keys_of(table, scenario, row, target.gpus))
 

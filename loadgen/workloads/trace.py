@@ -150,6 +150,13 @@ def offsets(settings: dict[str, Any], context: Context) -> list[float]:
     return _replayed(chosen, data_file(chosen.path, context)).offsets()
 
 
+def lengths(settings: dict[str, Any], context: Context) -> list[tuple[int, int]]:
+    """The tokens of each request's prompt and of its reply, as the trace has them. Raises UsageError."""
+    chosen = parse("trace", settings, Settings)
+    trace = _replayed(chosen, data_file(chosen.path, context))
+    return list(zip(trace.in_tok, trace.out_tok, strict=True))
+
+
 def _replayed(settings: Settings, file: Path) -> Trace:
     return cut(traces.load(settings.format).rows(file, settings.how), settings, str(file))
 

@@ -1,0 +1,54 @@
+"""The flags that go on with a run: ``run`` does it, ``plan`` says what is left and how long that takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loadgen.cli.flags import known_runs
+from loadgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from loadgen.plan import Plan
+    from loadgen.scenario import Scenario
+    from loadgen.store import Run
+
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        "--resume", help="Go on with this run (its name, a part of it, or `last`).", autocompletion=known_runs
+    ),
+]
+Retry = Annotated[
+    bool,
+    typer.Option(
+        "--retry-invalid",
+        help="With --resume: measure what is invalid or failed again, in whole blocks (ABBA) of all targets.",
+    ),
+]
+
+
+def begun(root: Path, resume: str | None, retry: bool, scenario: Scenario) -> Run | None:
+    """The run to go on with, None for a new one. Raises UsageError."""
+    from loadgen.store import find_run
+
+    if retry and resume is None:
+        raise UsageError("--retry-invalid: belongs to --resume RUN: say which run's invalid repeats are meant.")
+    if retry and scenario.search is not None:
+        raise UsageError(
+            "--retry-invalid: the probes of a search follow from one another, and it measures invalid ones again by "
+            "itself; search anew, or go on with --resume alone."
+        )
+    return None if resume is None else find_run(root, resume)
+
+
+def left_of(run: Run, plan: Plan, scenario: Scenario, retry: bool) -> tuple[Plan, list[str]]:
+    """The plan of what a run has left, and what is to be said of it. Raises UsageError for another run's plan."""
+    from loadgen.needless import rest_of, same_plan, what_is_left
+    from loadgen.reports.left import lines
+
+    same_plan(run, plan)
+    left = what_is_left(run, plan, scenario.comparison is not None, retry)
+    return rest_of(run, plan, left), lines(run, plan, left)
