@@ -17,6 +17,10 @@ import msgspec
 from loadgen.assemble import RunReport, assemble
 from loadgen.errors import UsageError
 from loadgen.fleet import Outcome, Shard, check_digests
+from loadgen.long.follow import made_of_parts
+from loadgen.long.intervals import length_of
+from loadgen.long.trend import doubts as drift_doubts
+from loadgen.long.trend import drifts
 from loadgen.offered import shape_of
 from loadgen.ownership import this_owner
 from loadgen.plan import Plan, Step
@@ -116,19 +120,17 @@ def _repeat(run: Run, step: Step, cell: Cell, shares: Sequence[_Share]) -> bool:
     if not found:
         return True
     number, folder = run.repeat(step.cell, step.target, step.rep).new_attempt()
-    for _, attempt in found:
-        for path in request_files(attempt):
-            shutil.copy2(path, folder / path.name)
-    ticks = b"".join((attempt / "ticks.jsonl").read_bytes() for _, attempt in found)
-    write_bytes(folder / "ticks.jsonl", ticks)
+    _gather([attempt for _, attempt in found], folder)
     results = [msgspec.json.decode((attempt / "summary.json").read_bytes(), type=Result) for _, attempt in found]
     outcome = _outcome(results, [share.shard for share, _ in found], shares[0].shard)
     shape = shape_of(cell.scenario.load, cell.scenario.workload, Path(shares[0].described["scenario_path"]).parent)
     if not outcome.lost:
         check_digests(shape, step.seed, [audit.digest for audit in outcome.audits])
     window: Window = results[0].summary.window
+    intervals = made_of_parts(folder, length_of(cell.scenario.load), hearer=found[0][0].shard.index)
     doubts = [*worker_doubts(outcome, shares[0].shard.of, shares[0].shard.of)]
     doubts += [doubt for result in results for doubt in machine_doubts(result.telemetry) if doubt not in doubts]
+    doubts += drift_doubts(drifts(intervals, window))
     of_all = judged(cell, (shape, step.seed), folder, window, (outcome, doubts))
     merged = msgspec.structs.replace(
         results[0],
@@ -140,9 +142,19 @@ def _repeat(run: Run, step: Step, cell: Cell, shares: Sequence[_Share]) -> bool:
         lost=of_all.lost,
         clocks=outcome.clocks,
         telemetry=_together([result.telemetry for result in results]),
+        implied=None,  # by what one share sent alone, prompts have less in common
     )
     write_result(folder, merged, outcome)
     return bool(outcome.lost)
+
+
+def _gather(attempts: Sequence[Path], folder: Path) -> None:
+    """The request lines and the seconds of all shares in one folder."""
+    for attempt in attempts:
+        for path in request_files(attempt):
+            shutil.copy2(path, folder / path.name)
+    ticks = [path.read_bytes() for attempt in attempts if (path := attempt / "ticks.jsonl").exists()]
+    write_bytes(folder / "ticks.jsonl", b"".join(ticks))
 
 
 def _together(of: Sequence[Telemetry]) -> Telemetry:

@@ -17,6 +17,7 @@ from scenario_text import scenario
 from loadgen.errors import UsageError
 from loadgen.fleet import Shard
 from loadgen.fleet.shard import check, parse, slot_s
+from loadgen.long.intervals import read_intervals
 from loadgen.merging import merge
 from loadgen.offered import shape_of
 from loadgen.record import Record
@@ -25,7 +26,7 @@ from loadgen.store import Run
 SCENARIO = """
 targets: {{a: {{endpoint: '{url}', model: m}}}}
 workload: {{prompts: natural, output: {{exact: 4}}}}
-load: {{rate_rps: 30, warmup_s: 0.3, window_s: 1, drain_s: 2}}
+load: {{rate_rps: 30, warmup_s: 0.3, window_s: 2, drain_s: 2, interval_s: 1}}
 repeats: 1
 """
 
@@ -100,6 +101,10 @@ def test_all_shards_become_the_run_of_one_worker(sharded: Sharded) -> None:
     assert (result.lost, [audit.worker for audit in result.workers]) == ((), [0, 1, 2])
     assert result.summary.requests == sum(one.phase == "measure" for one in done.records(attempt))
     assert (attempt / "ticks.jsonl").read_text().count("\n") > 3
+    intervals = read_intervals(attempt)
+    assert sum(sum(one.ended.values()) for one in intervals) == len(done.records(attempt))
+    assert "Over time: all, a, repeat 1" in done.out
+    assert "a test needs 40" in done.out, "drift is looked for in all shards together"
 
 
 def test_a_missing_shard_makes_the_run_degraded(sharded: Sharded) -> None:

@@ -21,12 +21,13 @@ from loadgen import collect, correlation
 from loadgen.columns import Column
 from loadgen.drive.tally import Tick
 from loadgen.histogram import MOST_STEPS, step_s
-from loadgen.long.follow import Follower
+from loadgen.long.follow import Follower, made_of_parts
 from loadgen.long.intervals import FILE, Ended, Interval, Intervals, length_of, read_intervals
 from loadgen.record import Record, read_records, to_line
+from loadgen.repeat import Second
 from loadgen.scenario.model import Load
 from loadgen.statistics import nearest_rank
-from loadgen.store import request_files
+from loadgen.store import append_line, request_files
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Window
 from loadgen.telemetry import looks
@@ -155,6 +156,46 @@ def test_without_a_length_nothing_is_written(tmp_path: Path) -> None:
     follower.second(Tick(worker=0, t=1.0), {})
     assert follower.finish() == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parts_of_shards_make_the_intervals_of_one_run(tmp_path: Path) -> None:
+    records = many(900)
+    for folder, workers in ((tmp_path / "one", 1), (tmp_path / "three", 3)):
+        folder.mkdir()
+        for worker in range(workers):
+            share = [to_line(one) for i, one in enumerate(records) if i % workers == worker]
+            (folder / f"requests-h{worker}-w{worker}.jsonl").write_bytes(b"".join(share))
+    follower = Follower(tmp_path / "one", 0.7)
+    for second in range(1, 15):
+        words = {"server_bytes": 1e9 + second}
+        for worker, places in ((0, ("one", "three")), (1, ("three",)), (2, ("three",))):
+            tick = Second(worker=worker, t=float(second), in_flight=9 if len(places) == 1 else 0, server=words)
+            append_line(tmp_path / "three" / "ticks.jsonl", tick)
+        follower.second(Tick(worker=0, t=float(second), in_flight=18), words)
+    expected = follower.finish()
+    assert made_of_parts(tmp_path / "three", 0.7, hearer=0) == expected
+    assert read_intervals(tmp_path / "three") == expected
+    assert sum(sum(one.ended.values()) for one in expected) == 900
+    assert made_of_parts(tmp_path / "three", 0.7, hearer=3)[0].server == {}, "nobody of that number heard it"
+
+
+def test_of_a_long_merged_repeat_the_values_of_old_intervals_are_let_go(tmp_path: Path) -> None:
+    lines = [to_line(reply(i / 100, (5000, 6000))) for i in range(60_000)]
+    for worker in (0, 1):
+        (tmp_path / f"requests-h-w{worker}.jsonl").write_bytes(b"".join(lines[worker::2]))
+    (tmp_path / "ticks.jsonl").write_bytes(msgspec.json.encode(Tick(worker=0, t=600.0)) + b"\n")
+    held: list[int] = []
+    close = Intervals.close
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            Intervals,
+            "close",
+            lambda self, until: (close(self, until), held.append(sum(len(one.ttft) for one in self._bins.values())))[0],
+        )
+        made = made_of_parts(tmp_path, 10.0, hearer=0)
+    assert [one.ended["ok"] for one in made] == [1000] * 60
+    assert made[5].ttft_p99_s == 0.005
+    assert max(held) < 4000
 
 
 # Whole runs -----------------------------------------------------------------------------------------------------------

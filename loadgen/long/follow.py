@@ -2,7 +2,8 @@
 
 In: the request files of an attempt while they grow, and the workers' seconds. Out: ``intervals.jsonl``, a line an
 interval: whoever looks at a run that goes on, or at what a kill left of one, has it in stretches. It reads what is
-written anyway, in the parent: the workers, which measure, do nothing for it.
+written anyway, in the parent: the workers, which measure, do nothing for it. Shards, which nobody follows together,
+are put together when they are merged.
 
 An interval is written when requests as long as the longest so far would have ended, so that the tokens in it have come.
 A longer one adds its tokens later; when the repeat is over the file is written anew, with all of them.
@@ -11,6 +12,7 @@ A longer one adds its tokens later; when the repeat is over the file is written 
 from __future__ import annotations
 
 import contextlib
+import heapq
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import msgspec
 
 from loadgen.drive.tally import Tick
 from loadgen.long.intervals import FILE, Ended, Interval, Intervals
+from loadgen.record import read_records
 from loadgen.store import append_line, request_files, write_stream
 
 SETTLE_MOST_S = 120.0
@@ -25,6 +28,9 @@ SETTLE_MOST_S = 120.0
 
 _GRACE_S = 1.0
 """A worker writes what has ended when it has nothing more urgent to do; a second is plenty."""
+
+_DISORDER_S = 10.0
+"""By how much a line may stand behind one that ended later: a worker writes in the order of the ends, nearly."""
 
 _LOOK_S = 0.9
 _SILENT_S = 10.0
@@ -59,10 +65,7 @@ class Follower:
         if self._intervals is None:
             return []
         self._read(self._intervals)
-        every = list(self._intervals.made(max(self._reached.values(), default=0.0)))
-        encode = msgspec.json.Encoder().encode
-        write_stream(self._attempt / FILE, lambda file: file.writelines(encode(one) + b"\n" for one in every))
-        return every
+        return _written(self._attempt, self._intervals, max(self._reached.values(), default=0.0))
 
     def _read(self, intervals: Intervals) -> None:
         for path in request_files(self._attempt):
@@ -76,6 +79,49 @@ class Follower:
         for one in intervals.made(whole * intervals.length_s, self._written):
             append_line(self._attempt / FILE, one)
         self._written = max(self._written, whole)
+
+
+class _Second(Tick, kw_only=True):
+    """What is read of a line of ``ticks.jsonl``."""
+
+    server: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+def made_of_parts(attempt: Path, length_s: float | None, hearer: int) -> list[Interval]:
+    """The intervals of a repeat whose workers nobody followed, of the request lines and the seconds that they left;
+    written down. ``hearer`` is the worker whose seconds have what the server said; without a length nothing is done.
+    Raises StoreError."""
+    if length_s is None:
+        return []
+    intervals, reached = Intervals(length_s, hearer), 0.0
+    for second in _seconds(attempt / "ticks.jsonl"):
+        intervals.second(second, second.server)
+        reached = max(reached, second.t)
+    files = [read_records([path]) for path in request_files(attempt)]
+    closed = 0.0
+    for one in heapq.merge(*files, key=lambda record: record.t_end or 0.0):
+        intervals.add(one)
+        settled = (one.t_end or 0.0) - _DISORDER_S
+        if settled > closed + length_s:
+            intervals.close(settled)
+            closed = settled
+    return _written(attempt, intervals, reached)
+
+
+def _seconds(path: Path) -> Iterator[_Second]:
+    """Those that are whole."""
+    decode = msgspec.json.Decoder(_Second).decode
+    with path.open("rb") as lines:
+        for line in lines:
+            with contextlib.suppress(msgspec.MsgspecError):  # cut off by a kill
+                yield decode(line)
+
+
+def _written(attempt: Path, intervals: Intervals, until_s: float) -> list[Interval]:
+    every = list(intervals.made(until_s))
+    encode = msgspec.json.Encoder().encode
+    write_stream(attempt / FILE, lambda file: file.writelines(encode(one) + b"\n" for one in every))
+    return every
 
 
 class _Tail:

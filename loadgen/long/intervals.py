@@ -23,6 +23,7 @@ import msgspec
 from loadgen.drive.tally import Tick
 from loadgen.errors import StoreError
 from loadgen.metrics import PERCENTILES
+from loadgen.record import Record
 from loadgen.scenario.model import Load
 from loadgen.statistics import floor_of, nearest_rank
 
@@ -137,15 +138,17 @@ class _Mean:
 
 
 class Intervals:
-    """Counts up the intervals of one repeat. ``longest_s`` is the longest request so far."""
+    """Counts up the intervals of one repeat. ``longest_s`` is the longest request so far; what a server says of itself
+    is taken from the seconds of worker ``hearer``, because every worker's seconds have it."""
 
-    def __init__(self, length_s: float) -> None:
+    def __init__(self, length_s: float, hearer: int = 0) -> None:
         self.length_s = length_s
         self.longest_s = 0.0
+        self._hearer = hearer
         self._bins: dict[int, _Bin] = {}
         self._unknown = False
 
-    def add(self, one: Ended) -> None:
+    def add(self, one: Ended | Record) -> None:
         """Takes a request that has ended; one that was never sent counts where it was given up, if that is known."""
         if one.t_end is None:
             return
@@ -168,7 +171,7 @@ class Intervals:
         own.late_us = max(own.late_us, tick.late_us_max)
         own.flight.setdefault(tick.worker, _Mean()).add(tick.in_flight)
         own.cores.setdefault(tick.worker, _Mean()).add(tick.cpu)
-        for word, value in server.items() if tick.worker == 0 else ():
+        for word, value in server.items() if tick.worker == self._hearer else ():
             own.server.setdefault(word, _Mean()).add(value)
 
     def close(self, until_s: float) -> None:
@@ -203,7 +206,7 @@ class Intervals:
             server=means,
         )
 
-    def _spread(self, one: Ended, t_send: float, tokens: float) -> None:
+    def _spread(self, one: Ended | Record, t_send: float, tokens: float) -> None:
         """Tokens where they arrived. Nearly every reply lies in one interval; of others the chunks are looked at."""
         assert one.t_end is not None
         last = one.t_last if one.t_last is not None else one.t_end
