@@ -34,7 +34,7 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Points under one name. ``colour`` numbers the colours, so that a target has the same one everywhere; ``step``
-    holds each value until the next."""
+    holds each value until the next; ``bare`` is a line alone, without a mark at its points."""
 
     name: str
     points: tuple[Point, ...]
@@ -42,6 +42,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     joined: bool = False
     step: bool = False
     dashed: bool = False
+    bare: bool = False
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -106,7 +106,7 @@ def _series(axes: Axes, one: Series) -> None:
     xs, ys = [point[0] for point in one.points], [point[1] for point in one.points]
     style: dict[str, Any] = {"color": colour, "label": _text(one.name), "linewidth": 1.6}
     style["linestyle"] = ("--" if one.dashed else "-") if one.joined else "none"
-    if not many and not one.step and not (one.dashed and one.joined):
+    if not many and not one.step and not one.bare and not (one.dashed and one.joined):
         style["marker"] = MARKERS[one.colour % len(MARKERS)]
     axes.plot(xs, ys, drawstyle="steps-post" if one.step else "default", **style)
     bars = [(x, y, low, high) for x, y, low, high, _ in one.points if low is not None and high is not None]

@@ -6,7 +6,7 @@ together; a panel is an objective, and the last one is the path, probe by probe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
@@ -25,19 +25,17 @@ from loadgen.searched import Looked, Searched
 MOST_CHARTS = 6
 """Searches of a run that are drawn."""
 
-_WIDE = 4.0
-"""Loads of which the largest is more times the smallest stand on a logarithmic axis."""
-
 _COLOURS = {"met": 2, "undecided, taken as met": 0, "undecided, taken as missed": 4, "missed": 1, "INVALID": 6}
 """What is said of a load, and the number of its colour."""
 
 _UNITS = {"max_rate": "requests/s that were offered", "max_concurrency": "requests in flight"}
 
 _READING = (
-    "A point is a load, with the numbers of its probes; its bar is the 95 % interval of one window. Red lines are the "
-    "limits, grey is what is left between the load that holds and the one that does not. A point is called by counts "
-    "and by all objectives together, so that one below its line may be missed or undecided. A load with too few "
-    "requests for a percentile has no point there; the lowest panel has every probe."
+    "A point is a load with all of its windows; its bar is the 95 % interval of one window. Red lines are the limits, "
+    "grey is what is left between the load that holds and the one that does not. What a load is called is decided by "
+    "counts and by all objectives together, so that a point below its line may be missed or undecided. A load with too "
+    "few requests for a percentile has no point there, and an objective that no request missed has no panel; the "
+    "lowest panel has every probe."
 )
 _SWEPT = (
     "Left of the grey band (the knee with its 95 % interval) a request waits for little but its own work. Right of it "
@@ -68,22 +66,16 @@ def title_of(one: Searched) -> str:
 
 
 def _path(one: Searched, goal: Goal) -> Lines | None:
-    loads: dict[float, list[Looked]] = {}
-    for probe in one.probes:
-        loads.setdefault(probe.load, []).append(probe)
-    if not loads:
+    if not one.probes:
         return None
-    last = [probes[-1] for probes in loads.values()]
-    texts = dict.fromkeys(held.text for probe in last if probe.trial for held in probe.trial.objectives)
-    labels = {load: ", ".join(str(probe.number) for probe in probes) for load, probes in loads.items()}
+    last = {probe.load: probe for probe in one.probes}
     bands, ends = tuple(_left(one)), tuple(_lone_end(one))
-    panels = [_objective(text, last, labels) for text in texts]
+    panels = [_objective(text, found) for text, found in _held(list(last.values())).items()]
     panels.append(Panel(y=Axis(name="probe", zero=True), series=_probes(one.probes)))
-    wide = max(loads) > _WIDE * min(loads)
     return Lines(
         title=title_of(one),
         reading=_READING,
-        x=Axis(name=_UNITS[goal.find], scale="log" if wide else "linear"),
+        x=Axis(name=_UNITS[goal.find], zero=True),
         panels=tuple(msgspec.structs.replace(panel, levels=(*panel.levels, *ends), bands=bands) for panel in panels),
     )
 
@@ -104,20 +96,26 @@ def _lone_end(one: Searched) -> Iterator[Level]:
 def _probes(probes: Sequence[Looked]) -> tuple[Series, ...]:
     """Every probe at its place in the path."""
     points = [(probe, (probe.load, float(probe.number), None, None, None)) for probe in probes]
-    path = Series(name="path", points=tuple(point for _, point in points), colour=6, joined=True, dashed=True)
+    line = tuple(point for _, point in points)
+    path = Series(name="path", points=line, colour=6, joined=True, dashed=True, bare=True)
     return (path, *_by_verdict(points))
 
 
-def _objective(text: str, last: Sequence[Looked], labels: Mapping[float, str]) -> Panel:
+def _held(last: Sequence[Looked]) -> dict[str, list[tuple[Looked, Held]]]:
+    """By objective: what is said of it at each load. One that no request missed is left out where others were."""
+    found: dict[str, list[tuple[Looked, Held]]] = {}
+    for probe in last:
+        for held in probe.trial.objectives if probe.trial is not None else ():
+            found.setdefault(held.text, []).append((probe, held))
+    missed = {text: some for text, some in found.items() if any(held.missed for _, held in some)}
+    return missed or found
+
+
+def _objective(text: str, found: Sequence[tuple[Looked, Held]]) -> Panel:
     """The values of an objective with its limit; the shares that missed it where windows are too small for values."""
-    found = [(probe, held) for probe in last if probe.trial for held in probe.trial.objectives if held.text == text]
     known = sum(held.value is not None for _, held in found)
     scale = _scale_of(found[0][1], shares=known < min(2, len(found)))
-    points = [
-        (probe, (probe.load, *place, labels[probe.load]))
-        for probe, held in found
-        if (place := scale.place(held)) is not None
-    ]
+    points = [(probe, (probe.load, *place, None)) for probe, held in found if (place := scale.place(held)) is not None]
     return Panel(y=scale.axis, series=_by_verdict(points), levels=(Level(name=text, y=scale.limit),))
 
 

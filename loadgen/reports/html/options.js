@@ -93,11 +93,12 @@ const loadgenOption = (() => {
     },
   });
 
-  const levels = (panel, look) => ({
+  // A line down all panels is named in the first one alone.
+  const levels = (panel, look, named) => ({
     silent: true,
     symbol: "none",
     lineStyle: { color: look.bad, type: "dashed" },
-    label: { color: look.bad, position: "insideStartTop", formatter: (one) => one.name },
+    label: { color: look.bad, position: "insideStartTop", formatter: (one) => (named || one.data.yAxis !== undefined ? one.name : "") },
     data: (panel.levels ?? []).map((one) => (one.x === undefined ? { yAxis: one.y, name: one.name } : { xAxis: one.x, name: one.name })),
   });
   const bands = (panel, look, named) => ({
@@ -119,7 +120,7 @@ const loadgenOption = (() => {
       smooth: false,
       symbol: SYMBOLS[(series.colour ?? 0) % SYMBOLS.length],
       symbolSize: series.joined ? (many ? 2 : 8) : many ? 4 : 9,
-      showSymbol: !many,
+      showSymbol: !many && !series.bare,
       color: colour,
       itemStyle: { color: colour },
       lineStyle: { color: colour, width: 1.75, type: series.dashed ? "dashed" : "solid" },
@@ -142,7 +143,7 @@ const loadgenOption = (() => {
     chart.panels.forEach((panel, place) => {
       panel.series.forEach((one, at) => {
         const drawn = drawnSeries(one, place, look);
-        if (at === 0) Object.assign(drawn, { markLine: levels(panel, look), markArea: bands(panel, look, place === 0) });
+        if (at === 0) Object.assign(drawn, { markLine: levels(panel, look, place === 0), markArea: bands(panel, look, place === 0) });
         series.push(drawn);
         if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place, series.length, lowest(panel)));
       });
