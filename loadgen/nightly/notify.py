@@ -38,9 +38,9 @@ def send(variable: str, text: str, pauses_s: Sequence[float] = PAUSES_S) -> str 
     for pause in (*pauses_s, None):
         wait = pause
         try:
-            reply = httpx.post(url, json={"text": text}, timeout=TIMEOUT_S, follow_redirects=False)
-            if reply.is_success:
-                return None
+            with httpx.stream("POST", url, json={"text": text}, timeout=TIMEOUT_S, follow_redirects=False) as reply:
+                if reply.is_success:  # what it says besides may never end
+                    return None
             problem = f"it answers HTTP {reply.status_code}"
             if not (reply.status_code == 429 or reply.status_code >= 500):
                 break

@@ -1,6 +1,6 @@
 """The story of a night, and the only file that knows its order::
 
-    lock -> preflight -> run -> verdict -> confirm -> report -> site, retention -> tell
+    lock -> retention -> preflight -> run -> verdict -> confirm -> report -> retention, site -> tell
 
 In: `Asked`. Out: a `NightReport`, and in the store a run that has become a night. Whatever ends it before its verdict
 is written down (a kill, a power cut, Ctrl-C) leaves a run that ``resume`` goes on with; what goes wrong after that
@@ -10,7 +10,8 @@ costs its own step and no other, and is said.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,20 +22,20 @@ from loadgen.assemble import RunReport
 from loadgen.doctor.finding import Finding
 from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
 from loadgen.locks import held, machine_locks, name_lock
+from loadgen.nightly import afterwards
 from loadgen.nightly.budget import NIGHTS, in_time, pace, within
 from loadgen.nightly.past_runs import confirming, paces, planned_cells, unfinished
 from loadgen.nightly.preflight import examine
-from loadgen.nightly.site import write_site
-from loadgen.nightly.telling import digest_due, tell, tell_not_run
+from loadgen.nightly.telling import tell_not_run
 from loadgen.nights.baseline import news
 from loadgen.nights.events import Night, append
 from loadgen.nights.history import History, noise_floors, read_history
 from loadgen.nights.night import NightReport, exit_code_of, sentence
 from loadgen.nights.series import points_of
-from loadgen.nights.verdicts import Drift, SeriesVerdict, State, confirm, drift, gates_of, judge
+from loadgen.nights.verdicts import SeriesVerdict, State, confirm, gates_of, judge
 from loadgen.ownership import close_abandoned
 from loadgen.reports import rows
-from loadgen.retention import KEEP_S, collect
+from loadgen.retention import KEEP_S
 from loadgen.run import Request, Watcher, execute
 from loadgen.scenario import Cell, Loaded, expand
 from loadgen.store import Run, make_folder
@@ -70,11 +71,13 @@ class Asked:
 
 @dataclass
 class _State:
-    """What a night knows while it goes on."""
+    """What a night knows while it goes on. ``began`` is when it had its locks, ``measured`` the folder of its run once
+    that is over."""
 
     asked: Asked
     watcher: Watcher
     began: float
+    measured: str | None = None
     paced: float = 1.0
     left_out: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -89,35 +92,52 @@ class _State:
 
 def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
     """Does a night, and gives its report with that of its run. Raises BusyError if another has what it needs,
-    PreflightError if nothing could be measured, LoadgenError for what stops it later; people are told of these too."""
+    PreflightError if nothing could be measured, LoadgenError for what stops it later; people are told of these too, but
+    for a night that is at it already."""
     cells = expand(asked.loaded.scenario)
-    make_folder(asked.store)
-    wanted = [name_lock(asked.store, asked.name), *machine_locks(places_of(cells, gpus_here()))]
     if any(cell.scenario.search is not None for cell in cells):
         raise UsageError(f"{asked.name} is a search, whose loads are others every night: give a nightly a fixed load.")
-    with held(wanted, f"nightly {asked.name}", asked.wait_s, watcher.say):
-        state = _State(asked, watcher, time.monotonic())
-        try:
+    make_folder(asked.store)
+    purpose, until = f"nightly {asked.name}", time.monotonic() + asked.wait_s
+    with held([name_lock(asked.store, asked.name)], purpose, asked.wait_s, watcher.say), ExitStack() as stack:
+        state = _State(asked, watcher, until)
+        with _told_of_failure(state):
+            places = machine_locks(places_of(cells, gpus_here()))
+            stack.enter_context(held(places, purpose, max(until - time.monotonic(), 0.0), watcher.say))
+            state.began = time.monotonic()
             night, report = _night(state, cells)
-        except Exception as error:
-            why = str(error) if isinstance(error, LoadgenError) else f"a bug, {type(error).__name__}: {error}"
-            problems = tell_not_run(asked.store, asked.name, asked.webhook, why)
-            if problems and isinstance(error, LoadgenError):
-                error.args = (" ".join([why, *problems]),)
-            raise
         return (night if night.interrupted else _finished(state, night)), report
+
+
+@contextmanager
+def _told_of_failure(state: _State) -> Iterator[None]:
+    """People are told why a night did not come to its verdict."""
+    asked = state.asked
+    try:
+        yield
+    except Exception as error:
+        why = str(error) if isinstance(error, LoadgenError) else f"a bug, {type(error).__name__}: {error}"
+        problems = tell_not_run(asked.store, asked.name, asked.webhook, why, state.measured)
+        if problems and isinstance(error, LoadgenError):
+            error.args = (" ".join([why, *problems]),)
+        raise
 
 
 def _night(state: _State, cells: list[Cell]) -> tuple[NightReport, RunReport]:
     """From preflight to verdict."""
     asked = state.asked
     close_abandoned(asked.store, state.watcher.say)
+    for problem in afterwards.attempted(
+        "retention", lambda: afterwards.clean(asked.store, asked.keep_s, state.watcher.say)
+    ):
+        state.watcher.say(problem)  # a disk that is nearly full gets room now, and not after a night that never begins
     past = read_history(asked.store, state.watcher.say)
     resumed = _to_resume(asked, past, state.watcher.say)
     chosen = _chosen(state, cells, resumed, past)
     _preflight(state, [cell for cell in cells if cell.id in chosen])
     note = {"part": MEASURE, "left_out": state.left_out}
     report = execute(Request(asked.loaded, asked.store, resumed, cells=chosen, night=note), state.watcher)
+    state.measured = report.path
     plain = NightReport(
         name=asked.name, run=str(report.run["run"]), path=report.path, started=str(report.run["started"]),
         went_on=resumed is not None, left_out=state.left_out, findings=state.findings, exit_code=report.exit_code,
@@ -233,40 +253,9 @@ def _in_time(state: _State, candidates: Sequence[SeriesVerdict]) -> list[str]:
     return kept
 
 
-# Afterwards -----------------------------------------------------------------------------------------------------------
-
-
 def _finished(state: _State, night: NightReport) -> NightReport:
-    """The night is judged and kept; what is done now must not cost it."""
     asked = state.asked
-    notes: list[str] = []
-    if digest_due(asked.store, asked.name):
-        night = msgspec.structs.replace(night, drifts=tuple(_drifts(asked)))
-    for what, step in (("retention", _clean), ("the site", _show)):
-        try:
-            step(asked, state.watcher.say)
-        except LoadgenError as error:
-            notes.append(str(error))
-        except Exception as error:  # noqa: BLE001 - a page that cannot be drawn must not keep people from being told
-            notes.append(f"{what} failed, which is a bug: {type(error).__name__}: {error}")
-    notes += tell(asked.store, asked.webhook, msgspec.structs.replace(night, notes=tuple(notes)))
-    return msgspec.structs.replace(night, notes=tuple(notes))
-
-
-def _clean(asked: Asked, say: Callable[[str], None]) -> None:
-    """Retention: request lines are compressed, old ones deleted, but for those of baselines."""
-    for one in collect(asked.store, read_history(asked.store, say).kept(), asked.keep_s):
-        if one.failed:
-            say(f"{one.run}: {one.failed}")
-
-
-def _show(asked: Asked, say: Callable[[str], None]) -> None:
-    write_site(asked.store, say=say)
-
-
-def _drifts(asked: Asked) -> list[Drift]:
-    """The weekly look at what a window that moves along cannot see."""
-    history = read_history(asked.store)
-    watched = {key: history.series[key] for key in history.live() if history.series[key].scenario == asked.name}
-    watched = {key: one for key, one in watched.items() if history.entries[key][-1].point.primary}
-    return drift(watched, history.by_now(list(watched)), dict(asked.loaded.scenario.nightly.gate))
+    gates = asked.loaded.scenario.nightly.gate
+    return afterwards.finished(
+        afterwards.Asked(asked.store, asked.webhook, gates, asked.keep_s), night, state.watcher.say
+    )

@@ -52,12 +52,15 @@ def tell(store: Path, variable: str | None, night: NightReport) -> list[str]:
     return _keep(store, night.name, Told(standing=known, digest=time.time() if weekly else told.digest))
 
 
-def tell_not_run(store: Path, name: str, variable: str | None, why: str) -> list[str]:
-    """A night that could not be run is told once, until one can be run again."""
+def tell_not_run(store: Path, name: str, variable: str | None, why: str, measured: str | None = None) -> list[str]:
+    """A night that could not be run is told once, until one can be run again; ``measured`` is the folder of its run
+    where only what comes after that failed."""
     told = _told(store, name)
     if variable is None or told.problem is not None:
         return []
-    text = message(f"{_title(name)}: nothing was measured", [f"NOT RUN: {why}"], f"store {store.absolute()}")
+    head, word = ("nothing was measured", "NOT RUN") if measured is None else ("nothing was judged", "NOT JUDGED")
+    foot = f"store {store.absolute()}" if measured is None else f"run {measured}; --resume judges it"
+    text = message(f"{_title(name)}: {head}", [f"{word}: {why}"], foot)
     problem = send(variable, text)
     return [problem] if problem else _keep(store, name, msgspec.structs.replace(told, problem=why))
 

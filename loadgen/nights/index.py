@@ -88,7 +88,7 @@ def _held(root: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise BusyError(f"another process has held the index {path} for {WAIT_S:.0f} s; try again.") from error
-    except (OSError, sqlite3.DatabaseError) as error:
+    except (OSError, NotImplementedError, sqlite3.DatabaseError) as error:  # some network disks know no locks
         raise StoreError(f"cannot use the index {path}: {error}. The runs are as they were.") from error
 
 
@@ -119,6 +119,7 @@ def _looked(root: Path, read: Callable[[sqlite3.Connection], T]) -> T:
     path = root / NAME
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what SQLite adds beside it gets the same mode
     with closing(sqlite3.connect(path, isolation_level=None)) as index:
+        index.execute("PRAGMA locking_mode = EXCLUSIVE")  # ours alone by the lock; so it needs no shared memory (NFS)
         index.execute("PRAGMA journal_mode = WAL")
         index.execute("PRAGMA synchronous = NORMAL")
         _migrate(index)
