@@ -11,9 +11,9 @@ import uuid
 import msgspec
 
 from loadgen import backends
-from loadgen.drive.events import NOT_MEANT
 from loadgen.drive.http import MalformedReply, parse_endpoint, request_bytes, request_head
 from loadgen.drive.once import ask_once
+from loadgen.drive.said import NOT_MEANT
 from loadgen.errors import TargetError
 from loadgen.jobs import Site
 

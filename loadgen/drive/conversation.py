@@ -166,7 +166,7 @@ class Conversations:
         last = send.turn + 1 == len(talk.turns)
         if record.status == "ok" and not last:
             assert exchange.reply is not None
-            talk.replies.append(exchange.reply.text())
+            talk.replies.append(exchange.reply.said.text())
             return
         if record.status == "ok" or self._stopping:
             del self._talks[send.session]

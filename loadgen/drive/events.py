@@ -1,29 +1,22 @@
 """The body of a streamed reply, cut into events: server-sent events (WHATWG HTML, section 9.2) or NDJSON.
 
-In: bytes of the body in any pieces. Out: events as they end, and their JSON as something that a record can hold.
+In: bytes of the body in any pieces. Out: the data of events as they end. `said.py` says what they mean.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
-
-import msgspec
+from typing import Literal
 
 from loadgen.drive.http import MalformedReply
-from loadgen.record import Chunk
 
 SEVERAL = -1
 """In place of the offset: the event's data stood in more than one line."""
 FOREIGN = -2
 """In place of the offset: the body does not begin as such a stream does; this is its first line."""
-NOT_MEANT = (AttributeError, KeyError, TypeError, IndexError, ValueError, RecursionError)
-"""What comes of JSON that a backend does not expect, and of bytes that are no JSON."""
 
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")
 """Fields of server-sent events; the empty one is a comment."""
-_MOST = 1 << 53
 
 
 class Events:
@@ -101,27 +94,3 @@ class Events:
         raise MalformedReply(
             f"an event is longer than {self._limit} bytes; raise load.max_event_bytes if that is right"
         )
-
-
-def decoded(data: bytes) -> Any:
-    """JSON as servers write it, with NaN and half surrogate pairs, too. Raises ValueError for any other bytes."""
-    try:
-        return msgspec.json.decode(data)
-    except ValueError:
-        return json.loads(data.decode())
-
-
-def check(chunk: Chunk) -> Chunk:
-    """The same chunk. Raises TypeError or ValueError for a value of a kind that no record can hold."""
-    usage = chunk.usage
-    counts = (chunk.tokens,) if usage is None else (chunk.tokens, usage.in_tok, usage.out_tok, usage.cached_tok)
-    for count in counts:
-        if count is not None and (type(count) is not int or not 0 <= count < _MOST):
-            raise TypeError(f"{count!r} is no number of tokens")
-    if type(chunk.text) is not str or type(chunk.finish) not in (str, type(None)):
-        raise TypeError("text or finish reason is no string")
-    if chunk.finish is not None or chunk.server_times is not None:
-        if type(chunk.server_times) not in (dict, type(None)):
-            raise TypeError("the server's times are no object")
-        msgspec.json.encode((chunk.finish, chunk.server_times))
-    return chunk

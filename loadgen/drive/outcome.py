@@ -102,8 +102,8 @@ def judge(exchange: Exchange) -> tuple[str, str | None]:
     An error that the server sent comes before everything that followed from it.
     """
     reply = exchange.reply
-    if reply is not None and reply.error is not None:
-        return "error_event", reply.error
+    if reply is not None and reply.said.error is not None:
+        return "error_event", reply.said.error
     if exchange.failed is not None:
         return exchange.failed, exchange.why
     if reply is None:
@@ -116,11 +116,12 @@ def judge(exchange: Exchange) -> tuple[str, str | None]:
         return "malformed", f"the server answered 200 with HTML instead of a stream of events: {reply.excerpt()}"
     if not reply.complete:
         return "truncated", "the connection was closed before the reply was complete"
-    if (reply.stream and not (reply.done or reply.finish)) or (reply.backend.NEEDS_DONE and not reply.done):
+    said = reply.said
+    if (reply.stream and not (said.done or said.finish)) or (reply.backend.NEEDS_DONE and not said.done):
         return "truncated", "the stream ended without a finish reason or end marker"
     if not reply.chunk_ns and reply.stream:
         return "empty", "the reply is complete and has no token"
-    if not reply.stream and not (reply.text() or (reply.usage and reply.usage.out_tok)):
+    if not reply.stream and not (said.text() or (said.usage and said.usage.out_tok)):
         return "empty", "the reply is complete and has no token"
     return "ok", None
 
@@ -168,16 +169,16 @@ def to_record(exchange: Exchange, job: Job, start: int, count_tokens: CountToken
         _add_reply(record, exchange, exchange.reply, start)
         _add_tokens(record, exchange.reply, count_tokens)
         if job.save_text:
-            record.text = redact(exchange.reply.text(), job.hidden)
+            record.text = redact(exchange.reply.said.text(), job.hidden)
     _add_rates(record)
     return record
 
 
 def _add_reply(record: Record, exchange: Exchange, reply: Reply, start: int) -> None:
     record.http = reply.head.status
-    record.finish = reply.finish
-    record.server_times = reply.server_times
-    record.out_sha = reply.text_sha()
+    record.finish = reply.said.finish
+    record.server_times = reply.said.server_times
+    record.out_sha = reply.said.text_sha()
     record.clock = "kernel" if exchange.kernel else "user"
     record.lag_us_max = exchange.lag_ns // 1000
     record.coalesced = reply.coalesced
@@ -198,7 +199,7 @@ def _add_tokens(record: Record, reply: Reply, count_tokens: CountTokens | None) 
     by_ids = sum(reply.chunk_tok) if reply.chunk_tok and all(reply.chunk_tok) else None
     if by_ids is not None and any(n != 1 for n in reply.chunk_tok) and reply.stream:
         record.chunk_tok = reply.chunk_tok
-    usage = reply.usage
+    usage = reply.said.usage
     if usage is not None:
         record.in_tok = usage.in_tok
         record.cached_tok = usage.cached_tok
@@ -206,7 +207,7 @@ def _add_tokens(record: Record, reply: Reply, count_tokens: CountTokens | None) 
         record.out_tok, record.tok_source = usage.out_tok, "usage"
     elif by_ids is not None:
         record.out_tok, record.tok_source = by_ids, "ids"
-    elif count_tokens is not None and (text := reply.text()):
+    elif count_tokens is not None and (text := reply.said.text()):
         record.out_tok, record.tok_source = count_tokens(text), "tokenizer"
 
 

@@ -11,20 +11,20 @@ Everything else goes byte by byte through the framing (`body.py`) and the lines 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from loadgen.backends import Backend
 from loadgen.drive.body import Chunked, Gunzip
-from loadgen.drive.events import FOREIGN, NOT_MEANT, Events, check, decoded
+from loadgen.drive.events import FOREIGN, Events
 from loadgen.drive.http import Head, MalformedReply
 from loadgen.drive.laid import Taken
+from loadgen.drive.said import Said, meaning, meaning_of
 from loadgen.drive.scan import Template, Vocabularies
-from loadgen.drive.template import escaped, make_template, spelled
-from loadgen.record import Chunk, Usage
+from loadgen.drive.template import make_template
+from loadgen.record import Chunk
 
 _RETRY_TEMPLATE = 16
 """After a template did not fit, this many events go by before another is made."""
@@ -50,20 +50,13 @@ class Reply:
         self.max_body_bytes = max_event_bytes
         self.chunk_ns: list[int] = []
         self.chunk_tok: list[int] = []
-        self.usage: Usage | None = None
-        self.finish: str | None = None
-        self.error: str | None = None
-        self.done = False
-        self.server_times: dict[str, Any] | None = None
+        self.said = Said()
         self.complete = head.length == 0
         self.coalesced = 0
         self._chunks_here = 0
         self.surplus = False
         self.malformed = False
         self.body = bytearray()
-        self._texts: list[bytes] = []
-        self._text: str | None = None
-        self._whole: Chunk | None = None
         self._events = Events(backend.FRAMING, max_event_bytes)
         self._last_at = 0
         self._left = head.length or 0
@@ -136,7 +129,7 @@ class Reply:
         return at
 
     def _add_familiar(self, texts: Sequence[bytes]) -> None:
-        self._texts += texts
+        self.said.texts += texts
         self.chunk_tok += [1 if self._template is not None and self._template.between is not None else 0] * len(texts)
 
     def _count_familiar(self, taken: Taken, arrivals: Sequence[int]) -> None:
@@ -179,25 +172,8 @@ class Reply:
         if self.head.is_html:
             raise MalformedReply(f"the server answered 200 with HTML instead of JSON: {self.excerpt()}")
         if not self.stream and self.complete:
-            self._chunk(self._meaning(bytes(self.body), self.backend.whole), None)
-        try:
-            self._text = spelled(self._texts)
-        except ValueError as error:
-            raise MalformedReply(f"an event's text is no JSON string: {error}") from error
-
-    def text_sha(self) -> str | None:
-        """First 16 hex digits of the SHA-256 of the generated text, None where there is no text."""
-        text = self.text()
-        return hashlib.sha256(text.encode()).hexdigest()[:16] if text else None
-
-    def text(self) -> str:
-        """All generated text. What cannot be read in it is replaced by U+FFFD."""
-        if self._text is None:
-            try:
-                self._text = spelled(self._texts)
-            except ValueError:
-                self._text = b"".join(self._texts).decode("utf-8", "replace")
-        return self._text
+            self._chunk(meaning(bytes(self.body), self.backend.whole), None)
+        self.said.spell()
 
     def excerpt(self) -> str:
         """The start of the body, on one line, for an error text."""
@@ -276,14 +252,14 @@ class Reply:
         data, offset, raw = event
         data = data.strip()
         if data == b"[DONE]":
-            self.done = True
+            self.said.done = True
             return
         if not data:
             return
         if offset == FOREIGN:
             self._no_stream(data)
             return
-        chunk = self._meaning(data, self.backend.chunk)
+        chunk = meaning(data, self.backend.chunk)
         self._chunk(chunk, at)
         if offset >= 0 and chunk.carries_token and not chunk.cumulative:
             self._wait -= 1
@@ -294,40 +270,20 @@ class Reply:
     def _no_stream(self, line: bytes) -> None:
         """The body does not begin like server-sent events: an error object in their place, or something else."""
         with contextlib.suppress(MalformedReply):
-            self.error = self._meaning(line, self.backend.chunk).error
-        if self.error is None:
+            self.said.error = meaning(line, self.backend.chunk).error
+        if self.said.error is None:
             start = line[:120].decode("utf-8", "replace")
             raise MalformedReply(f"the server answered 200, but not with a stream of events: {start}")
-
-    def _meaning(self, data: bytes, backend: Callable[[Any], Chunk]) -> Chunk:
-        try:
-            return check(backend(decoded(data)))
-        except NOT_MEANT as error:
-            start = data[:120].decode("utf-8", "replace")
-            raise MalformedReply(f"an event is not what this protocol sends ({error}): {start}") from error
 
     def take_event(self, event: Any, at: int) -> None:
         """Takes an event that a client has decoded already. Raises MalformedReply if it is none of this protocol."""
         if not self.stream:
             self.body += msgspec.json.encode(event)
             return
-        try:
-            chunk = check(self.backend.chunk(event))
-        except NOT_MEANT as error:
-            raise MalformedReply(f"an event is not what this protocol sends: {error}") from error
-        self._chunk(chunk, at)
+        self._chunk(meaning_of(event, self.backend.chunk), at)
 
     def _chunk(self, chunk: Chunk, at: int | None) -> None:
-        if chunk.cumulative:
-            chunk, self._whole = chunk.after(self._whole), chunk
-        if chunk.error is not None and self.error is None:
-            self.error = chunk.error
-        self.done = self.done or chunk.done
-        self.finish = chunk.finish or self.finish
-        self.usage = chunk.usage or self.usage
-        self.server_times = chunk.server_times or self.server_times
-        if chunk.text:
-            self._texts.append(escaped(chunk.text))
+        chunk = self.said.take(chunk)
         if chunk.carries_token and at is not None:
             self.chunk_ns.append(at)
             self.chunk_tok.append(chunk.tokens or 0)

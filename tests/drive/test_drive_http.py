@@ -276,5 +276,5 @@ def test_an_event_of_ten_megabytes_is_read_if_the_cap_allows_it(piece: int) -> N
     data = small + b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest)
     pieces = [head, *(data[at : at + piece] for at in range(0, len(data), piece))]
     fed = Fed("openai_chat", limit=11_000_000).feed(pieces)
-    assert (fed.error, len(fed.got.text()), fed.got.finish) == (None, 10_000_000, "stop")
+    assert (fed.error, len(fed.got.said.text()), fed.got.said.finish) == (None, 10_000_000, "stop")
     assert Fed("openai_chat", limit=9_000_000).feed(pieces).error is not None

@@ -180,4 +180,4 @@ def test_values_of_the_wrong_kind_are_malformed_and_never_reach_a_record(event: 
 def test_numbers_that_json_has_not_are_read_as_servers_write_them() -> None:
     event = json.dumps({**chat(text="a"), "logprobs": float("nan")}).encode()
     fed = Fed("openai_chat").feed([HEAD, b"%x\r\ndata: %b\n\n\r\n" % (len(event) + 8, event)], closes=False)
-    assert (fed.error, fed.got.text()) == (None, "a")
+    assert (fed.error, fed.got.said.text()) == (None, "a")

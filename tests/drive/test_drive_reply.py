@@ -38,13 +38,13 @@ def test_every_cutting_gives_the_events_that_the_server_wrote_each_with_the_arri
     counting = [event for event in stream.events if event.counts]
     assert reply.chunk_ns == wire.arrivals
     assert reply.chunk_tok == [event.tokens or 0 for event in counting]
-    assert reply.text() == "".join(event.text for event in stream.events)
-    assert (reply.finish, reply.done, reply.error) == (stream.finish, stream.done, None)
+    assert reply.said.text() == "".join(event.text for event in stream.events)
+    assert (reply.said.finish, reply.said.done, reply.said.error) == (stream.finish, stream.done, None)
     if stream.usage is not None:
-        assert reply.usage is not None
-        assert (reply.usage.in_tok, reply.usage.out_tok) == stream.usage
+        assert reply.said.usage is not None
+        assert (reply.said.usage.in_tok, reply.said.usage.out_tok) == stream.usage
     else:
-        assert reply.usage is None
+        assert reply.said.usage is None
     assert (reply.complete, reply.surplus) == (True, False)
     assert fed.judged()[0] == ("ok" if counting else "empty")
 
@@ -91,7 +91,7 @@ def test_familiar_streams_taken_many_at_a_time_mean_what_they_mean_one_by_one(
     assert reply.chunk_ns == [arrival for arrival, _ in placed]
     chunks_in_piece = Counter(arrival for arrival, _ in set(placed))
     assert reply.coalesced == sum(count > 1 for count in chunks_in_piece.values())
-    assert reply.text() == "".join(texts)
+    assert reply.said.text() == "".join(texts)
     assert reply.chunk_tok == [1 if ids else 0] * len(texts)
     assert (reply.complete, reply.surplus) == (True, False)
 
@@ -123,7 +123,7 @@ def fate(backend: str, data: bytes, cuts: list[int], batch: int) -> tuple[Any, .
         return (status,)
     reply = fed.reply
     surplus = reply.surplus and fed.error is None  # nothing is fed to a reply that was found to be none
-    return status, len(reply.chunk_ns), reply.chunk_tok, reply.text(), reply.finish, reply.usage, surplus
+    return status, len(reply.chunk_ns), reply.chunk_tok, reply.said.text(), reply.said.finish, reply.said.usage, surplus
 
 
 @settings(QUICK, max_examples=40)

@@ -216,8 +216,8 @@ def test_halves_of_a_surrogate_pair_meet_over_two_events_and_a_lone_one_is_repla
         body = b"".join(b"data: " + e.data.encode() + b"\n\n" for e in events)
         pieces = [HEAD, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)]
         fed = Fed("openai_chat").feed([bytes([b]) for b in b"".join(pieces)] if cut else pieces)
-        assert (fed.error, fed.got.text(), len(fed.got.chunk_ns)) == (None, "a😀z", 4)
-        assert fed.got.text_sha() is not None
+        assert (fed.error, fed.got.said.text(), len(fed.got.chunk_ns)) == (None, "a😀z", 4)
+        assert fed.got.said.text_sha() is not None
 
 
 @pytest.mark.parametrize("piece", [b"\xff", b"\\q", b"\\u12", b"a\x01", b"\\"])
