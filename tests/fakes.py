@@ -73,15 +73,15 @@ class FakeServer:
         self.stop()
 
     def truth(self, n: int | None = None) -> list[dict[str, Any]]:
-        """The truth of the requests that have ended; with ``n`` waits up to 10 s until there are so many."""
-        deadline = time.monotonic() + 10
+        """The truth of the requests that have ended; with ``n`` waits up to 60 s until there are so many."""
+        deadline = time.monotonic() + 60
         while True:
             text = self._kept if self._kept is not None else self._read()
             found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
             if n is None or len(found) >= n:
                 return found
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(found)} of {n} requests have ended after 10 s")
+                raise TimeoutError(f"{len(found)} of {n} requests have ended after 60 s")
             time.sleep(0.005)
 
     def _read(self) -> str:
@@ -89,7 +89,7 @@ class FakeServer:
 
     def get(self, path: str) -> str:
         """The body of a page of the server (/metrics, /fake/stats)."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+        with urllib.request.urlopen(self.url + path, timeout=60) as reply:
             return str(reply.read().decode())
 
     def stats(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class FakeServer:
         if self.process.stdout is None or self.process.stdout.closed:
             return
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
         self.process.stdout.close()
         self._kept = self._read()
         self._folder.cleanup()

@@ -87,13 +87,28 @@ def run(fleet: Fleet, jobs: list[Job], look: Callable[[], Stop | None] = lambda:
     return fleet.run(jobs, hooks.pop("on_tick", lambda tick: None), look, **hooks)
 
 
-def after(seconds: float, stop: Stop) -> Callable[[], Stop | None]:
-    """Says stop once so many seconds have passed since it was first asked."""
-    began: list[float] = []
+def once(true: Callable[[], bool], stop: Stop) -> Callable[[], Stop | None]:
+    """Says stop once something is true, and from then on."""
+    said: list[Stop] = []
 
     def look() -> Stop | None:
-        began.append(time.monotonic())
-        return stop if began[-1] - began[0] > seconds else None
+        if not said and true():
+            said.append(stop)
+        return said[0] if said else None
+
+    return look
+
+
+def all_stream(server: FakeServer, requests: int) -> Callable[[], bool]:
+    """True once so many requests are there and each of them has got some tokens."""
+    before: list[int] = []
+
+    def look() -> bool:
+        stats = server.stats()
+        if not before and stats["requests"] >= requests:
+            before.append(stats["writes"])
+        # Where the server is late it writes up to 16 tokens of one stream before it looks after the others.
+        return bool(before) and stats["writes"] >= before[0] + 20 * requests
 
     return look
 
@@ -160,7 +175,7 @@ def test_a_stop_ends_the_repeat_and_keeps_what_was_measured(
 ) -> None:
     with FakeServer(**ENDLESS) as server:
         jobs = make_jobs(server.url, tmp_path, 2, {"concurrency": 4, "window_s": 60.0, "drain_s": 0.3})
-        outcome = run(fleet(2), jobs, after(0.5, stop))
+        outcome = run(fleet(2), jobs, once(all_stream(server, 4), stop))
     records = records_of(jobs)
     assert (outcome.lost, len(records)) == ((), 4)
     assert {record.status for record in records} == status
@@ -168,9 +183,9 @@ def test_a_stop_ends_the_repeat_and_keeps_what_was_measured(
 
 
 def test_a_stop_that_drains_lets_replies_end(fleet: Callable[[int], Fleet], tmp_path: Path) -> None:
-    with FakeServer(ttft_ms=5, gap_ms=5, tokens=150) as server:
+    with FakeServer(ttft_ms=5, gap_ms=5, tokens=300) as server:
         jobs = make_jobs(server.url, tmp_path, 1, {"concurrency": 2, "window_s": 60.0})
-        run(fleet(1), jobs, after(0.2, "drain"))
+        run(fleet(1), jobs, once(lambda: server.stats()["requests"] >= 2, "drain"))
     assert [record.status for record in records_of(jobs)] == ["ok", "ok"]
 
 
@@ -234,10 +249,11 @@ def test_a_job_that_cannot_be_run_is_the_workers_own_sentence_and_leaves_no_stal
             with pytest.raises(kind, match=r".") as error:
                 run(ours, jobs)
             assert words in str(error.value)
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(TargetError, match=f"{url} cannot be reached: Connection refused"):
-            run(ours, [msgspec.structs.replace(job, endpoint=url) for job in good])
+        with socket.socket() as taken:  # and nobody listens there
+            taken.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            with pytest.raises(TargetError, match=f"{url} cannot be reached: Connection refused"):
+                run(ours, [msgspec.structs.replace(job, endpoint=url) for job in good])
         nowhere = msgspec.structs.replace(good[1], out=str(tmp_path / "missing" / "x.jsonl"))
         with pytest.raises(StoreError, match=r"missing/x\.jsonl: No such file"):
             run(ours, [good[0], nowhere])  # worker 0 was ready, and must not run this job later
@@ -264,20 +280,19 @@ def test_a_warm_up_of_no_fixed_length_ends_for_all_workers_when_the_caller_knows
     known: list[int] = []
 
     def measure_at() -> int | None:
-        if not known and time.monotonic() > began + 0.5:
+        if not known and server.stats()["requests"] >= 4:  # some of the warm-up
             known.append(time.monotonic_ns())
         return known[0] if known else None
 
     with FakeServer(ttft_ms=5, gap_ms=2, tokens=5) as server:
-        jobs = make_jobs(server.url, tmp_path, 2, {"concurrency": 2, "warmup_s": None, "window_s": 0.4})
-        began = time.monotonic()
+        jobs = make_jobs(server.url, tmp_path, 2, {"concurrency": 2, "warmup_s": None, "window_s": 1.0})
         outcome = run(fleet(2), jobs, measure_at=measure_at)
     edge = (known[0] - outcome.start_ns) / 1e9
     records = records_of(jobs)
     measured = [record.t_send for record in records if record.phase == "measure" and record.t_send is not None]
     warm = [record.t_send for record in records if record.phase == "warmup" and record.t_send is not None]
     assert min(measured) >= edge
-    assert max(record.t_sched for record in records) < edge + 0.4
+    assert max(record.t_sched for record in records) < edge + 1.0
     assert min(warm) < edge
     assert {record.worker for record in records if record.phase == "measure"} == {0, 1}
 
@@ -303,7 +318,7 @@ def test_an_error_of_the_caller_leaves_no_worker_in_the_middle_of_a_job(
 
 def test_ctrl_c_reaches_the_parent_alone(fleet: Callable[[int], Fleet]) -> None:
     fleet(1)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (found := workers_of_ours()) and time.monotonic() < deadline:
         select.select([], [], [], 0.01)
     assert os.getpgid(found[0].pid) != os.getpgid(0)
