@@ -12,6 +12,7 @@ from loadgen.assemble import RunReport, assemble
 from loadgen.errors import UsageError
 from loadgen.plots import kinds
 from loadgen.plots.chart import Lines, Panel
+from loadgen.plots.draw import figure_of
 from loadgen.plots.search import search, searches
 from loadgen.reports import html
 from loadgen.search.verdict import Held
@@ -138,6 +139,12 @@ def test_the_page_has_a_chart_of_each_search_before_all_others(report: RunReport
     page = html.render(report)
     first = [page.index(f'<figure id="{name}"') for name in ("search-1", "search-2", "pareto")]
     assert first == sorted(first)
+
+
+def test_a_picture_has_every_panel_and_the_path_without_marks(report: RunReport) -> None:
+    panels = figure_of(chart(report)).axes
+    assert [one.get_ylabel() for one in panels] == ["p95 TTFT ms", "goodput %", "probe"]
+    assert panels[-1].lines[0].get_marker() == "None"
 
 
 def test_a_chart_is_asked_for_by_target(report: RunReport, tmp_path: Path) -> None:
