@@ -31,6 +31,11 @@ EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Slots = Annotated[int, Field(ge=1, le=1_000_000)]  # each is kept in memory before the first is sent
+Processes = Annotated[int, Field(ge=1, le=1_000)]
+Repeats = Annotated[int, Field(ge=1, le=10_000)]  # each stands in the plan
+Seconds = Annotated[float, Field(gt=0, le=1e8)]  # three years; beyond some 300 a clock in ns has no number for it
+NotNegativeSeconds = Annotated[float, Field(ge=0, le=1e8)]
 Gpu = Annotated[
     str, BeforeValidator(env_text), AfterValidator(gpu_name), WithJsonSchema({"type": ["string", "integer"]})
 ]

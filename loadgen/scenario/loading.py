@@ -72,7 +72,7 @@ def load(  # noqa: PLR0913 - one keyword for each flag of the command line
     main, replaced = at_endpoint(main, endpoint, model)
     main, unmet = with_targets(main, targets)
     _raise_if(literal_secrets(main))
-    scenario, found = _checked(main, variables)
+    scenario, found = _checked(main, variables, problems)
     problems = [*problems, *wrong, *flagged, *replaced, *unmet, *found]
     for other in others:
         problems += _elsewhere(other, variables)
@@ -156,15 +156,18 @@ def _variants(base: Node, profiles: Node | None, chosen: str | None) -> tuple[li
     return others, main
 
 
-def _checked(tree: Node, env: Mapping[str, str]) -> tuple[Scenario | None, list[Problem]]:
-    """The scenario of a complete tree, and everything that is wrong with it and its cells."""
+def _checked(
+    tree: Node, env: Mapping[str, str], known: Sequence[Problem] = ()
+) -> tuple[Scenario | None, list[Problem]]:
+    """The scenario of a complete tree, and everything that is wrong with it and its cells; what follows from what is
+    ``known`` to be wrong is not told."""
     tree, missing = resolved(tree, env)
     scenario, problems = _validated(tree)
     unknown = {problem.path for problem in missing}
     problems = [problem for problem in problems if problem.path not in unknown]
     checked = scenario or _mended(tree, [*problems, *missing])
     if checked is not None:
-        wrong = [*problems, *missing]
+        wrong = [*problems, *missing, *known]
         for path, reason in resolve(checked)[1]:
             if not any(_related(path, problem.path) for problem in wrong):
                 problems.append(Problem(_place(tree, path), path, reason))

@@ -18,13 +18,18 @@ from loadgen.scenario.kinds import (
     EnvName,
     Measure,
     NotNegative,
+    NotNegativeSeconds,
     Objective,
     Pieces,
     Positive,
     Primary,
+    Processes,
     References,
+    Repeats,
     Scalar,
+    Seconds,
     Share,
+    Slots,
     Text,
     Texts,
     Words,
@@ -64,7 +69,7 @@ class Load(Words):
     """When requests are sent, for how long, and what ends them. Exactly one of concurrency (closed loop), rate_rps,
     burst, rates and timestamps (open loop) is set in a cell; none with ``arrival: trace``."""
 
-    concurrency: Count | None = Field(default=None, description="closed loop: requests held in flight")
+    concurrency: Slots | None = Field(default=None, description="closed loop: requests held in flight")
     rate_rps: Positive | None = Field(default=None, description="open loop: requests a second")
     arrival: ArrivalKind | None = Field(
         default=None,
@@ -72,33 +77,35 @@ class Load(Words):
     )
     burstiness: NotNegative = Field(default=1.0, description="gamma: coefficient of variation of the gaps")
     rates: Pieces | None = Field(default=None, description="piecewise: [from second, requests a second]")
-    burst: Count | None = Field(default=None, description="this many requests at once, at the start")
+    burst: Slots | None = Field(default=None, description="this many requests at once, at the start")
     timestamps: Text | None = Field(default=None, description="file to replay: one offset in seconds a line")
-    ramp_s: NotNegative = Field(default=0.0, description="closed loop: slots start evenly over this time")
-    warmup_s: NotNegative | Literal["auto"] = Field(default=5.0, description="sent before the window and not measured")
+    ramp_s: NotNegativeSeconds = Field(default=0.0, description="closed loop: slots start evenly over this time")
+    warmup_s: NotNegativeSeconds | Literal["auto"] = Field(
+        default=5.0, description="sent before the window and not measured"
+    )
     warmup_tokens: Count | None = Field(
         default=None, description="most tokens of a reply in the warm-up, where those of the window are long"
     )
-    window_s: Positive | None = Field(default=None, description="length of the measured window; or requests")
+    window_s: Seconds | None = Field(default=None, description="length of the measured window; or requests")
     requests: Count | None = Field(default=None, description="number of measured requests; or window_s")
-    interval_s: Positive | None = Field(
+    interval_s: Seconds | None = Field(
         default=None,
         ge=1,
         description="keep the repeat in intervals of this length; default: 60 (a sixtieth of a window under an hour) "
         "for a window of 10 min or more, else none",
     )
-    drain_s: NotNegative = Field(
+    drain_s: NotNegativeSeconds = Field(
         default=30.0, description="after the window: how long requests in flight may take to end"
     )
     max_in_flight: Count | None = Field(
         default=None, description="open loop: above it a request is dropped and counted"
     )
     max_rps: Positive | None = Field(default=None, description="courtesy cap for endpoints that are not ours")
-    timeout_s: Positive = Field(default=600.0, description="a whole request")
-    stall_timeout_s: Positive = Field(default=60.0, description="no byte for this long")
-    connect_timeout_s: Positive = Field(default=10.0, description="making a connection")
+    timeout_s: Seconds = Field(default=600.0, description="a whole request")
+    stall_timeout_s: Seconds = Field(default=60.0, description="no byte for this long")
+    connect_timeout_s: Seconds = Field(default=10.0, description="making a connection")
     max_event_bytes: Count = Field(default=10_485_760, description="longest event of a stream that is read")
-    workers: Count | Literal["auto"] = Field(default="auto", description="processes that drive the load")
+    workers: Processes | Literal["auto"] = Field(default="auto", description="processes that drive the load")
     fleet: Literal["local", "ray"] = Field(
         default="local", description="where workers run: on this machine, or one on each node of a Ray cluster"
     )
@@ -216,7 +223,7 @@ class Scenario(Words):
     workload: Workload
     load: Load
     matrix: Matrix = Matrix()
-    repeats: Count = Field(
+    repeats: Repeats = Field(
         default=6,
         description="of every cell; an interval needs 3; with comparison.until the fewest (an even number from 6 on)",
     )

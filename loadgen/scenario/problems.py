@@ -170,7 +170,7 @@ def _wrong_value(item: Any, node: Node) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind in _LIMITS:
         name, words = _LIMITS[kind]
-        return f"{words} {context[name]:g}, not {shown(node)}"
+        return f"{words} {context[name]:.12g}, not {shown(node)}"
     if kind == "value_error":
         return str(context["error"]).replace("{}", shown(node))
     if kind in ("string_too_short", "too_short"):
