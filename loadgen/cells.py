@@ -20,6 +20,10 @@ Ahead = Literal["running", "waiting"]
 """What a repeat without a result is in a run that goes on: it is being measured, or its turn has not come."""
 
 
+OUT_OF_TIME = "out_of_time"
+"""The code of what a run did not come to."""
+
+
 class Again(msgspec.Struct, frozen=True, kw_only=True):
     """A repeat that was measured again. ``attempt`` is the one that counts now, None where there is none yet;
     ``before`` is the one that was set aside, ``state`` and ``why`` what was wrong with it. ``why`` is empty where
@@ -129,7 +133,7 @@ def again_lines(cell: str, found: Sequence[Again]) -> Iterator[str]:
             beside.setdefault(one.target, {})[one.rep] = None
     if beside:
         names = ", ".join(f"{_numbers(list(reps))} of {target}" for target, reps in beside.items())
-        yield f"{cell}: measured again with that, so that each block (ABBA) is of one time: {names}"
+        yield f"{cell}: measured again beside that, since a block (ABBA) is measured in one stretch: {names}"
 
 
 def _numbers(reps: Sequence[int]) -> str:
@@ -144,6 +148,19 @@ class Warned(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     where: tuple[str, ...]
     invalid: bool
+
+
+def not_come_to(cells: Sequence[ReportCell], described: Mapping[str, Any]) -> list[Warned]:
+    """The repeats that a run whose time was up left out, or cut short."""
+    where = [
+        f"{cell.id}, {target.target}, repeat {number}"
+        for cell in cells
+        for target in cell.targets
+        for number, result in enumerate(target.results, 1)
+        if described.get("out_of_time") and (result is None or result.interrupted)
+    ]
+    text = "The time was up before this was measured."
+    return [Warned(code=OUT_OF_TIME, text=text, where=tuple(where), invalid=False)] if where else []
 
 
 def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:

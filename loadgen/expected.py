@@ -21,7 +21,7 @@ from loadgen.workloads import Context, trace
 TOK_S = 50.0
 """Tokens of a reply a second."""
 
-FIRST_S = 0.5
+FIRST_S = 0.2
 """Seconds to the first token."""
 
 AUTO_WARMUP_S = 20.0

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadgen.cli.flags import Cells, Endpoint, Model, Profile, Sets, Targets, chosen
+from loadgen.cli.flags import Cells, Endpoint, Model, Profile, Sets, Store, Targets, chosen
+from loadgen.cli.resuming import Resume, Retry, begun, left_of
 from loadgen.cli.runs import load
 from loadgen.cli.screen import put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
     from loadgen.scenario import Loaded
+    from loadgen.store import Run
 
 commands = typer.Typer()
 
@@ -37,6 +39,9 @@ def plan(
     model: Model = None,
     targets: Targets = None,
     only_cells: Cells = None,
+    store: Store = None,
+    resume: Resume = None,
+    retry: Retry = False,
     with_commands: Annotated[
         bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
     ] = False,
@@ -68,15 +73,19 @@ def plan(
 ) -> None:
     """Show cells, order, starts, time and memory; start nothing.
 
-    With --memory, no scenario: what a model takes on GPUs of a size, and how few of them do.
+    With --resume, what of that a run has left. With --memory, no scenario: what a model takes on GPUs of a size, and
+    how few of them do.
     """
     if scenario is not None and memory is None and gpu is None:
         if layout is not None:
             _laid_out(load(scenario, sets, profile, endpoint, model, targets), only_cells, layout)
             return
         loaded = load(scenario, sets, profile, endpoint, model, targets)
+        begun_run = begun(store, resume, retry, loaded.scenario)
         if with_preview:
             _preview(loaded, only_cells, as_json)
+        elif begun_run is not None:
+            _left(loaded, only_cells, (begun_run, retry), as_json)
         else:
             _scenario(loaded, only_cells, with_commands, as_json)
         return
@@ -133,6 +142,23 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
         _show(plan_report.render(made, loaded, needs, width(sys.stdout)))
         for short in shortages(cells, room()):
             tell(f"loadgen: {'not enough room here' if short.certain else 'perhaps not enough room'}: {short.text}")
+
+
+def _left(loaded: Loaded, only_cells: list[str] | None, of: tuple[Run, bool], as_json: bool) -> None:
+    """``of``: the run, and whether what is invalid is measured again."""
+    import msgspec
+
+    from loadgen.plan import make_plan
+    from loadgen.reports import plan as plan_report
+    from loadgen.scenario import expand
+
+    run, retry = of
+    cells = chosen(expand(loaded.scenario), only_cells)
+    made, said = left_of(run, make_plan(loaded.scenario, cells, loaded.path.parent), loaded.scenario, retry)
+    if as_json:
+        put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
+    else:
+        _show(plan_report.rest(made, loaded, said, width(sys.stdout)))
 
 
 def _preview(loaded: Loaded, only_cells: list[str] | None, as_json: bool) -> None:

@@ -30,9 +30,9 @@ Retry = Annotated[
 ]
 
 
-def begun(root: Path, resume: str | None, retry: bool, scenario: Scenario) -> Run | None:
+def begun(store: Path | None, resume: str | None, retry: bool, scenario: Scenario) -> Run | None:
     """The run to go on with, None for a new one. Raises UsageError."""
-    from loadgen.store import find_run
+    from loadgen.store import find_run, store_root
 
     if retry and resume is None:
         raise UsageError("--retry-invalid: belongs to --resume RUN: say which run's invalid repeats are meant.")
@@ -41,7 +41,7 @@ def begun(root: Path, resume: str | None, retry: bool, scenario: Scenario) -> Ru
             "--retry-invalid: the probes of a search follow from one another, and it measures invalid ones again by "
             "itself; search anew, or go on with --resume alone."
         )
-    return None if resume is None else find_run(root, resume)
+    return None if resume is None else find_run(store_root(store), resume)
 
 
 def left_of(run: Run, plan: Plan, scenario: Scenario, retry: bool) -> tuple[Plan, list[str]]:

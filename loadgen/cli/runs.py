@@ -75,7 +75,7 @@ def run(
     sets = [*(sets or ()), *settings(fleet, workers, place, resume)]
     loaded = load(scenario, sets, profile, endpoint, model, targets)
     only = [cell.id for cell in chosen(expand(loaded.scenario), cells)] if cells else None
-    run_begun = begun(root, resume, retry, loaded.scenario)
+    run_begun = begun(store, resume, retry, loaded.scenario)
     close_abandoned(root, tell)
     name_leftovers(root)
     if place.shard is not None:

@@ -10,7 +10,7 @@ from loadgen.limits.planned_memory import Need
 from loadgen.plan import Plan, PlannedSearch, Step
 from loadgen.progress import counted, duration, extent
 from loadgen.reports import memory
-from loadgen.reports.text import aligned
+from loadgen.reports.text import aligned, wrapped
 from loadgen.scenario import Loaded, Scenario, Target
 from loadgen.search.sweep import Course
 from loadgen.statistics import UNTIL_MOST
@@ -24,6 +24,7 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
         lines.append(loaded.profile_reason)
     lines += [
         f"{_cells(plan, scenario)}{extent(plan)}",
+        *_assumed(plan, width),
         *_until(plan),
         *_routing(plan),
         "",
@@ -33,6 +34,24 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
         *_order(plan, compared=scenario.comparison is not None),
     ]
     return "\n".join(lines) + "\n"
+
+
+def rest(plan: Plan, loaded: Loaded, said: Sequence[str], width: int = 160) -> str:
+    """What ``loadgen plan --resume`` prints: ``said`` of the run, then the order of what is left."""
+    lines = [line for text in said for line in wrapped(text, width)]
+    lines += [*_assumed(plan, width), ""] if plan.steps or plan.searches else []
+    order = _order(plan, compared=loaded.scenario.comparison is not None) if plan.steps or plan.searches else []
+    return "\n".join([*lines, *order]) + "\n"
+
+
+def _assumed(plan: Plan, width: int) -> list[str]:
+    """What the time rests on that the scenario does not say."""
+    said = [*(cell.assumed for cell in plan.cells), *(search.assumed for search in plan.searches)]
+    found = list(dict.fromkeys(filter(None, said)))
+    if not found:
+        return []
+    more = f", and the like for {counted(len(found) - 1, 'other length')}" if len(found) > 1 else ""
+    return wrapped(f"the time is a guess: {found[0]}{more}; what they take is up to the server", width)
 
 
 def _cells(plan: Plan, scenario: Scenario) -> str:
