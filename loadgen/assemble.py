@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.cells import Again, Ahead, ReportCell, TargetCell, Warned, again_of, ahead_of, warnings_of
+from loadgen.cells import Again, Ahead, ReportCell, TargetCell, Warned, again_of, ahead_of, not_come_to, warnings_of
 from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
@@ -90,6 +90,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     failures = tuple(described.get("failures", ()))
     objectives = objectives_of(described["scenario"])
     searches = tuple(searched(run, plan, number, objectives) for number in range(len(plan.searches)))
+    late = not_come_to(found, described)
     return RunReport(
         path=str(run.folder),
         run=described,
@@ -98,9 +99,9 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         comparisons=comparisons,
         routing_cells=extra,
         routing=_routing(cells, extra, comparisons),
-        warnings=tuple(warnings_of((*cells, *extra))),
+        warnings=(*late, *warnings_of((*cells, *extra))),
         failures=failures,
-        exit_code=interrupted or _exit_code(found, failures, searches),
+        exit_code=interrupted or _exit_code(found, failures, searches, late=bool(late)),
         searches=searches,
         floors=known.floors,
         normalised=known.normalised,
@@ -263,17 +264,20 @@ def _routing(
     return routing_check(pattern, sides, contrasts)
 
 
-def _exit_code(cells: tuple[ReportCell, ...], failures: tuple[str, ...], searches: tuple[Searched, ...]) -> int:
+def _exit_code(
+    cells: tuple[ReportCell, ...], failures: tuple[str, ...], searches: tuple[Searched, ...], late: bool
+) -> int:
     """The contract's exit code: failed before invalid or degraded, before a missed objective. A probe that fails or
-    misses is what a search looks for."""
+    misses is what a search looks for. A run whose time was up (``late``) is degraded if it measured anything."""
     if searches and not failures:
         codes = [search.exit_code for search in searches]
         return next((code for code in (EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED) if code in codes), EXIT_OK)
     targets = [target for cell in cells for target in cell.targets]
-    if failures or any(target.state in ("failed", "skipped") for target in targets):
+    states = {target.state for target in targets}
+    if failures or "failed" in states or ("skipped" in states and not (late and len(states) > 1)):
         return EXIT_FAILED
     results = [result for target in targets for result in target.results if result is not None]
-    if any(target.state == "invalid" for target in targets) or any(result.lost for result in results):
+    if late or "invalid" in states or any(result.lost for result in results):
         return EXIT_INVALID
     if any(judgement.met is False for target in targets for judgement in target.judgements):
         return EXIT_OBJECTIVE_MISSED

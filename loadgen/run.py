@@ -8,6 +8,7 @@ whatever comes later (a server that dies, a Ctrl-C, a full disk) costs nothing t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from loadgen.alone import alone
 from loadgen.assemble import RunReport, assemble
 from loadgen.described import description, served, utc
 from loadgen.drive.tally import Tick
+from loadgen.ended import status_of
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
 from loadgen.fair.fingerprint import Prober
 from loadgen.fleet import Elsewhere, Fleet, Stop, open_fleet
@@ -35,7 +37,7 @@ from loadgen.scenario import Cell, Loaded, expand
 from loadgen.searched import Probe, cells_of, read_probes
 from loadgen.searching import Search, probe_after_probe, widest_loads
 from loadgen.sites import Sites
-from loadgen.store import Run, create_run, read_json, write_bytes, write_json
+from loadgen.store import Run, create_run, write_bytes, write_json
 from loadgen.targets import check
 from loadgen.telemetry.required import check_required
 
@@ -71,7 +73,8 @@ class Request:
     an invalid one are measured again. ``keep`` leaves the servers that are up at the end as they are, for a look at
     them. ``cells`` are the only ones that are run, by id (None: all), and ``night`` is what a nightly notes of the run,
     in run.json. ``elsewhere`` is what was said of workers on other machines. ``wait_s`` is how long it waits for GPUs
-    or cores that another run has (None: whoever asks has them already)."""
+    or cores that another run has (None: whoever asks has them already). From ``ends_at`` on (CLOCK_MONOTONIC) no
+    further repeat begins."""
 
     loaded: Loaded
     store: Path
@@ -82,6 +85,7 @@ class Request:
     elsewhere: Elsewhere | None = None
     wait_s: float | None = None
     retry: bool = False
+    ends_at: float = math.inf
 
 
 @dataclass
@@ -140,6 +144,7 @@ def _executed(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher
 def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: Watcher) -> _State:
     loaded = request.loaded
     state = _State(run, loaded, {cell.id: cell for cell in cells}, plan, watcher, request.keep, request.elsewhere)
+    state.interrupt.ends_at = request.ends_at
     if request.resume is None:
         write_json(run.folder / "plan.json", plan)
         write_bytes(run.folder / "scenario.yaml", loaded.source)
@@ -167,7 +172,7 @@ def _measure(state: _State, request: Request) -> None:
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
         open_fleet({load.fleet for load in loads}, max(map(workers_of, loads)), state.elsewhere) as fleet,
-        Sites(state.run, folder, state.watcher, lambda: state.interrupt.count > 0, state.plan, state.keep) as sites,
+        Sites(state.run, folder, state.watcher, lambda: state.interrupt.over, state.plan, state.keep) as sites,
     ):
         prober = Prober(state.run, fleet)
         last: dict[str | None, Step] = {}
@@ -179,7 +184,7 @@ def _measure(state: _State, request: Request) -> None:
                 for instance, left in sites.done_with(number).items():
                     _ended(state, last[instance], left)
             for (number, step), following in zip_longest(steps, steps[1:]):
-                if state.interrupt.count:
+                if state.interrupt.over:
                     break
                 if number in idle:
                     continue
@@ -213,7 +218,7 @@ def _search(state: _State, number: int, one: Callable[[int, Step], None], last: 
         one(len(read_probes(state.run)) - 1, probe.step)
 
     search = Search(state.run, state.plan, number, state.cells[planned.cell], state.loaded)
-    for sentence in probe_after_probe(search, drive, lambda: state.interrupt.count > 0):
+    for sentence in probe_after_probe(search, drive, lambda: state.interrupt.over):
         state.watcher.say(sentence)
 
 
@@ -259,35 +264,28 @@ def _ended(state: _State, step: Step, left: list[str]) -> None:
 
 
 def _look(state: _State, sites: Sites, step: Step) -> Callable[[], Stop | None]:
+    planned_s = next((cell.seconds for cell in state.plan.cells if cell.id == step.cell), 0.0)
+
     def look() -> Stop | None:
         if not sites.alive(step.server):
             return "now"  # nobody will answer any more
-        return state.interrupt.wanted()
+        return state.interrupt.wanted(planned_s)
 
     return look
 
 
 def _report(state: _State) -> RunReport:
-    status = "aborted" if state.interrupt.count else "failed" if not any(state.run.repeats()) else "complete"
-    if status == "complete" and (state.failures or _lost_any(state.run)):
-        status = "degraded"
+    status = status_of(state.run, state.plan, state.left.idle, state.failures, state.interrupt.count > 0)
     _finish(state, status, state.failures)
     report = assemble(state.run, interrupted=state.interrupt.exit_code)
     write_reports(report)
     return report
 
 
-def _lost_any(run: Run) -> bool:
-    """True if a worker was lost in a repeat that counts."""
-    whole = [attempt for repeat in run.repeats() if (attempt := repeat.whole()) is not None]
-    return any(read_json(attempt / "summary.json").get("lost") for attempt in whole)
-
-
 def _finish(state: _State, status: str, failures: list[str]) -> None:
+    told = {"status": status, "ended": utc(), "failures": failures, "out_of_time": state.interrupt.out_of_time}
     try:
-        state.run.write(
-            "run.json", {**state.run.read("run.json"), "status": status, "ended": utc(), "failures": failures}
-        )
+        state.run.write("run.json", {**state.run.read("run.json"), **told})
     except LoadgenError:
         if status != "failed":
             raise

@@ -70,5 +70,5 @@ def test_what_is_measured_again_goes_by_its_urgency_and_what_there_is_no_time_fo
     kept, late = in_time(2.01 * each, one, cells, 1.0)
     assert names(kept) == [16, 8]
     assert names(late) == [4, 2, 1]
-    assert in_time(None, one, cells, 1.0) == ([cell.id for cell in cells], [])
+    assert in_time(float("inf"), one, cells, 1.0) == ([cell.id for cell in cells], [])
     assert in_time(-1.0, one, cells, 1.0) == ([], [cell.id for cell in cells])

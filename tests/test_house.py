@@ -30,7 +30,7 @@ LEVELS = (
     ("probe", "fair", "limits", "cells", "searched"),
     ("sites",),
     ("assemble",),
-    ("progress", "needless", "calibrate", "matching", "nights", "described", "searching"),
+    ("progress", "needless", "calibrate", "matching", "nights", "described", "ended", "searching"),
     ("across", "plots"),
     ("reports",),
     ("run", "importing", "merging", "rejudging"),

@@ -73,14 +73,14 @@ def within(
 
 
 def in_time(
-    left_s: float | None, scenario: Scenario, wanted: Sequence[Cell], paced: float, folder: Path = Path()
+    left_s: float, scenario: Scenario, wanted: Sequence[Cell], paced: float, folder: Path = Path()
 ) -> tuple[list[str], list[str]]:
-    """Of cells that ask for a second measurement, the most urgent first: the ids of those that there is time left for
-    (None: all the time there is), and of the others. ``folder`` is the scenario's."""
+    """Of cells that ask for a second measurement, the most urgent first: the ids of those that there is time left
+    for, and of the others. ``folder`` is the scenario's."""
     kept: list[Cell] = []
     late = []
     for cell in wanted:
-        if left_s is None or seconds_of(scenario, [*kept, cell], paced, folder) <= left_s:
+        if seconds_of(scenario, [*kept, cell], paced, folder) <= left_s:
             kept.append(cell)
         else:
             late.append(cell.id)

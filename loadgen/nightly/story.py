@@ -9,6 +9,7 @@ costs its own step and no other, and is said.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ import msgspec
 
 from loadgen.alone import gpus_here, places_of
 from loadgen.assemble import RunReport
+from loadgen.cells import OUT_OF_TIME
 from loadgen.doctor.finding import Finding
 from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
 from loadgen.locks import held, machine_locks, name_lock
@@ -84,10 +86,14 @@ class _State:
     unconfirmed: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def left_s(self) -> float | None:
+    @property
+    def ends_at(self) -> float:
+        """When the budget is used up (CLOCK_MONOTONIC)."""
+        return math.inf if self.asked.budget_s is None else self.began + self.asked.budget_s
+
+    def left_s(self) -> float:
         """Seconds that are left of the budget."""
-        budget = self.asked.budget_s
-        return None if budget is None else budget - (time.monotonic() - self.began)
+        return self.ends_at - time.monotonic()
 
 
 def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
@@ -136,13 +142,30 @@ def _night(state: _State, cells: list[Cell]) -> tuple[NightReport, RunReport]:
     chosen = _chosen(state, cells, resumed, past)
     _preflight(state, [cell for cell in cells if cell.id in chosen])
     note = {"part": MEASURE, "left_out": state.left_out}
-    report = execute(Request(asked.loaded, asked.store, resumed, cells=chosen, night=note), state.watcher)
+    request = Request(asked.loaded, asked.store, resumed, cells=chosen, night=note, ends_at=state.ends_at)
+    report = execute(request, state.watcher)
     state.measured = report.path
+    _note_missing(state, report)
     plain = NightReport(
         name=asked.name, run=str(report.run["run"]), path=report.path, started=str(report.run["started"]),
         went_on=resumed is not None, left_out=state.left_out, findings=state.findings, exit_code=report.exit_code,
     )  # fmt: skip
     return (plain if plain.interrupted else _judged(state, plain, report)), report
+
+
+def _note_missing(state: _State, report: RunReport) -> None:
+    """Cells that the night planned and that the budget left no time for count as left out, so that nobody takes their
+    series for ended ones."""
+    missing = [
+        cell.id
+        for cell in report.cells
+        if not all(any(one is not None and not one.interrupted for one in target.results) for target in cell.targets)
+    ]
+    if report.run.get("out_of_time") and missing:
+        state.left_out += tuple(missing)
+        run = Run(Path(report.path))
+        described = run.read("run.json")
+        run.write("run.json", {**described, "night": {**described["night"], "left_out": state.left_out}})
 
 
 def _to_resume(asked: Asked, past: History, say: Callable[[str], None]) -> Run | None:
@@ -214,13 +237,19 @@ def _judged(state: _State, night: NightReport, report: RunReport) -> NightReport
 
 
 def _wrong(report: RunReport | None, which: str = "") -> list[str]:
-    """What makes a run less than good, in sentences: failures, invalid cells, objectives that were missed."""
+    """What makes a run less than good, in sentences: failures, repeats that the budget had no time for, invalid cells,
+    objectives that were missed."""
     if report is None:
         return []
     missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
     invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
     failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
-    return [f"{which}{line}" for line in (*failed, *invalid, *missed)]
+    places = [one.where for one in report.warnings if one.code == OUT_OF_TIME]
+    late = [
+        f"The budget was used up before its end: {len(where)} repeats are missing, the first {where[0]}."
+        for where in places
+    ]
+    return [f"{which}{line}" for line in (*failed, *late, *invalid, *missed)]
 
 
 def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict]) -> RunReport | None:
@@ -236,7 +265,8 @@ def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict
     state.watcher.say(f"{len(candidates)} series seem worse; measuring again: {', '.join(ids)}")
     note = {"part": CONFIRM, "confirms": night.run}
     try:
-        return execute(Request(asked.loaded, asked.store, begun, cells=ids, night=note), state.watcher)
+        request = Request(asked.loaded, asked.store, begun, cells=ids, night=note, ends_at=state.ends_at)
+        return execute(request, state.watcher)
     except LoadgenError as error:
         state.failures.append(f"The candidates could not be measured again: {error}")
         return None

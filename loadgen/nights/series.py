@@ -98,11 +98,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 def points_of(report: RunReport) -> list[Point]:
     """Every point of a run. The cells of a routing check are no series. A secondary measure that no good repeat has
-    gives no point; a primary one gives one that is invalid."""
-    found = []
+    gives no point; a primary one gives one that is invalid, unless nothing of it was measured because the time was up.
+    """
+    found, late = [], bool(report.run.get("out_of_time"))
     primary = primaries(report.run["scenario"])
     for cell in report.cells:
         for target in cell.targets:
+            if late and all(result is None or result.interrupted for result in target.results):
+                continue
             facts = _facts(report, cell.id, target.target)
             identity = _identity(report, cell.id, target.target, facts)
             for words in dict.fromkeys((*primary, *SECONDARY)):
