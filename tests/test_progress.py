@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from cli_runner import command, environment, loadgen, write_scenario
 from fakes import FakeServer
+from rich.console import Console
 from terminal import in_terminal
 
+from loadgen.cli.block import Block
 from loadgen.plan import make_plan
 from loadgen.progress import Progress, flowed
 from loadgen.repeat import Second
@@ -150,6 +153,49 @@ def test_parts_are_never_broken_and_never_lost(width: int) -> None:
     lines = flowed(parts, width)
     assert [part.strip() for line in lines for part in line.split(",") if part.strip()] == parts
     assert all(len(line) <= width or "wider" in line for line in lines)
+
+
+# -- a window that changes --------------------------------------------------------------------------------------------
+
+
+class Window:
+    """A block in a terminal of a given width, and how many rows it goes up to draw itself anew."""
+
+    def __init__(self, lines: list[str], columns: int) -> None:
+        self.lines = lines
+        self.file = io.StringIO()
+        self.console = Console(file=self.file, force_terminal=True, width=columns, height=30)
+        self.block = Block(lambda: self.lines, self.console)
+        self.block.auto_refresh = False
+
+    def rows_up(self, columns: int) -> int:
+        self.console.width = columns
+        before = len(self.file.getvalue())
+        self.block.refresh()
+        return self.file.getvalue()[before:].count("\u001b[1A")
+
+
+def test_the_block_finds_its_first_row_when_the_window_gets_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMUX", "1")
+    window = Window(["a" * 90, "b" * 35, "c" * 61], 100)
+    with window.block:
+        window.rows_up(100)
+        assert window.rows_up(100) == 2
+        window.lines = ["d" * 30, "e" * 29]
+        assert window.rows_up(30) == 3 + 2 + 3 - 1, "three lines took eight rows"
+        assert window.rows_up(30) == 1
+        window.block.console.print("a line that stays")
+        assert window.rows_up(100) == 1
+    assert "\u001b[?25h" in window.file.getvalue(), "the cursor is shown again"
+
+
+def test_where_a_terminal_cuts_lines_off_no_row_above_the_block_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMUX", raising=False)
+    monkeypatch.setenv("XTERM_VERSION", "XTerm(379)")
+    window = Window(["a" * 90, "b" * 35], 100)
+    with window.block:
+        window.rows_up(100)
+        assert window.rows_up(30) == 1
 
 
 # -- a real run -------------------------------------------------------------------------------------------------------

@@ -73,20 +73,15 @@ class Screen:
             self._live.stop()
 
     def _make_live(self) -> Any:
-        from rich.console import Console
-        from rich.live import Live
+        from loadgen.cli.block import Block
 
-        console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")), markup=False, highlight=False)
-        return Live(console=console, transient=True, refresh_per_second=1, get_renderable=self._block)
+        return Block(self._lines)
 
     def _above(self, line: str) -> None:
         self._live.console.print(readable(line))
 
-    def _block(self) -> Any:
-        from rich.text import Text
-
-        lines = self.progress.lines(width(sys.stderr) - 1)
-        return Text("\n".join(map(readable, lines)), no_wrap=True, overflow="crop")
+    def _lines(self) -> list[str]:
+        return [readable(line) for line in self.progress.lines(width(sys.stderr) - 1)]
 
 
 def speaks_unicode(stream: Any) -> bool:
