@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import quiet_port
 
 LAUNCHERS = Path(__file__).parents[1] / "launchers"
-START_S = 120
+START_S = 300
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -70,12 +70,6 @@ def made_model(base: Path, name: str = "small-model", **changes: Any) -> Path:
     return out
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Running:
     """A server that runs. ``client`` speaks to it; ``log`` is what it has printed."""
 
@@ -83,7 +77,7 @@ class Running:
         self.process = process
         self.port = port
         self.log = log
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return self.client.post(path, json=body)
@@ -103,7 +97,7 @@ class Running:
                 return float(line.split()[-1])
         raise AssertionError(f"/metrics has no {name}")
 
-    def settle(self, name: str, value: float, within_s: float = 20) -> None:
+    def settle(self, name: str, value: float, within_s: float = 60) -> None:
         """Waits until a metric has a value."""
         end = time.monotonic() + within_s
         while (now := self.metric(name)) != value:
@@ -114,7 +108,7 @@ class Running:
 @contextmanager
 def running(model: Path, log: Path, *options: str, ready: bool = True) -> Iterator[Running]:
     """A server of a model, stopped at the end."""
-    port = free_port()
+    port = quiet_port()
     command = [sys.executable, str(LAUNCHERS / "hf_server.py"), "--model", str(model), "--port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen([*command, "--threads", "1", *options], stdout=out, stderr=subprocess.STDOUT)

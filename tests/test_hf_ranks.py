@@ -35,7 +35,7 @@ def follower(server: Running) -> psutil.Process:
     return found
 
 
-def gone(process: psutil.Process, within_s: float = 20) -> bool:
+def gone(process: psutil.Process, within_s: float = 60) -> bool:
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
@@ -53,7 +53,7 @@ def test_two_ranks_give_the_tokens_of_one_and_stop_together(model: Path, tmp_pat
         assert about["tensor_parallel"] == 2
         other = follower(two)
         two.process.terminate()
-        assert two.process.wait(20) == 0
+        assert two.process.wait(60) == 0
         assert gone(other)
         assert two.log.read_text().endswith("stopped\n")
 
@@ -68,7 +68,7 @@ def test_a_rank_does_not_outlive_a_leader_that_is_killed(model: Path, tmp_path: 
 def test_a_leader_says_that_a_rank_has_ended_and_ends(model: Path, tmp_path: Path) -> None:
     with running(model, tmp_path / "server.log", "--tensor-parallel", "2") as two:
         os.kill(follower(two).pid, signal.SIGKILL)
-        assert two.process.wait(20) == 1
+        assert two.process.wait(60) == 1
         assert "Rank 1 of the model ended with exit code -9" in two.log.read_text()
 
 
@@ -78,7 +78,7 @@ def test_a_group_that_is_told_to_stop_stops_as_one(model: Path, tmp_path: Path) 
         other.terminate()  # as a signal to the whole group does: a rank leaves the answer to its leader
         assert tokens(two, TEXTS[0])
         two.process.terminate()
-        assert two.process.wait(20) == 0
+        assert two.process.wait(60) == 0
         assert gone(other)
 
 

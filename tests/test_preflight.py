@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import write_scenario
+from ports import quiet_port
 
 from loadgen import alone
 from loadgen.doctor import throttle
@@ -26,12 +27,6 @@ def gpu(index: int, processes: tuple[GpuProcess, ...] = (), used: int = 10**8) -
 def loaded(folder: Path, targets: str, more: str = "") -> Loaded:
     text = f"targets: {{{targets}}}\nworkload: {{prompts: natural, output: {{exact: 4}}}}\n"
     return load(write_scenario(folder, text + "load: {concurrency: 1, warmup_s: 0, window_s: 1}\n" + more))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_a_gpu_that_somebody_uses_is_a_problem_and_a_free_one_is_not_said() -> None:
@@ -60,7 +55,7 @@ def test_a_gpu_whose_clocks_are_held_down_is_a_problem(monkeypatch: pytest.Monke
 
 def test_an_endpoint_that_nobody_serves_is_a_problem(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        up, down = listener.getsockname()[1], free_port()
+        up, down = listener.getsockname()[1], quiet_port()
         targets = f"a: {{endpoint: 'http://127.0.0.1:{up}', model: m}}, b: {{endpoint: 'http://127.0.0.1:{down}', "
         cells = expand(loaded(tmp_path, targets + "model: m}").scenario)
         (found,) = preflight.endpoint_findings(cells)

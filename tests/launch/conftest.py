@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from fake_engine import ENGINE, RECIPE, Make
+from ports import quiet_port
 
 from loadgen.launch import (
     Command,
     LaunchSpec,
     Server,
-    free_port,
     load_recipe,
     render,
     start,
@@ -56,7 +56,7 @@ def launched(make: Make, folder: Path) -> Iterator[Callable[..., Server]]:
     running: list[Server] = []
 
     def launch(mode: str = "good", **more: Any) -> Server:
-        server = start(make(mode, **more)(free_port()), folder)
+        server = start(make(mode, **more)(quiet_port()), folder)
         running.append(server)
         return server
 

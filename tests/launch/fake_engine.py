@@ -166,7 +166,7 @@ def kept(folder: Path) -> dict[str, Any]:
     return value
 
 
-def eventually(what: Callable[[], bool], seconds: float = 10.0) -> bool:
+def eventually(what: Callable[[], bool], seconds: float = 60.0) -> bool:
     """True if ``what`` becomes true in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

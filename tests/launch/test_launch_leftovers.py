@@ -20,7 +20,7 @@ from loadgen.launch.processes import ProcessId, Tree, end, identify
 RECIPE = """
 command: ["{python}", -c, "ENGINE", "{port}"]
 ready: {probe: false, timeout_s: 30}
-stop: {grace_s: 0.5}
+stop: {grace_s: 1}
 """
 
 ENGINE = (
@@ -76,7 +76,7 @@ def change(store: Path, **more: Any) -> None:
 
 
 def eventually(what: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not what() and time.monotonic() < until:
         time.sleep(0.02)
     return what()

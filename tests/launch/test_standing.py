@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cli_runner import Done, command, environment, loadgen, write_scenario
+from cli_runner import Done, command, environment, hear_signals, loadgen, write_scenario
 from fake_engine import ENGINE, RECIPE, eventually, kept
 
 from loadgen.launch.processes import ProcessId, Tree, end
@@ -30,11 +30,6 @@ def here(tmp_path: Path) -> Iterator[Path]:
         end(Tree(None, json.loads(path.read_text())["cookie"]), 0.0)
 
 
-def hear_ctrl_c() -> None:
-    """Tests that were started in the background of a shell inherit that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Standing:
     """A ``loadgen launch`` that runs; ``said`` holds what it printed once it was ready."""
 
@@ -46,7 +41,7 @@ class Standing:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hear_ctrl_c,
+            preexec_fn=hear_signals,
         )
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(7)]
@@ -92,7 +87,7 @@ def test_it_stands_until_a_signal_comes_and_then_nothing_of_it_is_left(
 ) -> None:
     one = stand("-o", "mode=child")
     url = one.said["endpoint"]
-    assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    assert httpx.get(f"{url}/health", trust_env=False, timeout=60).status_code == 200
     assert one.said["stop"] == f"Ctrl-C, or kill {one.process.pid}"
     done = one.end(number)
     assert done.code == code, done.err
@@ -109,7 +104,7 @@ def test_what_it_prints_can_be_used_as_it_is(stand: Callable[..., Standing], her
     assert one.said["model"] == "tiny"
     words = shlex.split(one.said["try"])
     url, body = words[2], words[words.index("-d") + 1]
-    reply = httpx.post(url, content=body, headers={"content-type": "application/json"}, trust_env=False)
+    reply = httpx.post(url, content=body, headers={"content-type": "application/json"}, trust_env=False, timeout=60)
     assert reply.json()["usage"]["completion_tokens"] == 1
     scenario = write_scenario(
         here,
@@ -150,14 +145,14 @@ def test_a_signal_while_it_loads_ends_it(here: Path) -> None:
     process = subprocess.Popen(
         command("launch", "./mine.yaml", "--model", "m/x", "-o", "mode=never"),
         cwd=here, env=environment(here / "store"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_signals,
     )  # fmt: skip
 
     def loads() -> bool:
         return any(json.loads(path.read_text())["pid"] for path in here.glob("store/runs/*/*/servers/*/server.json"))
 
     try:
-        assert eventually(loads, 30)
+        assert eventually(loads)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -210,7 +205,7 @@ def test_the_line_of_a_dry_run_starts_the_same_server(here: Path) -> None:
         assert shell.stdout is not None
         assert shell.stdout.readline() == "a b\n"
         assert shell.stdout.readline() == "listening\n"
-        listed = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).text
+        listed = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False, timeout=60).text
         assert "tiny" in listed
     finally:
         shell.kill()
