@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -144,7 +145,7 @@ class Draw:
 
     def _read(self, where: str, words: File, folder: str) -> None:
         """The lengths of a file between the ends, and their cumulated counts."""
-        found = read_lengths(Path(folder, Path(words.path).expanduser()), f"{where}.file.path")
+        found = read_lengths(Path(folder, Path(os.path.expanduser(words.path))), f"{where}.file.path")
         kept = {length: found[length] for length in sorted(found) if words.min <= length <= words.max}
         if not kept:
             raise UsageError(

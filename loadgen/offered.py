@@ -5,6 +5,7 @@ In: the words of a load, and those of its workload where that is a trace with ti
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from loadgen.arrival import Arrival
@@ -48,7 +49,9 @@ def arrival_of(load: Load, workload: Workload | None, folder: Path) -> Arrival |
         case "piecewise":
             return Arrival(kind="piecewise", rates=tuple(load.rates or ()))
         case "timestamps":
-            return Arrival(kind="timestamps", timestamps=_timestamps(folder / Path(load.timestamps or "").expanduser()))
+            return Arrival(
+                kind="timestamps", timestamps=_timestamps(folder / Path(os.path.expanduser(load.timestamps or "")))
+            )
         case "trace":
             assert workload is not None, "a trace's times are in the workload"
             context = Context(seed=0, ask_tok=0, folder=str(folder))

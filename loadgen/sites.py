@@ -8,6 +8,7 @@ given up, for every later server of the same configuration. With ``keep`` those 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -231,7 +232,7 @@ class Sites:
     def _tokenizer(self, target: Target, model: str | None) -> str | None:
         """The folder whose tokenizer counts tokens here; None where the target names none that this machine has."""
         named = target.tokenizer or model
-        folder = self._folder / Path(named).expanduser() if named is not None else None
+        folder = self._folder / Path(os.path.expanduser(named)) if named is not None else None
         return str(folder) if folder is not None and (folder / "tokenizer.json").exists() else None
 
     def _stop(self, instance: str) -> list[str]:

@@ -51,7 +51,7 @@ def local_model(folder: Path, target: Target) -> str | None:
     """The folder of a target's model, None for one that is on a hub or still to be made."""
     if not isinstance(target.model, str):
         return None
-    path = folder / Path(target.model).expanduser()
+    path = folder / Path(os.path.expanduser(target.model))
     return str(path) if path.is_dir() else None
 
 
@@ -74,7 +74,7 @@ def check_target(folder: Path, name: str, target: Target) -> None:
     headers_of(target)
     if target.config is not None:
         try:
-            read_shape(folder / Path(target.config).expanduser())
+            read_shape(folder / Path(os.path.expanduser(target.config)))
         except UsageError as error:
             raise UsageError(f"targets.{name}.config: {error}") from error
     for url in target.urls:

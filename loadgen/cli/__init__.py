@@ -7,6 +7,7 @@ they are used, so that ``loadgen --help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -70,8 +71,12 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """The entry point: a sentence and the contract's exit code instead of a traceback for what users can mend."""
     gc.set_threshold(_GARBAGE)
+    _open_standard_streams()
     try:
-        app(prog_name="loadgen")
+        try:
+            app(prog_name="loadgen")
+        finally:
+            sys.stdout.flush()
     except LoadgenError as error:
         tell(f"loadgen: {error}")
         sys.exit(error.exit_code)
@@ -79,7 +84,37 @@ def main() -> None:
         tell("loadgen: interrupted")
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe is gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _throw_the_rest_away()
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that another owns, one that is gone: of the system, not of ours
+        _throw_the_rest_away()
+        tell(f"loadgen: cannot go on: {_reason(error)}")
         sys.exit(1)
     finally:
         gc.freeze()  # the process ends: looking for garbage among all that was imported would only take time
+
+
+def _open_standard_streams() -> None:
+    """Opens what whoever called us has closed (``>&-``): else the next file would become standard output."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _throw_the_rest_away() -> None:
+    """What standard output does not take now it will not take at the end of the process either."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, and of which file."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder was deleted; change into one that exists."
+    said = error.strerror or str(error)
+    return f"{error.filename}: {said}." if error.filename else f"{said}."

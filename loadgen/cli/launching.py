@@ -4,6 +4,7 @@ wrong with it in the words of the flags."""
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def pythons_of(texts: Sequence[str], engines: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--python {text}: write --python NAME=PATH, an engine and its interpreter.")
         if name not in engines:
             raise UsageError(f"--python {text}: there is no engine {name!r} here; there are {', '.join(engines)}.")
-        found[name] = str(Path(path).expanduser())
+        found[name] = str(Path(os.path.expanduser(path)))
     return found
 
 
@@ -89,7 +90,7 @@ def _from_engine(flags: Flags) -> tuple[LaunchSpec, MadeModel | None]:
         raise UsageError(f"launch {flags.engine}: --model is missing; give a hub's id, a folder or a config.json.")
     if flags.profile is not None:
         raise UsageError(f"--profile {flags.profile}: profiles belong to a scenario; name one with --target FILE:NAME.")
-    path = Path(flags.model).expanduser()
+    path = Path(os.path.expanduser(flags.model))
     made = _made(path) if path.suffix == ".json" else None
     model = str(path.absolute()) if path.exists() else flags.model
     return LaunchSpec(name=Path(flags.engine).stem, engine=flags.engine, model=model, folder=Path.cwd()), made

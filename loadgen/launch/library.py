@@ -7,6 +7,7 @@ file are reported all at once, each with ``file:line``.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def load_recipe(engine: str, folder: Path) -> Recipe:
     mistakes, one line each with ``file:line``.
     """
     if engine.endswith((".yaml", ".yml")) or "/" in engine:
-        return parse(read(folder / Path(engine).expanduser()))
+        return parse(read(folder / Path(os.path.expanduser(engine))))
     known = recipes()
     if engine not in known:
         near = difflib.get_close_matches(engine, known, n=len(known), cutoff=0.0)

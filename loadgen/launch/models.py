@@ -81,7 +81,7 @@ def missing_model_sentence(
     """
     environ = os.environ if environ is None else environ
     if is_local(model):
-        path = Path(model).expanduser() if model.startswith("~") else folder / model
+        path = Path(os.path.expanduser(model)) if model.startswith("~") else folder / model
         if not path.exists():
             return f"the model {model} does not exist ({path.absolute()}); give a folder that does, or a hub's id."
         if path.is_dir() and not any((path / name).exists() for name in ("config.json", "model.bin", "params.json")):

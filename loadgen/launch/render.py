@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -154,7 +155,7 @@ def _names(recipe: Recipe, spec: LaunchSpec, form: _Form) -> dict[str, str]:
 def resolved(path: str, folder: Path) -> str:
     """A path as a scenario writes it: ``./`` and ``../`` start from its folder, a bare name stays as it is."""
     if path.startswith("~"):
-        return str(Path(path).expanduser())
+        return str(Path(os.path.expanduser(path)))
     return str((folder / path).absolute()) if path.startswith(("./", "../")) else path
 
 

@@ -172,7 +172,7 @@ def read_config(target: Target, folder: Path) -> dict[str, Any] | None:
 
 def _config_path(target: Target, folder: Path) -> Path | None:
     if target.config is not None:
-        named = folder / Path(target.config).expanduser()
+        named = folder / Path(os.path.expanduser(target.config))
         return named / "config.json" if named.is_dir() else named
     if isinstance(target.model, MadeModel):
         return folder / target.model.config

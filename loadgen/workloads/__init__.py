@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 import re
 from collections.abc import Iterable, Sequence
@@ -161,7 +162,7 @@ def _plainly(kind: str) -> str:
 
 def data_file(path: str, context: Context) -> Path:
     """The file that a setting names, relative to the scenario's folder. Raises UsageError where there is none."""
-    file = Path(context.folder, Path(path).expanduser())
+    file = Path(context.folder, Path(os.path.expanduser(path)))
     if file.is_dir():
         raise UsageError(f"workload.path: {file} is a folder; name the file in it.")
     if not file.is_file():
