@@ -128,3 +128,39 @@ def test_a_launched_target_has_the_share_of_its_gpus_that_it_is_told(
         "load: {window_s: 10, warmup_s: 2, concurrency: 1}\nrepeats: 1\n",
     )
     assert sentence in " ".join(loadgen(tmp_path, "plan", str(path)).out.split())
+
+
+TRACE = """
+targets: {{a: {{endpoint: 'http://127.0.0.1:1', model: m, config: {config}, gpu: a100}}}}
+workload:
+  {{prompts: trace, path: t.csv, format: csv, columns: {{time: at, input: in, output: out}}, vocab_size: 9,
+    output: {output}}}
+load: {{concurrency: 4, requests: 3, warmup_s: 0}}
+repeats: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "rows", "largest"),
+    [
+        ("{exact: trace}", "0,900,20\n1,1000,10\n2,750,300\n", "750 + 300"),  # not 1000 + 300, which nobody sends
+        ("{exact: trace}", "0,9000,20\n1,1000,10\n2,700,300\n", "9000 + 20"),
+        ("{max: 64}", "0,900,20\n1,1000,10\n2,700,300\n", "1000 + 64"),
+    ],
+)
+def test_a_trace_is_judged_by_the_request_that_needs_the_most(
+    tmp_path: Path, output: str, rows: str, largest: str
+) -> None:
+    (tmp_path / "t.csv").write_text(f"at,in,out\n{rows}")
+    done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, TRACE.format(config=DENSE, output=output))))
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert f"with a request of {largest} tokens, the largest of the trace" in said
+    assert "of unknown length" not in said
+
+
+def test_a_trace_that_is_not_there_is_named_when_it_is_planned(tmp_path: Path) -> None:
+    text = TRACE.format(config=DENSE, output="{max: 64}")
+    done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text)))
+    assert done.code == 2
+    assert "t.csv" in done.err

@@ -144,6 +144,8 @@ def _planned(need: Need) -> str:
     peak = one.at_peak()
     dtype = "float32" if plan.wide else plan.shape.stored.name
     asked = f"request of {plan.input_tokens} + {plan.output_tokens} tokens"
+    if need.of_trace:
+        asked = f"{asked}, the largest of the trace"
     if not need.whole_input:
         asked = f"reply of {plan.output_tokens} tokens (prompts of unknown length come on top)"
     weights, total = _gb(peak.weights), _gb(peak.total)
