@@ -143,7 +143,7 @@ repeats: 1
 @pytest.mark.parametrize(
     ("output", "rows", "largest"),
     [
-        ("{exact: trace}", "0,900,20\n1,1000,10\n2,750,300\n", "750 + 300"),  # not 1000 + 300, which nobody sends
+        ("{exact: trace}", "0,900,20\n1,1000,10\n2,700,900\n", "700 + 900"),  # not 1000 + 900, which nobody sends
         ("{exact: trace}", "0,9000,20\n1,1000,10\n2,700,300\n", "9000 + 20"),
         ("{max: 64}", "0,900,20\n1,1000,10\n2,700,300\n", "1000 + 64"),
     ],
