@@ -28,8 +28,8 @@ class Need:
 
     ``memory_bytes`` is that of one of its GPUs, None where it runs on none that is known. ``whole_input`` is False
     where the lengths of prompts are not known before they are drawn; they count as one token. ``of_trace`` is True
-    where the request is the one of a trace that needs the most. ``at_once`` is True for an engine that holds a whole
-    batch or none; one with a paged cache lets requests wait.
+    where the request is that of a trace which there is the least room for. ``at_once`` is True for an engine that holds
+    a whole batch or none; one with a paged cache lets requests wait.
     """
 
     target: str
@@ -74,11 +74,17 @@ def _needs(
             share = _share(cell.scenario.targets[name].options.get("memory_fraction"))
             one = _memory(kept.targets[number], stand, machine)
             memory_bytes = None if one is None else one * share
-            yield cell, max((_need(cell, name, stand, memory_bytes, asked) for asked in read[key]), key=_size), number
+            yield cell, max((_need(cell, name, stand, memory_bytes, asked) for asked in read[key]), key=_demand), number
 
 
 def _size(need: Need) -> float:
     return need.plan.at_peak().total if need.plan else 0.0
+
+
+def _demand(need: Need) -> tuple[int, float]:
+    """The greater, the fewer such requests there is room for; then, the more one of them needs."""
+    plan, memory_bytes = need.plan, need.memory_bytes
+    return (0 if plan is None or memory_bytes is None else -plan.requests(memory_bytes), _size(need))
 
 
 def _share(option: Any) -> float:
