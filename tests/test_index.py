@@ -71,7 +71,7 @@ def test_a_run_that_is_written_again_is_read_again(store: tuple[Path, Scenario])
     root, scenario = store
     run = made_run(root, scenario, {"a": [100]}, {"status": "running"})
     read_history(root)
-    time.sleep(0.01)
+    time.sleep(0.05)  # more than the grain of a file's time
     run.write("run.json", {**run.read("run.json"), "status": "aborted"})
     read_history(root)
     assert dict(look(root, lambda index: index.execute("SELECT run, status FROM runs").fetchall(), print))[run.id] == (
@@ -167,3 +167,10 @@ def test_a_night_that_cannot_be_read_is_left_out_and_the_others_stay(
     history = read_history(store[0])
     assert len(history.entries[throughput(history)]) == 14
     assert len(history.nights) == 15
+
+
+def test_the_index_needs_no_memory_that_processes_share_which_network_disks_do_not_have(tmp_path: Path) -> None:
+    seen: list[str] = []
+    look(tmp_path, lambda _: seen.extend(sorted(path.name for path in tmp_path.glob("loadgen.db*"))), print)
+    assert "loadgen.db" in seen
+    assert "loadgen.db-shm" not in seen

@@ -10,23 +10,26 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cli_runner import command, environment, loadgen
 from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
 
-from loadgen.errors import BusyError, PreflightError
+from loadgen.errors import BusyError, PreflightError, StoreError
 from loadgen.launch import leftovers
-from loadgen.nightly.past_runs import unfinished
+from loadgen.locks import held, machine_locks, name_lock
+from loadgen.nightly.past_runs import paces, unfinished
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.events import Night, Raised, Recovered, read_events
 from loadgen.nights.index import contents, look, reindex
 from loadgen.nights.night import NightReport, lines, remarks
 from loadgen.nights.verdicts import State
+from loadgen.plan import Plan, PlannedCell, Step
 from loadgen.progress import Progress
 from loadgen.scenario import load
-from loadgen.store import read_json
+from loadgen.store import create_run, read_json, write_json
 
 HOOK = "nightly: {webhook_env: A_HOOK}\n"
 SPEED = "nightly: {webhook_env: A_HOOK, primary: [output_tok_s]}\n"
@@ -293,14 +296,80 @@ def test_two_nightlies_in_the_same_second_are_one_and_a_busy_one_and_the_store_i
     assert contents(place.store) == before
 
 
-def test_servers_without_gpus_have_the_cores_of_a_machine_alone(place: Place) -> None:
-    from loadgen.locks import held, machine_locks
+def test_a_night_kept_out_by_a_run_is_told_once_and_one_that_is_at_it_already_is_not(place: Place, hook: Hook) -> None:
+    scenario = place.scenario(HOOK)
+    for wanted in ([name_lock(place.store, "watched")], machine_locks(["cores"]), machine_locks(["cores"])):
+        with held(wanted, "run x", 0, print), pytest.raises(BusyError, match=r" is held by run x \(pid "):
+            night(place, scenario)
+    (text,) = hook.texts()
+    assert "nothing was measured*\n• NOT RUN: the lock of this machine's cores is held by run x (pid " in text
+    assert place.runs() == []
 
-    with (
-        held(machine_locks(["cores"]), "another", 0, print),
-        pytest.raises(BusyError, match=r"^the lock of this machine's cores is held by another"),
-    ):
-        night(place)
+
+def test_old_request_lines_make_room_before_a_night_looks_for_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full until they are gone: else no night would begin any more, and none would end by deleting."""
+    night(place)
+    place.copy_into_the_past(1)
+    (old, new) = place.runs()
+    write_json(old / "run.json", {**read_json(old / "run.json"), "ended": "2020-01-01T00:00:00Z"})
+    lines = next(new.rglob("requests-*.jsonl.gz"))
+    kept = old / lines.relative_to(new)
+    assert kept.exists()
+    events = place.store / "events.jsonl"
+    events.write_text("".join(line for line in events.read_text().splitlines(True) if old.name not in line))
+
+    def usage(_: object) -> Any:
+        return SimpleNamespace(free=0 if kept.exists() else 10**12)
+
+    monkeypatch.setattr("loadgen.doctor.disks.shutil.disk_usage", usage)
+    report = night(place)
+    assert not kept.exists()
+    assert report.exit_code == 0, remarks(report)
+
+
+def test_a_night_that_fails_after_its_run_did_not_measure_nothing_and_is_judged_by_resuming(
+    place: Place, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = place.scenario(HOOK)
+
+    def full(*_: object) -> None:
+        raise StoreError("cannot write events.jsonl: No space left on device.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loadgen.nightly.story.append", full)
+        with pytest.raises(StoreError, match="No space left"):
+            night(place, scenario)
+    (text,) = hook.texts()
+    (run,) = place.runs()
+    assert "nothing was judged*\n• NOT JUDGED: cannot write events.jsonl" in text
+    assert text.endswith(f"run {run}; --resume judges it")
+    report = night(place, scenario, resume=True)
+    assert (report.run, report.went_on) == (run.name, True)
+    assert [one.run for one in nights(place)] == [run.name]
+
+
+def test_two_scenarios_of_one_name_that_take_turns_are_noticed(place: Place) -> None:
+    one, other = place.scenario(), SCENARIO.replace("exact: 12", "exact: 11")
+    assert night(place, one).notes == ()
+    assert night(place, place.scenario(text=other)).notes == ()  # it may have been changed for good
+    (note,) = night(place, place.scenario()).notes
+    assert note.startswith("The last night called watched measured other series, and an earlier one these.")
+
+
+def test_a_night_that_its_budget_cut_teaches_the_next_ones_how_long_it_takes(tmp_path: Path) -> None:
+    """4 of 8 repeats of 10 s were measured in 80 s: nights take twice what they plan."""
+    run = create_run(tmp_path, "n")
+    cells = [PlannedCell(id="c", axes={}, digest="", seconds=10)]
+    steps = [Step(cell="c", target="a", rep=rep, block=1, seed=1, server=None) for rep in range(1, 9)]
+    run.write("plan.json", Plan(scope="instance", cells=tuple(cells), steps=tuple(steps), servers={}, estimate_s=80))
+    for step in steps[:4]:
+        write_json(run.repeat("c", "a", step.rep).new_attempt()[1] / "summary.json", {})
+    began, ended = "2026-01-01T00:00:00Z", "2026-01-01T00:01:20Z"
+    described = {"status": "degraded", "out_of_time": True, "failures": [], "started": began, "ended": ended}
+    run.write("run.json", described)
+    assert paces(tmp_path, [run.id]) == [(80.0, 40.0)]
+    run.write("run.json", {**described, "failures": ["a died"]})
+    assert paces(tmp_path, [run.id]) == []
 
 
 def test_ci_gets_a_summary_and_the_night_as_json(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,9 +156,3 @@ def test_a_night_that_overruns_its_budget_ends_in_order_and_what_it_measured_cou
     history = read_history(place.store)
     assert {history.series[key].cell for key in history.entries} == {"concurrency=1", "concurrency=2"}
     assert assemble(Run(Path(report.path))).exit_code == 5  # and so says `loadgen report`
-
-    monkeypatch.undo()
-    monkeypatch.setenv("LOADGEN_LOCKS", str(tmp_path / "locks"))
-    nightly(asked, Progress(lambda _: None, True))
-    late, _ = nightly(Asked(load(place.scenario(text=text)), place.store, anyway=True), Progress(lambda _: None, True))
-    assert {one.series.cell for one in late.verdicts} == {"concurrency=1", "concurrency=2", "concurrency=4"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,3 +209,23 @@ def test_markdown_of_a_night_has_no_markup_of_names() -> None:
     assert "\x1b" not in text
     assert "](b)" not in text.replace("\\[a](b)", "")
     assert text.endswith("# report\n")
+
+
+def test_a_webhook_whose_answer_never_ends_has_been_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            sock, _ = server.accept()
+            sock.recv(1 << 16)
+            sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+            asked.append(sock)  # and nothing more: it stays open
+
+        asked: list[socket.socket] = []
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("A_HOOK", f"http://127.0.0.1:{server.getsockname()[1]}/")
+        began = time.monotonic()
+        assert send("A_HOOK", "a text") is None
+        assert time.monotonic() - began < 5  # the limit for a silence is 10 s
+        thread.join()
+        asked[0].close()

@@ -37,11 +37,31 @@ def loadgen_words(command: str) -> list[str]:
 
 def test_the_line_has_five_fields_a_user_and_a_command_that_a_shell_can_read() -> None:
     *fields, user, command = cron_line().split(" ", 6)
-    assert fields == ["30", "2", "*", "*", "*"]
+    assert fields == ["30", "3", "*", "*", "*"]
     assert user == "loadgen"
     assert "%" not in command  # cron makes a newline of it
     assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
     assert CRON.read_text().endswith("\n")  # cron passes over a last line without one
+
+
+def test_the_log_that_cron_appends_to_is_the_one_that_is_rotated() -> None:
+    text = (SCRIPTS / "loadgen-nightly.logrotate").read_text()
+    (log,) = [line.split()[0] for line in text.splitlines() if line.endswith(" {")]
+    assert f">>{log} 2>&1" in cron_line()
+
+
+@pytest.mark.skipif(shutil.which("logrotate") is None, reason="there is no logrotate here")
+def test_logrotate_finds_nothing_to_complain_of(tmp_path: Path) -> None:
+    log = tmp_path / "nightly.log"
+    log.write_text("a night\n")
+    text = (SCRIPTS / "loadgen-nightly.logrotate").read_text()
+    text = text.replace("/srv/loadgen/nightly.log", str(log)).replace("su loadgen loadgen", "")
+    (tmp_path / "rules").write_text(text)
+    (tmp_path / "rules").chmod(0o644)
+    words = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(tmp_path / "rules")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in tmp_path.glob("nightly.log*")] == ["nightly.log.1"]
 
 
 def test_both_do_the_same_by_absolute_paths_and_with_a_bare_path() -> None:
@@ -68,7 +88,7 @@ def test_the_service_ends_all_of_a_night_that_hangs_and_the_timer_makes_up_for_o
     assert service["Type"] == "oneshot"
     assert service["KillMode"] == "control-group"
     assert service["TimeoutStartSec"] == "8h"
-    assert timer["OnCalendar"].endswith("02:30:00")
+    assert timer["OnCalendar"].endswith("03:30:00")
     assert timer["Persistent"] == "true"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from loadgen.errors import StoreError
-from loadgen.plan import Plan
+from loadgen.plan import Plan, estimate
 from loadgen.scenario import Scenario, public_dict
 from loadgen.store import Run
 
@@ -46,7 +46,8 @@ def planned_cells(run: Run) -> list[str]:
 
 
 def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
-    """Of nights: the seconds that they took, and those that their plans said."""
+    """Of nights: the seconds that they took, and those that their plans said; of one that its budget cut, for the part
+    that it came to, so that the next one plans for what there is time for."""
     found = []
     for night in nights:
         for path in store.glob(f"runs/*/{night}"):
@@ -58,6 +59,9 @@ def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
             took = _seconds(described.get("ended")) - _seconds(described.get("started"))
             if described.get("status") == "complete":
                 found.append((took, plan.estimate_s))
+            elif described.get("out_of_time") and not described.get("failures"):
+                done = [step for step in plan.steps if run.repeat(step.cell, step.target, step.rep).whole()]
+                found.append((took, estimate(plan.cells, done)))
     return found
 
 

@@ -20,7 +20,6 @@ import msgspec
 
 from loadgen.alone import gpus_here, places_of
 from loadgen.assemble import RunReport
-from loadgen.cells import OUT_OF_TIME
 from loadgen.doctor.finding import Finding
 from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
 from loadgen.locks import held, machine_locks, name_lock
@@ -28,7 +27,7 @@ from loadgen.nightly import afterwards
 from loadgen.nightly.budget import NIGHTS, in_time, pace, within
 from loadgen.nightly.past_runs import confirming, paces, planned_cells, unfinished
 from loadgen.nightly.preflight import examine
-from loadgen.nightly.telling import tell_not_run
+from loadgen.nightly.telling import tell_not_run, wrongs
 from loadgen.nights.baseline import news
 from loadgen.nights.events import Night, append
 from loadgen.nights.history import History, noise_floors, read_history
@@ -36,7 +35,6 @@ from loadgen.nights.night import NightReport, exit_code_of, sentence
 from loadgen.nights.series import points_of
 from loadgen.nights.verdicts import SeriesVerdict, State, confirm, gates_of, judge
 from loadgen.ownership import close_abandoned
-from loadgen.reports import rows
 from loadgen.retention import KEEP_S
 from loadgen.run import Request, Watcher, execute
 from loadgen.scenario import Cell, Loaded, expand
@@ -85,6 +83,7 @@ class _State:
     findings: tuple[Finding, ...] = ()
     unconfirmed: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ends_at(self) -> float:
@@ -212,6 +211,11 @@ def _judged(state: _State, night: NightReport, report: RunReport) -> NightReport
     asked, scenario = state.asked, report.run["scenario"]
     points = points_of(report)
     history = read_history(asked.store, state.watcher.say)
+    if history.alternates(asked.name, points):
+        state.notes.append(
+            f"The last night called {asked.name} measured other series, and an earlier one these. Two scenarios of one "
+            "name take each other's place: give each a `name:` of its own."
+        )
     pasts, gates = history.pasts(points, noise_floors(asked.store, report, points)), gates_of(scenario)
     verdicts = judge(points, pasts, gates)
     again = _again(state, night, [one for one in verdicts if one.candidate])
@@ -232,24 +236,9 @@ def _judged(state: _State, night: NightReport, report: RunReport) -> NightReport
     changed = {one.series.key: tuple(history.changed(one)) for one in points if one.series.key in unwell}
     return msgspec.structs.replace(
         night, verdicts=tuple(verdicts), changed=changed, unconfirmed=tuple(state.unconfirmed),
-        failures=(*_wrong(report), *_wrong(again, "Measured again: "), *state.failures), exit_code=code,
+        failures=(*wrongs(report), *wrongs(again, "Measured again: "), *state.failures), notes=tuple(state.notes),
+        exit_code=code,
     )  # fmt: skip
-
-
-def _wrong(report: RunReport | None, which: str = "") -> list[str]:
-    """What makes a run less than good, in sentences: failures, repeats that the budget had no time for, invalid cells,
-    objectives that were missed."""
-    if report is None:
-        return []
-    missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
-    invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
-    failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
-    places = [one.where for one in report.warnings if one.code == OUT_OF_TIME]
-    late = [
-        f"The budget was used up before its end: {len(where)} repeats are missing, the first {where[0]}."
-        for where in places
-    ]
-    return [f"{which}{line}" for line in (*failed, *late, *invalid, *missed)]
 
 
 def _again(state: _State, night: NightReport, candidates: Sequence[SeriesVerdict]) -> RunReport | None:

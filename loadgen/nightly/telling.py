@@ -12,9 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from loadgen.assemble import RunReport
+from loadgen.cells import OUT_OF_TIME
 from loadgen.errors import LoadgenError
 from loadgen.nightly.notify import message, send
 from loadgen.nights.night import NightReport, head, lines, news, standing
+from loadgen.reports import rows
 from loadgen.store import make_folder, read_json, write_json
 
 VERSION = 1
@@ -63,6 +66,22 @@ def tell_not_run(store: Path, name: str, variable: str | None, why: str, measure
     text = message(f"{_title(name)}: {head}", [f"{word}: {why}"], foot)
     problem = send(variable, text)
     return [problem] if problem else _keep(store, name, msgspec.structs.replace(told, problem=why))
+
+
+def wrongs(report: RunReport | None, which: str = "") -> list[str]:
+    """What makes a run less than good, in sentences: failures, repeats that the budget had no time for, invalid cells,
+    objectives that were missed."""
+    if report is None:
+        return []
+    missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
+    invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
+    failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
+    places = [one.where for one in report.warnings if one.code == OUT_OF_TIME]
+    late = [
+        f"The budget was used up before its end: {len(where)} repeats are missing, the first {where[0]}."
+        for where in places
+    ]
+    return [f"{which}{line}" for line in (*failed, *late, *invalid, *missed)]
 
 
 def digest_due(store: Path, name: str) -> bool:

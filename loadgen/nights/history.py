@@ -64,6 +64,14 @@ class History:
         found = {run for entries in self.entries.values() for run in kept_runs(entries, self.events)}
         return found | {run for night in self.nights if night.run in found for run in night.confirms}
 
+    def alternates(self, name: str, tonight: Sequence[Point]) -> bool:
+        """True if an earlier night of a scenario's name measured tonight's series, and the last one others: two
+        scenarios have one name here, or one was changed and changed back."""
+        keys, run = {point.series.key for point in tonight}, tonight[0].run if tonight else ""
+        nights = [night.run for night in self.nights if night.scenario == name and night.run != run]
+        of_last = {key for key, own in self.entries.items() for entry in own if [entry.point.run] == nights[-1:]}
+        return bool(of_last) and not keys & of_last and bool(keys & self.entries.keys())
+
     def changed(self, point: Point) -> list[str]:
         """What changed around a point since the last sound night of its series before it, in words."""
         earlier = [entry for entry in self.entries.get(point.series.key, ()) if entry.point.run != point.run]
