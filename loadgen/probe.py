@@ -7,12 +7,13 @@ as ten thousand failed requests.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import msgspec
 
 from loadgen import backends
 from loadgen.drive.http import MalformedReply, parse_endpoint, request_bytes, request_head
-from loadgen.drive.once import ask_once
+from loadgen.drive.once import ask_once, never
 from loadgen.drive.said import NOT_MEANT
 from loadgen.errors import TargetError
 from loadgen.jobs import Site
@@ -28,17 +29,18 @@ _ADVICE = {
 }
 
 
-def probe(name: str, site: Site, timeout_s: float) -> None:
-    """Asks each endpoint for one token, not streamed. Raises TargetError unless a reply of this protocol comes back.
+def probe(name: str, site: Site, timeout_s: float, cancelled: Callable[[], bool] = never) -> None:
+    """Asks each endpoint for one token, not streamed. Raises TargetError unless a reply of this protocol comes back,
+    or the run is over (``cancelled``) before it does.
 
     It is sent over the driver's own sockets, so what it proves holds for the load: TLS, proxy, Unix socket. A redirect
     is not followed: it would carry the key to wherever the server says.
     """
     for url in site.urls or (site.url,):
-        _ask(name, msgspec.structs.replace(site, url=url), timeout_s)
+        _ask(name, msgspec.structs.replace(site, url=url), timeout_s, cancelled)
 
 
-def _ask(name: str, site: Site, timeout_s: float) -> None:
+def _ask(name: str, site: Site, timeout_s: float, cancelled: Callable[[], bool]) -> None:
     backend = backends.load(site.backend)
     fields = backend.body(backends.smallest_prompt(backend), msgspec.structs.replace(site.options, stream=False))
     endpoint = parse_endpoint(site.url, site.proxy)
@@ -46,7 +48,9 @@ def _ask(name: str, site: Site, timeout_s: float) -> None:
     head = request_head(endpoint, backend.PATH, site.headers)
     data = request_bytes(head, str(uuid.uuid4()), msgspec.json.encode(fields))
     try:
-        reply = ask_once(endpoint, data, backend, timeout_s, _TIMEOUT_S)
+        reply = ask_once(endpoint, data, backend, timeout_s, _TIMEOUT_S, cancelled)
+    except InterruptedError:
+        return
     except OSError as error:
         reason = error.strerror or error
         raise TargetError(f"{where} cannot be reached: {reason}; is the server up, and is this its address?") from error

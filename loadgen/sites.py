@@ -290,7 +290,7 @@ class Sites:
         )
         if name not in self._probed:
             with struck_out(site.hidden):  # who refuses a key may quote it
-                probe(name, site, cell.scenario.load.connect_timeout_s)
+                probe(name, site, cell.scenario.load.connect_timeout_s, self._cancelled)
             self._probed.add(name)
         return site
 
