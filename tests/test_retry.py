@@ -225,6 +225,7 @@ def test_a_failed_repeat_is_measured_again_with_its_block_and_the_verdict_is_the
         first = loadgen(tmp_path, "run", path)
         before = states(first)
         assert before["a", 3] == ["failed"]
+        assert f"run {path} --resume {first.run.name} --retry-invalid`, with the same flags, measures" in first.err
         bad = {(rep + 1) // 2 for (_, rep), (state,) in before.items() if state != "ok"}
         planned = loadgen(tmp_path, "plan", path, "--resume", "last", "--retry-invalid")
         assert "all: repeat 3 of a: to be measured again; attempt 1 was failed: " in planned.out

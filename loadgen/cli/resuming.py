@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from loadgen.cli.flags import known_runs
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
+    from loadgen.assemble import RunReport
     from loadgen.plan import Plan
     from loadgen.scenario import Scenario
     from loadgen.store import Run
@@ -42,6 +44,15 @@ def begun(store: Path | None, resume: str | None, retry: bool, scenario: Scenari
             "itself; search anew, or go on with --resume alone."
         )
     return None if resume is None else find_run(store_root(store), resume)
+
+
+def hint(report: RunReport, scenario: Path) -> str | None:
+    """How what is invalid or failed is measured again; None where nothing is, or a search has found its own way."""
+    states = {target.state for cell in (*report.cells, *report.routing_cells) for target in cell.targets}
+    if report.searches or report.run.get("shard") or not states & {"invalid", "failed"}:
+        return None
+    words = shlex.join(["loadgen", "run", str(scenario), "--resume", str(report.run["run"]), "--retry-invalid"])
+    return f"loadgen: `{words}`, with the same flags, measures what is invalid or failed again."
 
 
 def left_of(run: Run, plan: Plan, scenario: Scenario, retry: bool) -> tuple[Plan, list[str]]:
