@@ -8,7 +8,7 @@ a client that is late or out of CPU measures itself and calls it the server.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loadgen.metrics import PERCENTILES
 from loadgen.statistics import Sample, floor_of, nearest_rank, rank
@@ -28,29 +28,15 @@ _COALESCED = 0.05
 _IN_STEP = (3.0, 0.05)
 _ONE_PHASE = (5.0, 0.10)
 _LIVES = 10
+_LONGEST_SAID = 160
+"""Characters of what a failed request was told; the record has 300."""
 
 CODES = frozenset(
     (
         *("late", "late_once", "cpu", "one_phase", "in_step", "skew", "sends", "no_requests", "errors", "cut_off"),
-        *(
-            "guessed_tokens",
-            "unknown_tokens",
-            "unknown_prompt_tokens",
-            "lengths",
-            "chunks",
-            "whole_replies",
-            "few_samples",
-        ),
-        *(
-            "short_window",
-            "short_warmup",
-            "unsteady",
-            "user_clock",
-            "coalesced",
-            "not_full",
-            "cached",
-            "repeated_prompts",
-        ),
+        *("guessed_tokens", "unknown_tokens", "unknown_prompt_tokens", "lengths", "chunks", "whole_replies"),
+        *("few_samples", "short_window", "short_warmup", "unsteady", "user_clock", "coalesced", "not_full"),
+        *("cached", "repeated_prompts"),
     )
 )
 """What this file can say; a doubt with another code is somebody else's."""
@@ -180,7 +166,8 @@ def _failures(summary: Summary) -> Iterator[Doubt]:
         kinds = sorted((kind for kind in summary.status.items() if kind[0] != "ok"), key=lambda kind: -kind[1])
         listed = ", ".join(f"{count} {status}" for status, count in kinds)
         rest = f"latencies come from the {summary.ok} others" if summary.ok else "there is nothing to measure"
-        yield Doubt("errors", f"{summary.failed} of {summary.requests} requests failed ({listed}): {rest}.")
+        counted = f"{summary.failed} of {summary.requests} requests failed ({listed}): {rest}."
+        yield Doubt("errors", f"{counted}{_one_of(kinds, summary)}")
     cancelled = summary.status.get("cancelled", 0)
     if cancelled and summary.ok:
         yield Doubt(
@@ -188,6 +175,16 @@ def _failures(summary: Summary) -> Iterator[Doubt]:
             f"{cancelled} requests had not ended when the drain did: the longest replies are missing from the "
             "latencies. A longer load.drain_s would hold them.",
         )
+
+
+def _one_of(kinds: Sequence[tuple[str, int]], summary: Summary) -> str:
+    """What one of the failed requests was told, of the most frequent status that says anything."""
+    said = next(((status, texts[0]) for status, _ in kinds if (texts := summary.errors.get(status))), None)
+    if said is None:
+        return ""
+    status, text = said
+    text = f"{text.rstrip('.')}." if len(text) <= _LONGEST_SAID else f"{text[:_LONGEST_SAID]} ..."
+    return f" One of them: {status}: {text.strip()}"
 
 
 def _tokens(summary: Summary, context: Context) -> Iterator[Doubt]:

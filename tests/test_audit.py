@@ -176,6 +176,13 @@ def test_failures_are_counted_by_kind_the_most_frequent_first():
     )
 
 
+def test_of_the_most_frequent_failure_that_says_anything_one_is_quoted():
+    told = [failure("reset", err="cut."), failure("reset", err="gone"), failure("timeout"), *[failure("empty")] * 3]
+    assert text(summarise([*run(), *told], LONG), "errors").endswith("400 others. One of them: reset: cut.")
+    long = text(summarise([failure("malformed", err="x" * 300)], LONG), "errors")
+    assert long.endswith(f"nothing to measure. One of them: malformed: {'x' * 160} ...")
+
+
 def test_replies_that_the_end_cut_off_are_said_to_be_missing_from_the_tail():
     assert "longest replies are missing" in text(summarise([*run(), failure("cancelled")], LONG), "cut_off")
 
