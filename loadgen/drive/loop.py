@@ -153,8 +153,6 @@ class Loop:
             now = now_ns()
             due = self._due(now)
             sends -= 1
-        if now >= self.next_check:
-            self._check(now)
         wait = self._wait(now, due)
         if self.backlog or (wait > 0 and self._look_ahead(now)):
             ready = self.traffic.step(0.0)
@@ -163,6 +161,8 @@ class Loop:
                 time.sleep(self.nap.s)
             ready = self.traffic.step(wait)
         self.nap.reads += ready
+        if now >= self.next_check:  # after the look at the sockets: where we were late, what has come counts
+            self._check(now)
         if self.backlog:
             if ready < _CALM:
                 self.backlog.slice()

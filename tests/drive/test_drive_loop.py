@@ -308,3 +308,15 @@ def test_a_request_of_the_warm_up_may_ask_for_a_shorter_reply() -> None:
     assert {*phases[:-2]} == {"warmup"}
     assert [record.ask_tok for record in driven.records] == asked
     assert asked == [2] * len(phases[:-2]) + [3, 3]
+
+
+def test_what_has_come_while_the_client_was_held_up_is_no_silence_of_the_servers() -> None:
+    held = iter([1.0])
+
+    def during(loop: Loop) -> None:
+        if any(exchange.reply is not None for exchange in loop.traffic.active):
+            time.sleep(next(held, 0.0))
+
+    whole = (STREAM, event(" a"), event(" b"), FINISH + END)
+    record = ask(answering(*whole, gap=0.1), shape={"stall_timeout_s": 0.7}, during=during).only
+    assert (record.status, len(record.chunk_us)) == ("ok", 2)
