@@ -74,6 +74,13 @@ class Metric(msgspec.Struct, frozen=True):
     lengths: Lengths
     definition: str
 
+    @property
+    def read_in(self) -> tuple[str, float]:
+        """The unit that people read it in ('' for a count), and how many of them one of its own is: ms, per cent."""
+        if self.name in ("goodput", "error_rate"):
+            return "%", 100.0
+        return ("ms", 1e3) if self.unit == "s" else (self.unit, 1.0)
+
 
 class Measure(msgspec.Struct, frozen=True):
     """A metric and, for a distribution, which statistic of it. ``str()`` gives the words that `measure` reads."""
@@ -89,6 +96,12 @@ class Measure(msgspec.Struct, frozen=True):
         """For people: ``p50 TTFT``, ``output tok/s``."""
         label = METRICS[self.metric].label
         return label if self.statistic is None else f"{self.statistic} {label}"
+
+    @property
+    def head(self) -> str:
+        """The same over a column of values: ``p50 TTFT ms``, ``output tok/s``, ``goodput %``."""
+        unit = METRICS[self.metric].read_in[0]
+        return f"{self.label} {unit}" if unit in ("ms", "%") else self.label
 
 
 _IN: Lengths = ("in_tok",)

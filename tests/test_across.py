@@ -212,7 +212,7 @@ def test_markdown_has_every_measure_and_nothing_that_others_wrote_as_markup(tmp_
     page = report.render_markdown(compared(run_of(tmp_path, A), run_of(tmp_path, B, {"status": HOSTILE})))
     assert "<img" not in page
     assert "\u001b" not in page
-    assert "| all | p50 TTFT |" in page
+    assert "| all | p50 TTFT ms |" in page
 
 
 def test_json_is_versioned_and_leaves_the_repeats_to_the_runs(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_comparison_whose_error_rates_differ_is_refused_in_words(report: RunRe
 def test_objectives_are_marked_where_they_are_missed(report: RunReport) -> None:
     lines = rows.objective_lines(report, rows.UNICODE)
     assert lines[0].startswith("✓ p50 ttft < 60 ms: met in all 4 places")
-    assert any(line.startswith("✗ error_rate < 1 %: concurrency=4, moe: 0.010") for line in lines)
+    assert any(line.startswith("✗ error_rate < 1 %: concurrency=4, moe: 1.024 %") for line in lines)
     assert report.exit_code == 3
 
 

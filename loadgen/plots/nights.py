@@ -24,8 +24,7 @@ def nights(entries: Sequence[Entry]) -> Lines | None:
     if not kept:
         return None
     what, series = measure(kept[0].point.series.measure), kept[0].point.series
-    scale = 1e3 if METRICS[what.metric].unit == "s" else 1.0
-    unit = " ms" if scale != 1 else ""
+    scale = METRICS[what.metric].read_in[1]
     drawn = [
         Series(name="night", points=_points(kept, lambda one: one.point.value, scale), joined=True),
         Series(name="expected from", points=_points(kept, _expected(0), scale), colour=6, joined=True, dashed=True),
@@ -45,7 +44,7 @@ def nights(entries: Sequence[Entry]) -> Lines | None:
         x=Axis(name="night", scale="names", names=tuple(entry.point.at[:10] for entry in kept)),
         panels=(
             Panel(
-                y=Axis(name=f"{what.label}{unit}"),
+                y=Axis(name=what.head),
                 series=tuple(one for one in drawn if one.points),
                 levels=tuple(_epochs(kept)),
             ),

@@ -132,14 +132,13 @@ class _Scale(NamedTuple):
 
 def _scale_of(held: Held, shares: bool) -> _Scale:
     objective = parse_objective(held.text)
-    label = Measure(objective.metric, objective.statistic).label
+    what, scale = Measure(objective.metric, objective.statistic), METRICS[objective.metric].read_in[1]
     if objective.metric in OF_ALL:
-        good = objective.metric == "goodput"
-        return _Scale(Axis(name=f"{label} %", zero=True), objective.value * 100, partial(_share, good=good))
+        place = partial(_share, good=objective.metric == "goodput")
+        return _Scale(Axis(name=what.head, zero=True), objective.value * scale, place)
     if shares:
-        return _Scale(Axis(name=f"% that miss {label}", zero=True), held.allowed * 100, _share)
-    unit, scale = (" ms", 1e3) if METRICS[objective.metric].unit == "s" else ("", 1.0)
-    return _Scale(Axis(name=f"{label}{unit}", scale="log"), objective.value * scale, partial(_value, scale=scale))
+        return _Scale(Axis(name=f"% that miss {what.label}", zero=True), held.allowed * 100, _share)
+    return _Scale(Axis(name=what.head, scale="log"), objective.value * scale, partial(_value, scale=scale))
 
 
 def _share(held: Held, good: bool = False) -> _Place | None:
@@ -189,7 +188,7 @@ def _swept(one: Searched, course: Course) -> Lines | None:
     places = [(probe, probe.load if probe.word == "rate_rps" else probe.request_rps) for probe in one.probes]
     known = [(probe, x) for probe, x in places if x is not None and probe.answers]
     panels = (
-        _steps(known, f"{measure(course.latency).label} ms", lambda probe: probe.latency, 1e3),
+        _steps(known, measure(course.latency).head, lambda probe: probe.latency, 1e3),
         _steps(known, "answered requests/s", lambda probe: probe.request_rps, 1.0),
         _steps(known, "goodput %", lambda probe: probe.goodput, 100.0),
     )

@@ -29,7 +29,7 @@ def render_markdown(found: Across) -> str:
     report = _as_report(found)
     parts = ["# Comparison", "", *markdown.bullets(_sides(found)), *markdown.tabled(rows.rows(report))]
     parts += markdown.bullets(rows.comparison_lines(report), "## Comparison")
-    parts += markdown.ratios(report)
+    parts += markdown.ratios_of(report)
     parts += markdown.bullets(rows.warning_lines(report), "## Warnings")
     parts += markdown.bullets([*found.notes, *rows.notes(report)], "## Notes")
     return "\n".join(parts).rstrip("\n") + "\n"

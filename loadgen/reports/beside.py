@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.reports import markdown, rows, search, text
+from loadgen.reports import about, markdown, rows, search, text
 
 Section = tuple[str, list[str]]
 
@@ -77,8 +77,8 @@ def _labels(cell: ReportCell, axes: Sequence[str]) -> list[str]:
 
 def _titles(reports: Sequence[RunReport], names: Sequence[str]) -> list[str]:
     return [
-        f"{name}: {rows.title(report)}, {report.run.get('started') or 'at an unknown time'}, {report.run.get('status')}"
-        for report, name in zip(reports, names, strict=True)
+        f"{name}: {about.title(one)}, {one.run.get('started') or 'at an unknown time'}, {one.run.get('status')}"
+        for one, name in zip(reports, names, strict=True)
     ]
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
-from loadgen.comparing.comparison import Comparison
-from loadgen.comparing.sentence import INTERACTIVITY
-from loadgen.metrics import METRICS, measure
-from loadgen.reports import machines, over_time, rows, search, yardsticks
+from loadgen.metrics import METRICS
+from loadgen.reports import about, machines, over_time, ratios, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
 from loadgen.reports.rows import number
-from loadgen.statistics import Ratio
 
 
 def render(report: RunReport) -> str:
@@ -24,7 +21,7 @@ def render(report: RunReport) -> str:
     parts += tabled(rows.rows(report))
     parts += bullets(search.lines(report), "## Answer")
     parts += bullets([*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], "## Comparison")
-    parts += ratios(report)
+    parts += ratios_of(report)
     parts += _floors(report)
     parts += _normalised(report)
     for one in [
@@ -39,7 +36,7 @@ def render(report: RunReport) -> str:
     parts += bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
     parts += bullets(rows.failure_lines(report), "## Failed")
     parts += bullets(rows.warning_lines(report), "## Warnings")
-    parts += bullets(rows.server_lines(report), "## Servers")
+    parts += bullets(about.server_lines(report), "## Servers")
     parts += bullets([*yardsticks.mixture_lines(report), *rows.notes(report)], "## Notes")
     parts += _every_repeat(report)
     origin = run.get("origin") or {}
@@ -54,7 +51,7 @@ def _facts(report: RunReport) -> list[str]:
     if origin := run.get("origin"):
         files = ", ".join(file["name"] for file in origin["files"])
         when = f"run {run['run']}, measured {run['started'] or 'at an unknown time'}"
-        return [safe(fact) for fact in (rows.imported(report), f"files: {files}", when)]
+        return [safe(fact) for fact in (about.imported(report), f"files: {files}", when)]
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     facts = [
         f"run {run['run']}, {run['started']} to {run['ended']}, {run['status']}",
@@ -64,51 +61,21 @@ def _facts(report: RunReport) -> list[str]:
     ]
     if run.get("profile"):
         facts.append(run["profile_reason"])
-    if scope := rows.scope_line(report):
+    if scope := about.scope_line(report):
         facts.append(scope)
     return [safe(fact) for fact in facts]
 
 
-def ratios(report: RunReport) -> list[str]:
+def ratios_of(report: RunReport) -> list[str]:
     """Candidate / baseline of every measure, with its interval."""
     parts: list[str] = []
     for comparison in report.comparisons:
-        head = ["cell", "measure", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
-        table = [head]
-        for cell in comparison.cells:
-            for compared in (cell.primary, *cell.secondary.values()):
-                ratio = compared.ratio
-                table.append(
-                    [
-                        cell.cell,
-                        compared.label,
-                        number(_mean(compared.baseline_values)),
-                        number(_mean(compared.candidate_values)),
-                        f"{ratio.value:.3f}" if ratio else rows.DASH,
-                        _interval(ratio) or (ratio.why if ratio else compared.why) or rows.DASH,
-                        str(compared.verdict.value) if compared.verdict else rows.DASH,
-                    ]
-                )
         if comparison.cells:
-            first = comparison.cells[0]
-            parts += [f"## {safe(first.candidate)} / {safe(first.baseline)}", "", *tabled(table), *_equal(comparison)]
+            parts += [f"## {safe(ratios.heading(comparison))}", "", *tabled(ratios.rows_of(comparison))]
+            equal = ratios.equal_rows(comparison)
+            if len(equal) > 1:
+                parts += ["### At an equal batch, at equal interactivity (tok/s a user)", "", *tabled(equal)]
     return parts
-
-
-def _equal(comparison: Comparison) -> list[str]:
-    """Candidate / baseline where both servers ran the same batch, and where both gave a user the same tok/s."""
-    table = [["equal", "at", "other axes", "measured there", "measure", "ratio", "95 % interval"]]
-    for found in comparison.crossings:
-        if found.equal and (found.measure == comparison.primary or found.axis == INTERACTIVITY):
-            what = measure(found.measure).label + (f" per {found.per}" if found.per else "")
-            rest = ", ".join(f"{axis} {value}" for axis, value in found.group.items()) or rows.DASH
-            for one in found.equal:
-                where = f"{one.target}, {one.cell}" if one.target else rows.DASH
-                interval = _interval(one.ratio) or one.ratio.why or rows.DASH
-                table.append([found.axis, number(one.x), rest, where, what, f"{one.ratio.value:.3f}", interval])
-    return (
-        ["### At an equal batch, at equal interactivity (tok/s a user)", "", *tabled(table)] if len(table) > 1 else []
-    )
 
 
 def _floors(report: RunReport) -> list[str]:
@@ -126,12 +93,6 @@ def _normalised(report: RunReport) -> list[str]:
     """Output tok/s by what it took, with all that is known."""
     table = yardsticks.normalised_rows(report, yardsticks.MORE_NORMALISED)
     return ["## Normalised", "", *tabled(table)] if len(table) > 1 else []
-
-
-def _interval(ratio: Ratio | None) -> str | None:
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return None
-    return f"{ratio.low:.3f} to {ratio.high:.3f}"
 
 
 def _every_repeat(report: RunReport) -> list[str]:
@@ -174,11 +135,6 @@ def _every_repeat(report: RunReport) -> list[str]:
                     ]
                 )
     return ["## Every repeat", "", *tabled(table)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def tabled(table: Sequence[Sequence[str]]) -> list[str]:

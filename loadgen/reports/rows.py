@@ -16,6 +16,7 @@ from loadgen.fair.facts import scenario_of
 from loadgen.judge import Judgement
 from loadgen.metrics import METRICS, Measure
 from loadgen.published.presets import preset_of
+from loadgen.scenario import parse_objective
 
 
 class Column(NamedTuple):
@@ -177,18 +178,6 @@ def notes(report: RunReport) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def server_lines(report: RunReport) -> list[str]:
-    """What was launched: engine and version, start-up time, the facts that the engine gave of itself."""
-    lines = []
-    for name, server in report.run.get("servers", {}).items():
-        facts = {key: value for key, value in (server.get("facts") or {}).items() if value is not None}
-        said = ", ".join(f"{key} {value}" for key, value in facts.items())
-        startup = server.get("startup_s")
-        ready = f"ready after {startup:.1f} s" if startup is not None else "never ready"
-        lines.append(f"{name}: {server['engine']}, {ready}" + (f" ({said})" if said else ""))
-    return lines
-
-
 def failure_lines(report: RunReport) -> list[str]:
     """What failed, each message once (its first line), with how often and where first."""
     found: dict[str, list[str]] = {}
@@ -258,7 +247,7 @@ def objective_lines(report: RunReport, marks: Marks) -> list[str]:
             lines.append(f"{marks.met} {text}: met in {len(met)} of {len(places)} places")
         for where, judgement in places:
             if not judgement.met:
-                value = "" if judgement.value is None else f" {number(judgement.value)}"
+                value = "" if judgement.value is None else f" {_with_unit(judgement)}"
                 lines.append(f"{marks.of(judgement.met)} {text}: {where}:{value} ({judgement.why})")
     return lines
 
@@ -268,30 +257,12 @@ def _everywhere(count: int) -> str:
 
 
 def _worst(judgements: Sequence[Judgement]) -> str:
-    values = [judgement.value for judgement in judgements if judgement.value is not None]
-    low, high = min(values), max(values)
-    return f"value {number(low)}" if low == high else f"values {number(low)} to {number(high)}"
+    known = sorted((one for one in judgements if one.value is not None), key=lambda one: one.value or 0.0)
+    low, high = _with_unit(known[0]), _with_unit(known[-1])
+    return f"value {low}" if low == high else f"values {low} to {high}"
 
 
-def imported(report: RunReport) -> str:
-    """Whose figures these are, where another tool measured; '' for a run of loadgen's own."""
-    origin = report.run.get("origin")
-    if not origin:
-        return ""
-    return f"imported from {origin['tool']} {origin['version'] or '(version unknown)'}, {origin['layout']}"
-
-
-def title(report: RunReport) -> str:
-    """What was run, on which profile and why, or whose results they are."""
-    scenario = report.run["scenario"]
-    reason = imported(report) or report.run.get("profile_reason")
-    return f"{scenario['name']} ({reason})" if reason else str(scenario["name"])
-
-
-def scope_line(report: RunReport) -> str:
-    """How the repeats were laid out."""
-    if not report.comparisons:
-        return ""
-    if report.plan.scope == "instance":
-        return "Repeats alternate between standing servers (ABBA): the result speaks of these server instances."
-    return "Every repeat has a server that was started for it, in ABBA order: the result includes the restart."
+def _with_unit(judgement: Judgement) -> str:
+    """What was held against the limit, as people read it: ``219.0 ms``, ``0.500 %``."""
+    unit, scale = METRICS[parse_objective(judgement.text).metric].read_in
+    return f"{number(judgement.value, scale)} {unit}".rstrip()

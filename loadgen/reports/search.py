@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from loadgen.assemble import RunReport
-from loadgen.metrics import measure
+from loadgen.metrics import METRICS, measure
 from loadgen.plots.search import title_of
 from loadgen.reports.machines import Table
 from loadgen.reports.rows import DASH, number
@@ -93,9 +93,9 @@ def _value(held: Held) -> str:
         return _percent(1 - held.share, (1 - high, 1 - low)) if good else _percent(held.share, (low, high))
     if held.value is None:
         return f"{held.missed} of {held.n} missed" if held.n else DASH
-    if held.interval is None:
-        return number(held.value)
-    return f"{number(held.value)} [{number(held.interval[0])}, {number(held.interval[1])}]"
+    unit, scale = METRICS[held.metric].read_in
+    ends = [number(end, scale) for end in held.interval or ()]
+    return f"{number(held.value, scale)} {unit}" + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _missed(held: Held) -> str:

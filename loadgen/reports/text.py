@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
-from loadgen.reports import machines, over_time, rows, search, yardsticks
+from loadgen.reports import about, machines, over_time, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
 
 
@@ -36,7 +36,7 @@ C = TypeVar("C", bound=Yielding)
 
 def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     """The report in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
-    parts = [*wrapped(rows.title(report), width), "", *table(report, width), ""]
+    parts = [*wrapped(about.title(report), width), "", *table(report, width), ""]
     parts += section("Answer", search.lines(report), width)
     parts += section("", [*rows.comparison_lines(report), *yardsticks.predicted_lines(report)], width)
     parts += _searches(report, width)
@@ -49,8 +49,8 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
     parts += section("Failed", rows.failure_lines(report), width)
     parts += section("Warnings", rows.warning_lines(report), width)
-    about = [*filter(None, [rows.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]
-    parts += section("Notes", about, width)
+    said = [*filter(None, [about.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]
+    parts += section("Notes", said, width)
     if report.run["scenario"].get("published"):
         parts.append(f"beside the published table: loadgen report {report.run['run']} --layout published")
     parts.append(where(report))

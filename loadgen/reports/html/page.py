@@ -10,7 +10,7 @@ from loadgen.plots import cells as of_cells
 from loadgen.plots.choice import cells_that_matter
 from loadgen.plots.over_time import over_time
 from loadgen.plots.search import searches
-from loadgen.reports import rows, search, yardsticks
+from loadgen.reports import about, rows, search, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
 from loadgen.reports.html.inside import Inside
@@ -90,7 +90,7 @@ def page(report: RunReport, charts: bool) -> Page:
         figures=tuple(_figures(report)) if charts else (),
         inside=Inside(),
         tables=tuple(tables.chapters(shown)),
-        servers=rows.server_lines(report),
+        servers=about.server_lines(report),
         notes=[*yardsticks.mixture_lines(report), *rows.notes(report)],
         facts=words.facts(report),
         definitions=words.definitions(report),

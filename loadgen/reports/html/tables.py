@@ -11,13 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
-from loadgen.comparing.sentence import INTERACTIVITY
-from loadgen.metrics import measure
 from loadgen.repeat import Result
-from loadgen.reports import machines, over_time, parts, rows, search, yardsticks
-from loadgen.reports.rows import DASH, number
-from loadgen.statistics import Ratio
+from loadgen.reports import machines, over_time, parts, ratios, rows, search, yardsticks
+from loadgen.reports.rows import number
 
 MOST_ROWS = 1000
 """Rows of the longest table on the page. The Markdown report has them all."""
@@ -114,41 +110,12 @@ def _ratios(report: RunReport) -> Chapter:
     shown = []
     for comparison in report.comparisons:
         if comparison.cells:
-            first = comparison.cells[0]
-            head = ["cell", "measure", "baseline", "candidate", "ratio", "95 % interval", "verdict"]
-            lines = [_ratio(cell, one) for cell in comparison.cells for one in (cell.primary, *cell.secondary.values())]
-            shown.append(table(f"{first.candidate} / {first.baseline}, every measure", [head, *lines], 2))
-            equal = _equal(comparison)
+            named = ratios.heading(comparison)
+            shown.append(table(f"{named}, every measure", ratios.rows_of(comparison), 2))
+            equal = ratios.equal_rows(comparison)
             if len(equal) > 1:
-                caption = f"{first.candidate} / {first.baseline} at an equal batch and at equal tok/s a user"
-                shown.append(table(caption, equal, 4))
+                shown.append(table(f"{named} at an equal batch and at equal tok/s a user", equal, 4))
     return Chapter("ratios", "Ratios", shown)
-
-
-def _ratio(cell: ComparedCell, one: Compared) -> list[str]:
-    return [
-        cell.cell,
-        one.label,
-        number(_mean(one.baseline_values)),
-        number(_mean(one.candidate_values)),
-        f"{one.ratio.value:.3f}" if one.ratio else DASH,
-        _interval(one.ratio) or (one.ratio.why if one.ratio else one.why) or DASH,
-        one.verdict.value if one.verdict else DASH,
-    ]
-
-
-def _equal(comparison: Comparison) -> list[list[str]]:
-    lines = [["equal", "other axes", "measured there", "measure", "at", "ratio", "95 % interval"]]
-    for found in comparison.crossings:
-        if found.measure != comparison.primary and found.axis != INTERACTIVITY:
-            continue
-        what = measure(found.measure).label + (f" per {found.per}" if found.per else "")
-        rest = ", ".join(f"{axis} {value}" for axis, value in found.group.items()) or DASH
-        for one in found.equal:
-            where = f"{one.target}, {one.cell}" if one.target else DASH
-            interval = _interval(one.ratio) or one.ratio.why or DASH
-            lines.append([found.axis, rest, where, what, number(one.x), f"{one.ratio.value:.3f}", interval])
-    return lines
 
 
 def _floors(report: RunReport) -> Chapter:
@@ -203,14 +170,3 @@ def _repeat(result: Result) -> list[str]:
         number(one.audit.late_p99_s, 1e3),
         (one.state if one.state == "ok" else one.state.upper()) + (" (interrupted)" if result.interrupted else ""),
     ]
-
-
-def _interval(ratio: Ratio | None) -> str | None:
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return None
-    return f"{ratio.low:.3f} to {ratio.high:.3f}"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -13,7 +13,7 @@ from loadgen.assemble import RunReport
 from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
 from loadgen.comparing.sentence import BATCH, INTERACTIVITY
 from loadgen.metrics import METRICS
-from loadgen.reports import rows
+from loadgen.reports import about
 from loadgen.scenario.sides import urls_of
 from loadgen.statistics import Verdict
 
@@ -87,7 +87,7 @@ def subtitle(report: RunReport) -> str:
     """When and where, in a line."""
     run = report.run
     if run.get("origin"):
-        return f"{rows.imported(report)}, measured {run['started'] or 'at an unknown time'}"
+        return f"{about.imported(report)}, measured {run['started'] or 'at an unknown time'}"
     parts = [run.get("started") or "", run["status"], _gpus(run["machine"]), run.get("profile_reason") or ""]
     return ", ".join(part for part in parts if part)
 
@@ -105,7 +105,7 @@ def facts(report: RunReport) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
         ("seed", run["seed"]),
         ("profile", run.get("profile_reason")),
-        ("repeats", rows.scope_line(report)),
+        ("repeats", about.scope_line(report)),
         ("targets", ", ".join(_target(name, said) for name, said in run["scenario"]["targets"].items())),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]
