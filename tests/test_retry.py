@@ -297,6 +297,14 @@ def test_what_cannot_be_measured_again_is_refused(tmp_path: Path, words: tuple[s
         assert sentence in done.err
 
 
+@pytest.mark.parametrize("flag", [("--commands",), ("--preview",), ("--layout", "published"), ("--gpu", "24GB")])
+def test_a_plan_shows_what_is_left_or_something_else(tmp_path: Path, flag: tuple[str, ...]) -> None:
+    path = scenario(tmp_path, "http://127.0.0.1:9", "http://127.0.0.1:9")
+    done = loadgen(tmp_path, "plan", path, "--resume", "last", *flag)
+    assert done.code == 2
+    assert f"{flag[0]}: shows something else than what a run has left (--resume)" in done.err
+
+
 def begin(folder: Path, path: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command("run", path, *words), cwd=folder, env=environment(folder / "store"),

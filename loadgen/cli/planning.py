@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loadgen.cli.flags import Cells, Endpoint, Model, Profile, Sets, Store, Targets, chosen
-from loadgen.cli.resuming import Resume, Retry, begun, left_of
+from loadgen.cli.resuming import Resume, Retry, alone, begun, left_of
 from loadgen.cli.runs import load
 from loadgen.cli.screen import put, speaks_unicode, tell, width
 
@@ -76,6 +76,14 @@ def plan(
     With --resume, what of that a run has left. With --memory, no scenario: what a model takes on GPUs of a size, and
     how few of them do.
     """
+    others = {
+        "--commands": with_commands,
+        "--preview": with_preview,
+        "--layout": layout,
+        "--memory": memory,
+        "--gpu": gpu,
+    }
+    alone(resume, retry, others)
     if scenario is not None and memory is None and gpu is None:
         if layout is not None:
             _laid_out(load(scenario, sets, profile, endpoint, model, targets), only_cells, layout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,15 @@ def begun(store: Path | None, resume: str | None, retry: bool, scenario: Scenari
             "itself; search anew, or go on with --resume alone."
         )
     return None if resume is None else find_run(store_root(store), resume)
+
+
+def alone(resume: str | None, retry: bool, others: Mapping[str, object]) -> None:
+    """Raises UsageError for a flag of ``plan`` that shows something else than what a run has left."""
+    for flag, given in others.items():
+        if given and (resume is not None or retry):
+            raise UsageError(
+                f"{flag}: shows something else than what a run has left (--resume); leave one of the two out."
+            )
 
 
 def hint(report: RunReport, scenario: Path) -> str | None:
