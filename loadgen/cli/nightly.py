@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loadgen.cli import runs
-from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store, period
+from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store, Wait, period, waiting
 from loadgen.cli.screen import Screen, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ def nightly(
     scenario: ScenarioPath,
     store: Store = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", metavar="TIME", help="Leave out the last cells that do not fit: 3h.")
+        str | None,
+        typer.Option(
+            "--budget", metavar="TIME", help="How long it may take; the last cells that do not fit are left out."
+        ),
     ] = None,
-    wait: Annotated[
-        str | None, typer.Option("--wait", metavar="TIME", help="Wait for another nightly or its GPUs: 2h.")
-    ] = None,
+    wait: Wait = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a night that was not finished.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Measure in spite of what the preflight finds.")] = False,
     keep_requests: Annotated[
@@ -47,8 +48,8 @@ def nightly(
     It is measured, held against earlier nights, confirmed, kept and told.
 
     For cron, systemd and CI. Exit codes: 0 good, 3 an objective missed, 4 a confirmed regression, 5 a measurement that
-    is not to be trusted, 6 nothing could be measured or a target failed, 75 another nightly is at it, 130 and 143
-    interrupted.
+    is not to be trusted or that the budget cut, 6 nothing could be measured or a target failed, 75 another run is at
+    it, 130 and 143 interrupted.
     """
     from loadgen.nightly.story import Asked
     from loadgen.nightly.story import nightly as run_night
@@ -58,7 +59,7 @@ def nightly(
     asked = Asked(
         runs.load(scenario, sets, profile, endpoint, model),
         store_root(store),
-        wait_s=period(wait) if wait is not None else 0.0,
+        wait_s=waiting(wait),
         budget_s=period(budget) if budget is not None else None,
         resume=resume,
         anyway=anyway,
