@@ -41,3 +41,23 @@ def test_what_follows_from_a_number_that_is_none_is_not_told_beside_it(number: s
     assert complaints(tmp_path, SMALLEST.replace("window_s: 1", f"window_s: {number}")) == [
         f"x.yaml:5:34: load.window_s: '{number}' is no number that can be measured with; write a finite one"
     ]
+
+
+def test_a_long_time_without_a_unit_is_taken_for_forgotten_milliseconds(tmp_path: Path) -> None:
+    assert complaints(tmp_path, SMALLEST + "objectives: [p99 ttft < 500]\n") == [
+        "x.yaml:6:14: objectives[0]: ttft_s is in seconds where no unit stands, and 500 s is long; write 500 ms or s"
+    ]
+    assert scenario(tmp_path, SMALLEST + "objectives: [p99 ttft < 2, p99 e2e < 500 s]\n").objectives
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions/", "/chat/completions"])
+def test_an_endpoint_that_is_the_path_of_a_request_is_refused(path: str, tmp_path: Path) -> None:
+    text = SMALLEST.replace("engine: hf", f"endpoint: 'http://h:1/base{path}'")
+    (line,) = complaints(tmp_path, text)
+    assert line.endswith(f"is where requests go; write the root of the server alone, without {path}")
+
+
+def test_a_name_that_is_none_is_told_what_one_is(tmp_path: Path) -> None:
+    assert complaints(tmp_path, SMALLEST + "name: a/b\n") == [
+        "x.yaml:6:7: name: has 1 to 64 letters, digits, '.', '_' or '-', and starts with a letter, digit or '_'"
+    ]

@@ -41,6 +41,9 @@ SCALES: Mapping[str, Mapping[str, float]] = MappingProxyType(
 SHARES = ("error_rate", "goodput")
 """Metrics between 0 and 1 that people write in per cent."""
 
+_BARE_S = 30.0
+"""From here on a time without a unit is taken for milliseconds that somebody forgot to call so."""
+
 _OBJECTIVE = re.compile(r"(?P<words>[^<>=≤≥]+?)\s*(?P<op><=|>=|<|>|≤|≥)\s*(?P<number>[-+.\deE]+)\s*(?P<unit>\S*)")
 
 
@@ -96,6 +99,8 @@ def _limit(number: str, unit: str, metric: str) -> float:
         raise ValueError(
             f"{metric} is not measured in {unit!r} but in {', '.join(scales) or 'plain numbers'}"
         ) from None
+    if kind == "s" and not unit and value >= _BARE_S:
+        raise ValueError(f"{metric} is in seconds where no unit stands, and {number} s is long; write {number} ms or s")
     if kind == "share" and not 0 <= value <= 1:
         raise ValueError(f"{metric} is a share between 0 and 1, never {number}{unit}; a hundredth is written '1 %'")
     return value

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from loadgen.scenario.kinds import Words
 from loadgen.scenario.model import (
+    NAME,
     Comparison,
     Load,
     Matrix,
@@ -176,6 +177,8 @@ def _wrong_value(item: Any, node: Node) -> str:
     if kind in ("string_too_short", "too_short"):
         return "is empty; it needs at least one"
     if kind == "string_pattern_mismatch":
+        if context["pattern"] == NAME:
+            return "has 1 to 64 letters, digits, '.', '_' or '-', and starts with a letter, digit or '_'"
         return f"must match {context['pattern']}, not {shown(node)}"
     return str(item["msg"][:1].lower() + item["msg"][1:])
 

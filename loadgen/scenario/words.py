@@ -29,6 +29,8 @@ def base_url(text: str) -> str:
         _ = url.port
     except ValueError:
         raise ValueError("{} has a port outside 0 to 65535") from None
+    if added := re.search(r"(/v1)?(/chat)?/completions/*$", url.path):
+        raise ValueError(f"{{}} is where requests go; write the root of the server alone, without {added[0]}")
     return re.sub(r"(/v1)?/*$", "", text.rstrip("/"))
 
 

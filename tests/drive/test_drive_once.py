@@ -107,6 +107,7 @@ def test_the_probe_goes_through_tls_and_unix_sockets_as_the_load_does(
         (page("307 Temporary Redirect", b"", location="http://127.0.0.1:1/"), r"answers HTTP 307: \(an empty body\)"),
         (page("200 OK", b"<html>", content_type="text/html"), "answers 200 with HTML instead of openai_chat: <html>"),
         (page("200 OK", b'{"a": 1}'), "answers 200 with something else instead of openai_chat"),
+        (page("200 OK", b"[" * 200_000), r"answers 200 with something else instead of openai_chat: \[\[\["),
         (page("200 OK", b'{"error": {"message": "broken"}}'), "broken"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer as an HTTP server"),
         (b"", "cannot be reached: the server closed the connection"),
