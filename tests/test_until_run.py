@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from cli_runner import Done, command, environment, loadgen, write_scenario
+from cli_runner import Done, command, environment, hear_signals, loadgen, write_scenario
 from fakes import FakeServer
 
 ENDPOINTS = """
@@ -71,14 +71,14 @@ def test_an_interrupted_run_is_resumed_to_where_the_interval_is_narrow_and_no_fu
         path = write_scenario(tmp_path, ENDPOINTS.replace("{A}", a.url).replace("{B}", b.url))
         process = subprocess.Popen(
             command("run", str(path)), cwd=tmp_path, env=environment(tmp_path / "store"),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_signals,
         )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("store/runs/*/*/cells/*/*/rep-*/attempt-1/summary.json"))) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
         assert process.returncode == 130
         done = loadgen(tmp_path, "run", str(path), "--resume", "last")
         assert done.good, done.err + done.out
