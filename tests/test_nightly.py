@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli_runner import command, environment, loadgen
+from cli_runner import command, environment, hear_signals, loadgen
 from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
 
 from loadgen.errors import BusyError, PreflightError, StoreError
@@ -210,7 +210,7 @@ def test_a_night_whose_process_was_killed_is_gone_on_with_and_is_one_night(place
         command("nightly", str(scenario), "--quiet"), env=environment(place.store), stdout=subprocess.DEVNULL
     )
     first = place.store / "runs"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not list(first.rglob("summary.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(one.pid, signal.SIGKILL)
@@ -264,13 +264,13 @@ def test_a_night_of_another_scenario_or_of_yesterday_is_not_gone_on_with(place: 
 def test_an_interrupted_night_says_nothing_of_any_series_and_is_no_night(place: Place) -> None:
     one = subprocess.Popen(
         command("nightly", str(place.scenario()), "--quiet"),
-        env=environment(place.store), stdout=subprocess.PIPE, text=True,
+        env=environment(place.store), stdout=subprocess.PIPE, text=True, preexec_fn=hear_signals,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not list(place.store.rglob("requests-*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)
     one.send_signal(signal.SIGTERM)
-    out, _ = one.communicate(timeout=60)
+    out, _ = one.communicate(timeout=120)
     assert one.returncode == 143
     assert "interrupted; nothing is said of any series, and --resume goes on" in out
     assert nights(place) == []
@@ -282,7 +282,7 @@ def test_two_nightlies_in_the_same_second_are_one_and_a_busy_one_and_the_store_i
         subprocess.Popen(words, env=environment(place.store), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    done = [(*one.communicate(timeout=60), one.returncode) for one in both]
+    done = [(*one.communicate(timeout=120), one.returncode) for one in both]
     ((_, err, _),) = [one for one in done if one[2] == 75]
     ((out, _, code),) = [one for one in done if one[2] != 75]
     assert code in (0, 5), out

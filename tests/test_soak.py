@@ -227,7 +227,7 @@ def test_of_a_run_that_was_killed_the_report_shows_the_intervals_that_were_over(
     with FakeServer(ttft_ms=20, gap_ms=5) as server:
         scenario = write_scenario(tmp_path, SCENARIO.format(url=server.url, window=60))
         run = subprocess.Popen(command("run", str(scenario), "--quiet"), env=environment(store))
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while time.monotonic() < until and sum(_lines(path) for path in store.rglob(FILE)) < 3:
             time.sleep(0.1)
         going = loadgen(tmp_path, "report", "last")
