@@ -55,22 +55,34 @@ def local_model(folder: Path, target: Target) -> str | None:
     return str(path) if path.is_dir() else None
 
 
-def check(loaded: Loaded, cells: list[Cell]) -> None:
-    """Finds what could not be started or asked (unknown words, a missing model, a bad file of prompts) beforehand.
+def check(loaded: Loaded, cells: list[Cell], ask: bool = True) -> None:
+    """Finds what could not be started or asked (unknown words, a missing model, a bad file of prompts) beforehand; with
+    ``ask`` hubs are asked for their models.
 
     Raises LoadgenError.
     """
+    folder = loaded.path.parent.absolute()
     checked: list[tuple[str, Target]] = []
+    recipes: dict[str | None, launch.Recipe | None] = {None: None}  # each takes some 30 ms to read
     for cell in cells:
         for name, target in cell.scenario.targets.items():
+            if target.engine not in recipes:
+                recipes[target.engine] = _recipe(folder, target)
             if (name, target) not in checked:  # most are the same in every cell, and a hub is asked once
-                check_target(loaded.path.parent.absolute(), name, target)
+                check_target(folder, name, target, recipes[target.engine], ask)
                 checked.append((name, target))
-            check_asking(loaded.path.parent.absolute(), cell, name)
+            check_asking(folder, cell, name, recipes[target.engine])
 
 
-def check_target(folder: Path, name: str, target: Target) -> None:
-    """Finds what a target could not be started or asked with, without starting anything. Raises LoadgenError."""
+def _recipe(folder: Path, target: Target) -> launch.Recipe | None:
+    return launch.load_recipe(target.engine, folder) if target.engine is not None else None
+
+
+def check_target(
+    folder: Path, name: str, target: Target, recipe: launch.Recipe | None = None, ask: bool = True
+) -> None:
+    """Finds what a target could not be started or asked with, without starting anything; with ``ask`` a hub is asked
+    for its model. ``recipe`` is its engine's, if that was read already. Raises LoadgenError."""
     headers_of(target)
     if target.config is not None:
         try:
@@ -82,23 +94,22 @@ def check_target(folder: Path, name: str, target: Target) -> None:
             parse_endpoint(url, target.proxy)
         except UsageError as error:
             raise UsageError(f"targets.{name}: {error}") from error
-    if target.engine is None:
+    recipe = recipe or _recipe(folder, target)
+    if recipe is None:
         return
-    recipe = launch.load_recipe(target.engine, folder)
     launch.wire_of(recipe, name, target.backend)
     if target.launched:
         spec = spec_of(folder, name, target, "model" if isinstance(target.model, MadeModel) else None)
         command = launch.render(recipe, spec, port=1, run_id="check", launchers=launch.launchers_folder())
-        _check_model(folder, name, target, command, "hub" in recipe.options)
+        _check_model(folder, name, target, command, ask and "hub" in recipe.options)
 
 
-def check_asking(folder: Path, cell: Cell, name: str) -> None:
+def check_asking(folder: Path, cell: Cell, name: str, recipe: launch.Recipe | None) -> None:
     """Finds a workload, a file of prompts or a backend that cannot be used: it makes the first request of the cell.
 
     Raises UsageError. What needs the files of a model that is yet to be made is found when that is there.
     """
     target, workload = cell.scenario.targets[name], cell.scenario.workload
-    recipe = launch.load_recipe(target.engine, folder) if target.engine else None
     backend = backends.load(target.backend or (recipe.backend if recipe else "openai_chat"))
     model = local_model(folder, target)
     if isinstance(target.model, MadeModel) and target.launched:

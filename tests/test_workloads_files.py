@@ -113,7 +113,7 @@ def test_a_missing_file_and_a_folder_are_sentences(tmp_path):
         jsonl.open({"path": "none.jsonl"}, in_folder(tmp_path))
     with pytest.raises(UsageError, match=r"is a folder; name the file in it"):
         jsonl.open({"path": "."}, in_folder(tmp_path))
-    with pytest.raises(UsageError, match=r"prompts: jsonl: there is no path\."):
+    with pytest.raises(UsageError, match=r"prompts: jsonl: it needs path\."):
         jsonl.open({}, in_folder(tmp_path))
 
 

@@ -14,7 +14,7 @@ from loadgen.cli.runs import load
 from loadgen.cli.screen import put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
-    from loadgen.scenario import Loaded
+    from loadgen.scenario import Cell, Loaded
     from loadgen.store import Run
 
 commands = typer.Typer()
@@ -148,8 +148,20 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
     else:
         needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
         _show(plan_report.render(made, loaded, needs, width(sys.stdout)))
+        _say_what_run_refuses(loaded, cells)
         for short in shortages(cells, room()):
             tell(f"loadgen: {'not enough room here' if short.certain else 'perhaps not enough room'}: {short.text}")
+
+
+def _say_what_run_refuses(loaded: Loaded, cells: list[Cell]) -> None:
+    """The first thing that `run` would refuse on this machine; a plan may be made for another one."""
+    from loadgen.errors import LoadgenError
+    from loadgen.targets import check
+
+    try:
+        check(loaded, cells, ask=False)
+    except LoadgenError as error:
+        tell(f"loadgen: `loadgen run` would refuse this here: {error}")
 
 
 def _left(loaded: Loaded, only_cells: list[str] | None, of: tuple[Run, bool], as_json: bool) -> None:

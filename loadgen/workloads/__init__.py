@@ -119,7 +119,7 @@ def parse(name: str, settings: dict[str, Any], shape: type[Settings]) -> Setting
     try:
         return msgspec.convert(settings, shape)
     except msgspec.ValidationError as error:
-        reason = reason_of(error)
+        reason = reason_of(error).replace("there is no ", "it needs ")
         place = "workload." if " - at `$." in str(error) else f"workload: prompts: {name}: "
         raise UsageError(f"{place}{reason}.") from None
 

@@ -1,0 +1,35 @@
+"""A plan says what `run` would refuse on this machine, asks no hub for it, and is a plan all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_runner import loadgen
+from scenario_text import SMALLEST, put
+
+ENDPOINT = SMALLEST.replace("engine: hf", "endpoint: http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SMALLEST.replace("hf", "vlmm"), "engine 'vlmm' does not exist; did you mean 'vllm'?"),
+        (SMALLEST.replace("model: a", "model: ./a"), "targets.dense.model: the model ./a does not exist"),
+        (ENDPOINT.replace("natural", "naturel"), "workload.prompts: 'naturel' does not exist; did you mean 'natural'?"),
+        (ENDPOINT.replace("natural", "jsonl, path: no.jsonl"), "no.jsonl does not exist"),
+        (ENDPOINT.replace("model: a", "model: a, api_key_env: NO_SUCH_KEY"), "environment has no variable NO_SUCH_KEY"),
+    ],
+)
+def test_a_plan_says_what_a_run_would_refuse_here(text: str, said: str, tmp_path: Path) -> None:
+    put(tmp_path, text)
+    done = loadgen(tmp_path, "plan", "x.yaml")
+    assert done.err.startswith("loadgen: `loadgen run` would refuse this here: ")
+    assert said in done.err
+
+
+@pytest.mark.parametrize("text", [SMALLEST, ENDPOINT])
+def test_a_plan_of_what_a_run_would_take_says_nothing_of_it(text: str, tmp_path: Path) -> None:
+    put(tmp_path, text)  # the model `a` is a hub's: a plan asks nobody for it
+    done = loadgen(tmp_path, "plan", "x.yaml")
+    assert (done.code, done.err) == (0, "")
