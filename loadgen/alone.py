@@ -13,16 +13,21 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from loadgen.doctor.gpus import Gpu, by_nvml, by_smi
-from loadgen.errors import UsageError
+from loadgen.errors import LaunchError, UsageError
 from loadgen.locks import CORES, held, machine_locks
 from loadgen.scenario import Cell, Target
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+
+
+ANSWER_S = 60.0
+"""A driver that is waking its GPUs takes seconds."""
 
 
 class Launched(Protocol):
@@ -76,7 +81,18 @@ def _unheard(_: str) -> None:
 
 
 def gpus_here() -> list[Gpu]:
-    """The GPUs of this machine as far as NVML or nvidia-smi tell."""
+    """The GPUs of this machine as far as NVML or nvidia-smi tell. Raises LaunchError if the driver does not answer: it
+    may hang for ever, and nobody stands by at night."""
+    found: list[Gpu] = []
+    asking = threading.Thread(target=lambda: found.extend(_gpus()), daemon=True)
+    asking.start()
+    asking.join(ANSWER_S)
+    if asking.is_alive():
+        raise LaunchError(f"the driver of the GPUs does not answer within {ANSWER_S:.0f} s; `dmesg` may say why.")
+    return found
+
+
+def _gpus() -> list[Gpu]:
     found, _ = by_nvml()
     if found is None and shutil.which("nvidia-smi") is not None:
         found, _ = by_smi()

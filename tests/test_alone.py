@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from fake_nvml import FakeNvml
 from fake_nvml import Gpu as Card
 from nights_made import Place
 
-from loadgen.alone import alone, places_of, seen_by
+from loadgen.alone import alone, gpus_here, places_of, seen_by
 from loadgen.doctor.gpus import Gpu
-from loadgen.errors import BusyError, UsageError
+from loadgen.errors import BusyError, LaunchError, UsageError
 from loadgen.launch import LaunchSpec, kill_leftover, leftovers
 from loadgen.locks import held, machine_locks
 from loadgen.scenario import Cell, expand, load
@@ -114,6 +115,16 @@ def test_an_index_among_gpus_of_several_kinds_counts_only_in_the_order_that_is_o
     assert seen_by(spec, here) == here  # CUDA's own order begins with the fastest
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     assert seen_by(spec, here) == here[:1]
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for_all_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml, awake = FakeNvml(Card("GPU-0a")), threading.Event()
+    monkeypatch.setattr(nvml, "nvmlInit", awake.wait)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr("loadgen.alone.ANSWER_S", 0.05)
+    with pytest.raises(LaunchError, match=r"^the driver of the GPUs does not answer within 0 s; `dmesg`"):
+        gpus_here()
+    awake.set()
 
 
 # Standing beside each other -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from loadgen.nights.night import NightReport, lines, remarks
 from loadgen.nights.verdicts import State
 from loadgen.plan import Plan, PlannedCell, Step
 from loadgen.progress import Progress
-from loadgen.scenario import load
+from loadgen.scenario import Machine, load
 from loadgen.store import create_run, read_json, write_json
 
 HOOK = "nightly: {webhook_env: A_HOOK}\n"
@@ -61,7 +62,8 @@ def night(place: Place, scenario: Path | None = None, **asked: Any) -> NightRepo
     for _ in range(12):
         before = place.remember()
         report, _ = nightly(what, Progress(lambda _: None, None))
-        if not any("The client sent late" in line for line in remarks(report)):
+        hurried = ("The client sent late", "Requests ran in step", "were sent inside the window")
+        if not any(words in line for words in hurried for line in remarks(report)):
             break
         place.restore(before)
     return report
@@ -346,6 +348,21 @@ def test_a_night_that_fails_after_its_run_did_not_measure_nothing_and_is_judged_
     report = night(place, scenario, resume=True)
     assert (report.run, report.went_on) == (run.name, True)
     assert [one.run for one in nights(place)] == [run.name]
+
+
+def test_a_machine_that_lost_its_gpus_does_not_measure_another_profile_in_silence(place: Place) -> None:
+    profiles = SCENARIO.replace("load: {concurrency: 4, ", "load: {") + (
+        "profiles:\n  gpu: {when: {gpus: 1}, load: {concurrency: 4}}\n  cpu: {when: {}, load: {concurrency: 2}}\n"
+    )
+    path = place.scenario(text=profiles)
+    with_gpu = Machine(gpus=1, gpu_memory_gb=80, gpu_name="H100")
+    nightly(Asked(load(path, machine=with_gpu), place.store), Progress(lambda _: None, None))
+    lost = Asked(load(path, machine=Machine(0, 0.0, None)), place.store)
+    with pytest.raises(PreflightError, match=r"the last night ran 'gpu', and now profile 'cpu': .*: --profile cpu\."):
+        nightly(lost, Progress(lambda _: None, None))
+    assert len(place.runs()) == 1
+    report, _ = nightly(dataclasses.replace(lost, named=True), Progress(lambda _: None, None))
+    assert report.findings == () or report.findings[0].name != "profile"
 
 
 def test_two_scenarios_of_one_name_that_take_turns_are_noticed(place: Place) -> None:

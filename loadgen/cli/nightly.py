@@ -64,6 +64,7 @@ def nightly(
         resume=resume,
         anyway=anyway,
         keep_s=period(keep_requests),
+        named=profile is not None,
     )
     with Screen(quiet) as screen:
         night, measured = run_night(asked, screen.progress)

@@ -65,6 +65,15 @@ def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
     return found
 
 
+def last_profile(store: Path, nights: Sequence[str]) -> str | None:
+    """The profile of the last of these nights; None where it had none, or cannot be read."""
+    try:
+        found = [path for night in nights[-1:] for path in store.glob(f"runs/*/{night}")]
+        return Run(found[0]).read("run.json").get("profile") if found else None
+    except StoreError:
+        return None
+
+
 def _newest_first(store: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
     for path in sorted(store.glob("runs/*/*/run.json"), key=lambda path: path.parent.name, reverse=True):
         run = Run(path.parent)

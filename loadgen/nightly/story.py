@@ -25,7 +25,7 @@ from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, 
 from loadgen.locks import held, machine_locks, name_lock
 from loadgen.nightly import afterwards
 from loadgen.nightly.budget import NIGHTS, in_time, pace, within
-from loadgen.nightly.past_runs import confirming, paces, planned_cells, unfinished
+from loadgen.nightly.past_runs import confirming, last_profile, paces, planned_cells, unfinished
 from loadgen.nightly.preflight import examine
 from loadgen.nightly.telling import tell_not_run, wrongs
 from loadgen.nights.baseline import news
@@ -48,7 +48,8 @@ MEASURE, CONFIRM = "measure", "confirm"
 class Asked:
     """What a nightly is to do. ``wait_s`` is how long it waits for its locks, ``budget_s`` how long it may take (None:
     as long as it takes). ``resume`` goes on with a night that was not finished, if there is one. ``anyway`` measures
-    in spite of what the preflight finds. Request lines are kept for ``keep_s``."""
+    in spite of what the preflight finds. Request lines are kept for ``keep_s``. ``named`` says that the profile was
+    asked for, and not chosen by what this machine has."""
 
     loaded: Loaded
     store: Path
@@ -57,6 +58,7 @@ class Asked:
     resume: bool = False
     anyway: bool = False
     keep_s: float = KEEP_S
+    named: bool = False
 
     @property
     def name(self) -> str:
@@ -79,6 +81,7 @@ class _State:
     began: float
     measured: str | None = None
     paced: float = 1.0
+    profile_before: str | None = None
     left_out: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     unconfirmed: list[str] = field(default_factory=list)
@@ -180,6 +183,7 @@ def _chosen(state: _State, cells: Sequence[Cell], resumed: Run | None, past: His
     asked = state.asked
     nights = [night.run for night in past.nights if night.scenario == asked.name]
     state.paced = pace(paces(asked.store, nights[-NIGHTS:]))
+    state.profile_before = last_profile(asked.store, nights)
     if resumed is not None:
         state.left_out = tuple((resumed.read("run.json").get("night") or {}).get("left_out") or ())
         return planned_cells(resumed)
@@ -195,12 +199,22 @@ def _chosen(state: _State, cells: Sequence[Cell], resumed: Run | None, past: His
 
 def _preflight(state: _State, cells: Sequence[Cell]) -> None:
     """Raises PreflightError with every problem, unless the night is to go on anyway."""
-    state.findings = tuple(examine(state.asked.loaded, cells, state.asked.store))
+    state.findings = (*_profile(state), *examine(state.asked.loaded, cells, state.asked.store))
     for one in state.findings:
         state.watcher.say(f"{one.state}: {sentence(one)}")
     wrong = [sentence(one) for one in state.findings if one.state == "problem"]
     if wrong and not state.asked.anyway:
         raise PreflightError(f"the night was not begun. {' '.join(wrong)} (--anyway measures in spite of it.)")
+
+
+def _profile(state: _State) -> Iterator[Finding]:
+    """A problem if this machine has another profile than in the last night: a GPU that fell off the bus must not make
+    a good night of another kind, whose series nobody watches."""
+    now, before = state.asked.loaded.profile, state.profile_before
+    if None not in (now, before) and now != before and not state.asked.named:
+        text = f"the last night ran {before!r}, and now {state.asked.loaded.profile_reason}"
+        advice = f"see what became of the machine (`loadgen doctor`), or say which is meant: --profile {now}."
+        yield Finding(name="profile", state="problem", text=text, advice=advice)
 
 
 # Verdict --------------------------------------------------------------------------------------------------------------
