@@ -129,11 +129,12 @@ def _settings(baseline: Of, candidate: Of, asked: Asked, cells: Sequence[ReportC
     words = baseline.report.run["scenario"].get("comparison") or {}
     primary = asked.metric or words.get("metric") or Settings().primary
     plans = (baseline.report.plan, candidate.report.plan)
+    restarted = plans[0].restarts(baseline.target) and plans[1].restarts(candidate.target)
     return Settings(
         primary=primary,
         margins={**(words.get("margin") or {}), **({} if asked.margin is None else {primary: asked.margin})},
         axis=axis_of(tuple(cells)),
-        scope="instance" if any(plan.scope == "instance" for plan in plans) else "restart",
+        scope="restart" if restarted else "instance",
         sequential=any(plan.until is not None for plan in plans),
     )
 

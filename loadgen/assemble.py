@@ -195,15 +195,16 @@ def _comparisons(cells: tuple[ReportCell, ...], kept: Kept) -> list[Comparison]:
     """Every contrast of the scenario. Its sides are held against each other by what is known of them first."""
     words = kept.described["scenario"].get("comparison") or {}
     declared = words.get("factor", ("model",))
-    settings = Settings(
-        primary=words.get("metric", "output_tok_s"),
-        margins=words.get("margin") or {},
-        axis=axis_of(cells),
-        scope=kept.plan.scope,
-        sequential=kept.plan.until is not None,
-    )
+    primary, margins = words.get("metric", "output_tok_s"), words.get("margin") or {}
     found = []
     for a, b in contrasts(kept.described["scenario"]):
+        settings = Settings(
+            primary=primary,
+            margins=margins,
+            axis=axis_of(cells),
+            scope="restart" if kept.plan.restarts(a, b) else "instance",
+            sequential=kept.plan.until is not None,
+        )
         of = [(cell, _measured(cell).targets) for cell in cells]
         both = [(kept.side(cell.id, a, mine[a]), kept.side(cell.id, b, mine[b])) for cell, mine in of]
         pairs = [held(pairs_of(cell, a, b), *two, declared) for cell, two in zip(cells, both, strict=True)]

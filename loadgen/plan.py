@@ -106,6 +106,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     least_s: float | None = None
     searches: tuple[PlannedSearch, ...] = ()
 
+    def restarts(self, *targets: str) -> bool:
+        """Whether every repeat of these targets has a server that is started for it; an endpoint stands."""
+        return self.scope == "restart" and {*targets} <= {*self.servers.values()}
+
 
 def make_plan(scenario: Scenario, cells: Sequence[Cell], folder: str | Path = ".") -> Plan:
     """The plan of a scenario's cells; ``folder`` is the scenario's, for the files that it names.

@@ -27,9 +27,13 @@ def scope_line(report: RunReport) -> str:
     """How the repeats were laid out."""
     if not report.comparisons:
         return ""
+    names = [target.target for cell in report.cells for target in cell.targets]
+    if report.plan.restarts(*names):
+        return "Every repeat has a server that was started for it, in ABBA order: the result includes the restart."
     if report.plan.scope == "instance":
         return "Repeats alternate between standing servers (ABBA): the result speaks of these server instances."
-    return "Every repeat has a server that was started for it, in ABBA order: the result includes the restart."
+    standing = ", ".join(name for name in dict.fromkeys(names) if not report.plan.restarts(name))
+    return f"Repeats are in ABBA order; {standing} stood all the time: the result speaks of that instance."
 
 
 def server_lines(report: RunReport) -> list[str]:

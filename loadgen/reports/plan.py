@@ -113,7 +113,8 @@ def _order(plan: Plan, compared: bool) -> list[str]:
     if not compared:
         return ["order (a server at a time, which runs all of its cells):", *_one_by_one(planned)]
     if plan.scope == "restart":
-        lines = ["order (a server is started for each repeat and runs all cells):"]
+        started = "a server is started for each repeat and runs all cells" if plan.servers else "endpoints take turns"
+        lines = [f"order ({started}):"]
         for (server, target, rep), steps in groupby(planned, key=lambda step: (step.server, step.target, step.rep)):
             lines.append(f"  repeat {rep}: {server or target}: {', '.join(step.cell for step in steps)}")
     else:
