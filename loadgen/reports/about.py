@@ -32,8 +32,8 @@ def scope_line(report: RunReport) -> str:
         return "Every repeat has a server that was started for it, in ABBA order: the result includes the restart."
     if report.plan.scope == "instance":
         return "Repeats alternate between standing servers (ABBA): the result speaks of these server instances."
-    standing = ", ".join(name for name in dict.fromkeys(names) if not report.plan.restarts(name))
-    return f"Repeats are in ABBA order; {standing} stood all the time: the result speaks of that instance."
+    standing = " and ".join(name for name in dict.fromkeys(names) if not report.plan.restarts(name))
+    return f"Repeats alternate (ABBA); {standing} stood all the time: the result speaks of these server instances."
 
 
 def server_lines(report: RunReport) -> list[str]:

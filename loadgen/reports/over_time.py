@@ -50,14 +50,26 @@ def tables(report: RunReport, most: int = MOST_ROWS) -> Iterator[Table]:
 
 
 def lines(report: RunReport) -> list[str]:
-    """What is said of the repeats that have no table."""
-    return [f"{_where(one)}: {line}" for one in report.over_time[MOST_TABLES:] for line in lines_of(one)]
+    """What is said of the repeats that have no table; why there is no test, once for all of whom it is true."""
+    found: list[str] = []
+    untested: dict[str, list[str]] = {}
+    for one in report.over_time[MOST_TABLES:]:
+        found += [f"{_where(one)}: {line}" for line in lines_of(one, tested=True)]
+        for drift in one.drifts:
+            if drift.why is not None:
+                untested.setdefault(drift.why, []).append(_where(one))
+    for why, places in untested.items():
+        some = list(dict.fromkeys(places))
+        where = some[0] if len(some) == 1 else f"{len(some)} other repeats, first {some[0]}"
+        found.append(f"not tested for drift: {why} ({where})")
+    return found
 
 
-def lines_of(one: OverTime) -> list[str]:
-    """What is said of the drift of each series of a repeat."""
+def lines_of(one: OverTime, tested: bool = False) -> list[str]:
+    """What is said of the drift of each series of a repeat, or of those that were ``tested``."""
     drifting = {drift.what for drift in found_drifting(one.drifts)}
-    return [sentence(drift, drift.what in drifting) for drift in one.drifts]
+    shown = [drift for drift in one.drifts if drift.why is None or not tested]
+    return [sentence(drift, drift.what in drifting) for drift in shown]
 
 
 def chosen(intervals: Sequence[Interval], most: int) -> list[Interval]:

@@ -19,19 +19,19 @@ from loadgen.statistics import UNTIL_MOST
 def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 160) -> str:
     """What ``loadgen plan`` prints. ``needs``: the memory of its targets, where that is known."""
     scenario = loaded.scenario
-    lines = [scenario.name + (f": {scenario.description.strip()}" if scenario.description else "")]
+    about = [scenario.name + (f": {scenario.description.strip()}" if scenario.description else "")]
     if loaded.profile:
-        lines.append(loaded.profile_reason)
-    lines += [
-        f"{_cells(plan, scenario)}{extent(plan)}",
+        about.append(loaded.profile_reason)
+    about.append(f"{_cells(plan, scenario)}{extent(plan)}")
+    lines = [
+        *_wrapped(about, width),
         *_assumed(plan, width),
-        *_until(plan),
-        *_routing(plan),
+        *_wrapped([*_until(plan), *_routing(plan)], width),
         "",
         *_targets(_measured(plan, scenario)),
         "",
         *memory.planned(needs, width),
-        *_order(plan, compared=scenario.comparison is not None),
+        *_wrapped(_order(plan, compared=scenario.comparison is not None), width),
     ]
     return "\n".join(lines) + "\n"
 
@@ -41,7 +41,12 @@ def rest(plan: Plan, loaded: Loaded, said: Sequence[str], width: int = 160) -> s
     lines = [line for text in said for line in wrapped(text, width)]
     lines += [*_assumed(plan, width), ""] if plan.steps or plan.searches else []
     order = _order(plan, compared=loaded.scenario.comparison is not None) if plan.steps or plan.searches else []
-    return "\n".join([*lines, *order]) + "\n"
+    return "\n".join([*lines, *_wrapped(order, width)]) + "\n"
+
+
+def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Each line in as many as it takes, further in where it is."""
+    return [part for line in lines for part in wrapped(line.strip(), width, line[: len(line) - len(line.lstrip())])]
 
 
 def _assumed(plan: Plan, width: int) -> list[str]:

@@ -7,7 +7,7 @@ repeat has (too few samples) is a dash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
@@ -245,11 +245,20 @@ def objective_lines(report: RunReport, marks: Marks) -> list[str]:
             continue
         if met:
             lines.append(f"{marks.met} {text}: met in {len(met)} of {len(places)} places")
-        for where, judgement in places:
-            if not judgement.met:
-                value = "" if judgement.value is None else f" {_with_unit(judgement)}"
-                lines.append(f"{marks.of(judgement.met)} {text}: {where}:{value} ({judgement.why})")
+        lines += _not_met(text, places, marks)
     return lines
+
+
+def _not_met(text: str, places: Sequence[tuple[str, Judgement]], marks: Marks) -> Iterator[str]:
+    """A line for each place that misses an objective, and one for all that cannot be judged for the same reason."""
+    unknown: dict[str, list[str]] = {}
+    for where, judgement in places:
+        if judgement.value is not None and not judgement.met:
+            yield f"{marks.of(judgement.met)} {text}: {where}: {_with_unit(judgement)} ({judgement.why})"
+        elif not judgement.met:
+            unknown.setdefault(f"{marks.of(judgement.met)} {text}: {judgement.why}", []).append(where)
+    for said, some in unknown.items():
+        yield f"{said} ({some[0] if len(some) == 1 else f'{len(some)} places, first {some[0]}'})"
 
 
 def _everywhere(count: int) -> str:

@@ -1,0 +1,87 @@
+"""What a report says once and does not say at length: places without an answer, courses without a test, endpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from made_runs import A, B, made_run, scenario_of
+
+from loadgen.assemble import assemble
+from loadgen.judge import Judgement
+from loadgen.long.intervals import FILE, Interval
+from loadgen.plan import make_plan
+from loadgen.reports import about, over_time, rows
+from loadgen.reports import plan as plan_report
+from loadgen.reports.ratios import EVERY, rows_of
+from loadgen.scenario import expand, load
+from loadgen.store import Run, append_line
+
+COMPARED = "matrix: {concurrency: [1, 2]}\nrepeats: 6\ncomparison: {baseline: a}\n"
+
+
+def test_endpoints_are_said_to_have_stood_whatever_the_scope(tmp_path: Path) -> None:
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), COMPARED), {"a": A, "b": B})
+    report = assemble(run)
+    assert report.plan.scope == "restart"
+    assert "a and b stood all the time" in about.scope_line(report)
+    assert any("do not hold what a restart changes" in note for note in report.comparisons[0].notes)
+    started = msgspec.structs.replace(report.plan, servers={"a-1": "a", "b-1": "b"})
+    assert "the result includes the restart" in about.scope_line(msgspec.structs.replace(report, plan=started))
+
+
+def test_places_that_cannot_be_judged_for_one_reason_are_one_line(tmp_path: Path) -> None:
+    words = COMPARED + "objectives: [p50 ttft < 60 ms]\n"
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), words), {"a": A, "b": B})
+    report = assemble(run)
+    assert rows.objective_lines(report, rows.ASCII) == ["ok p50 ttft < 60 ms: met in all 4 places, value 50.00 ms"]
+    unknown = Judgement(text="p50 ttft < 60 ms", value=None, limit=0.06, met=None, why="a repeat is invalid")
+    missed = msgspec.structs.replace(unknown, value=0.0712, met=False, why="mean of 6 repeats")
+    first, second = (
+        msgspec.structs.replace(
+            cell, targets=tuple(msgspec.structs.replace(one, judgements=(said,)) for one in cell.targets)
+        )
+        for cell, said in zip(report.cells, (unknown, missed), strict=True)
+    )
+    assert rows.objective_lines(msgspec.structs.replace(report, cells=(first, second)), rows.ASCII) == [
+        "MISSED p50 ttft < 60 ms: concurrency=2, a: 71.20 ms (mean of 6 repeats)",
+        "MISSED p50 ttft < 60 ms: concurrency=2, b: 71.20 ms (mean of 6 repeats)",
+        "? p50 ttft < 60 ms: a repeat is invalid (2 places, first concurrency=1, a)",
+    ]
+
+
+def test_why_there_is_no_drift_test_is_said_once_for_all_repeats_without_a_table(tmp_path: Path) -> None:
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a",), "repeats: 6\n", "concurrency: 1, interval_s: 2"), {"a": A})
+    for attempt in run.folder.glob("cells/*/*/*/attempt-1"):
+        for start in range(0, 30, 2):
+            append_line(attempt / FILE, Interval(start_s=float(start), length_s=2.0, output_tok_s=9.0, ttft_p50_s=0.1))
+    report = assemble(run)
+    assert over_time.lines(report) == [
+        "not tested for drift: 14 intervals are too few, a test needs 40 (2 other repeats, first all, a, repeat 5)"
+    ]
+
+
+def test_a_plan_is_as_wide_as_its_window(tmp_path: Path) -> None:
+    scenario_of(tmp_path, ("a", "b"), COMPARED.replace("[1, 2]", "[1, 2, 4, 8, 16]"))
+    loaded = load(tmp_path / "made.yaml")
+    plan = make_plan(loaded.scenario, expand(loaded.scenario))
+    wide, narrow = (plan_report.render(plan, loaded, (), width) for width in (200, 40))
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert "order (endpoints take turns):" in narrow
+    assert narrow.split() == wide.split(), "nothing is lost"
+
+
+def test_a_cell_without_any_ratio_has_one_row_with_the_reason(tmp_path: Path) -> None:
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), COMPARED), {"a": A, "b": B}, state="invalid")
+    (comparison,) = assemble(run).comparisons
+    _, *found = rows_of(comparison)
+    assert [(row[0], row[1], row[4], row[6]) for row in found] == [
+        ("concurrency=1", EVERY, "-", "invalid"),
+        ("concurrency=2", EVERY, "-", "invalid"),
+    ]
+    assert "The client sent late." in found[0][5]
+    assert "p50 TTFT ms" in [row[1] for row in rows_of(assemble(good(tmp_path)).comparisons[0])]
+
+
+def good(folder: Path) -> Run:
+    return made_run(folder, scenario_of(folder, ("a", "b"), COMPARED), {"a": A, "b": B})
