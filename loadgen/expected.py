@@ -46,7 +46,8 @@ def expected(load: Load, shape: Shape, workload: Workload, seed: int, folder: Pa
         return whole + AROUND_S, ", ".join(assumed)
     tokens = reply_tok(workload, folder)
     reply_s = FIRST_S + tokens / TOK_S
-    assumed.append(f"replies of {tokens:.0f} tokens at {TOK_S:g} a second, the first after {FIRST_S:g} s")
+    length = "1 token" if tokens == 1 else f"{tokens:.0f} tokens"
+    assumed.append(f"replies of {length} at {TOK_S:g} a second, the first after {FIRST_S:g} s")
     if shape.arrival is None:
         whole = warmup_s + _closed(load, reply_s)
     else:
