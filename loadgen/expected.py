@@ -1,10 +1,11 @@
 """How long a repeat will take, before anything is known of the server: a guess where its load ends by a count.
 
 In: a load, its `Shape`, the workload. Out: seconds, and the assumption that they rest on in words, empty where the
-scenario says how long a repeat is. An open loop says when its last request leaves; only how long that one is answered
-has to be assumed. In a closed loop the server sets the pace: each slot is taken to get its replies one after the other,
-at `TOK_S` tokens a second after `FIRST_S`. That is a large model on one data centre GPU at a small batch; a small one,
-or a fake one, is done sooner, and a full server or a CPU later. A run that is resumed goes by what its repeats took.
+scenario says how long a repeat is, as the times of a replay do. Another open loop says when its last request leaves;
+only how long that one is answered has to be assumed. In a closed loop the server sets the pace: each slot is taken to
+get its replies one after the other, at `TOK_S` tokens a second after `FIRST_S`. That is a large model on one data
+centre GPU at a small batch; a small one, or a fake one, is done sooner, and a full server or a CPU later. A run that is
+resumed goes by what its repeats took.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def expected(load: Load, shape: Shape, workload: Workload, seed: int, folder: Pa
     be used."""
     warmup_s = AUTO_WARMUP_S if shape.warmup_s is None else shape.warmup_s
     assumed = [f"a warm-up of {AUTO_WARMUP_S:g} s"] if shape.warmup_s is None else []
-    if load.window_s is not None:
-        whole = warmup_s + load.window_s
-        if shape.arrival is not None and shape.arrival.timestamps:
-            whole = min(max(shape.arrival.timestamps), whole)
-        return whole + AROUND_S, ", ".join(assumed)
+    said_s = None if load.window_s is None else warmup_s + load.window_s
+    if shape.arrival is not None and shape.arrival.timestamps:
+        last_s = _last_sent(shape.arrival, shape.requests, warmup_s, seed)
+        said_s = last_s if said_s is None else min(last_s, said_s)
+    if said_s is not None:
+        return said_s + AROUND_S, ", ".join(assumed)
     tokens = reply_tok(workload, folder)
     reply_s = FIRST_S + tokens / TOK_S
     length = "1 token" if tokens == 1 else f"{tokens:.0f} tokens"

@@ -75,7 +75,9 @@ def test_replies_as_a_trace_has_them_are_taken_for_their_mean(tmp_path: Path) ->
     columns = {"time": "at", "input": "in", "output": "out"}
     words = {"prompts": "trace", "path": "t.csv", "format": "csv", "columns": columns, "output": {"exact": "trace"}}
     assert taken({"concurrency": 1, "requests": 3}, tmp_path, **words)[0] == pytest.approx(3 * REPLY_S)
-    assert taken({"arrival": "trace"}, tmp_path, **words)[0] == pytest.approx(2 + REPLY_S)
+    assert taken({"arrival": "trace"}, tmp_path, **words) == (2, "")  # its times say when it ends
+    assert taken({"arrival": "trace", "requests": 2}, tmp_path, **words) == (1, "")
+    assert taken({"arrival": "trace", "window_s": 1.5}, tmp_path, **words) == (1.5, "")
 
 
 def test_a_plan_states_what_it_has_guessed_and_a_repeat_of_one_short_request_is_no_minute(tmp_path: Path) -> None:

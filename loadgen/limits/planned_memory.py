@@ -66,7 +66,7 @@ def _needs(
     read: dict[str, Sequence[Asked]] = {}  # cells share a trace, which may be long
     for cell in cells:
         workload = cell.scenario.workload
-        key = workload.model_dump_json()
+        key = workload.model_dump_json(exclude={"scale"})  # which changes no length
         read[key] = read[key] if key in read else _largest(workload, folder)
         for name in cell.scenario.targets:
             number = kept.cells[cell.id].targets[name]
