@@ -237,7 +237,7 @@ def test_what_is_known_of_no_target_is_in_no_table(report: RunReport) -> None:
 
 def test_the_terminal_shows_of_the_rates_what_tells_targets_apart(known: RunReport) -> None:
     heads = [column.head for column in yardsticks.normalised_columns(known)]
-    assert heads == ["per GPU", "per B active", "per B", "per GB of weights", "price per M tok"]
+    assert heads == ["per GPU", "per B active params", "per B params", "per GB of weights", "price per M tok"]
     alike = [
         msgspec.structs.replace(one, gpus=1, parameters=10, active_parameters=10, weight_bytes=20.0)
         for one in known.normalised.cells

@@ -131,10 +131,10 @@ def gaps(trace: Trace) -> Heat | None:
     return Heat(
         title=f"Chunk gaps over time: {trace.target}, {trace.cell}, repeat {trace.rep}",
         reading=(
-            "Each column is a span of time, each row a length of gap; darker is more gaps. A level band is steady "
-            "decoding; a second band above it is chunks that waited for somebody's prefill; a bright column is a stall "
-            "of everybody. A chunk may hold several tokens: a gap is not a time per token, and an engine that sends "
-            "two tokens at once looks half as fast here."
+            "Each column is a span of time, each row a length of gap; the scale below says how many gaps a colour is. "
+            "A level band is steady decoding; a second band above it is chunks that waited for somebody's prefill; a "
+            "column that reaches up is a stall of everybody. A chunk may hold several tokens: a gap is not a time per "
+            "token, and an engine that sends two tokens at once looks half as fast here."
         ),
         x=Axis(name="s from the start of the repeat", scale="names", names=_names(i * width for i in range(length))),
         y=Axis(name="gap, ms and more", scale="names", names=_names(GAP_EDGES_MS[row] for row in rows)),

@@ -52,7 +52,7 @@ def _prefill(what: Callable[[Any], str]) -> Callable[[AgainstFloor], str]:
 FLOORS = (
     Column("batch", _batch),
     Column("TPOT ms", _decode(lambda held: number(held.measured_s, 1e3))),
-    Column("floor", _decode(lambda held: number(held.floor_s, 1e3))),
+    Column("floor ms", _decode(lambda held: number(held.floor_s, 1e3))),
     Column("bandwidth", _decode(lambda held: _share(held.bandwidth_share))),
     Column("compute", _decode(lambda held: _share(held.compute_share)), 1),
     Column("prefill", _prefill(lambda held: _share(held.compute_share and held.floor_s / held.measured_s)), 3),
@@ -78,8 +78,8 @@ MORE_FLOORS = (
 
 NORMALISED = (
     Column("per GPU", lambda one: number(one.tok_s_per_gpu)),
-    Column("per B active", lambda one: number(one.tok_s_per_active_b)),
-    Column("per B", lambda one: number(one.tok_s_per_b)),
+    Column("per B active params", lambda one: number(one.tok_s_per_active_b)),
+    Column("per B params", lambda one: number(one.tok_s_per_b)),
     Column("per GB of weights", lambda one: number(one.tok_s_per_weight_gb), 1),
     Column("price per M tok", lambda one: number(one.cost_per_mtok)),
     Column("tok per J", lambda one: number(one.tok_per_j)),
@@ -111,8 +111,8 @@ def normalised_columns(report: RunReport) -> list[Column]:
     actives = {(one.active_parameters, one.parameters) for one in cells if one.parameters}
     apart = {
         "per GPU": any((one.gpus or 1) != 1 for one in cells),
-        "per B active": len(actives) > 1 and any(active != every for active, every in actives),
-        "per B": len(actives) > 1,
+        "per B active params": len(actives) > 1 and any(active != every for active, every in actives),
+        "per B params": len(actives) > 1,
         "per GB of weights": len({one.weight_bytes for one in cells if one.weight_bytes}) > 1,
     }
     for column in _known(NORMALISED, cells):

@@ -18,7 +18,7 @@ from published import published
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.comparing.comparison import ComparedCell
 from loadgen.metrics import Measure
-from loadgen.reports import rows
+from loadgen.reports import about, rows
 from loadgen.reports.markdown import bullets, safe, tabled
 
 HEAD = """\
@@ -114,7 +114,7 @@ def _facts(run: Kept) -> Iterator[str]:
         startup = server.get("startup_s")
         ready = f", ready after {startup:.0f} s" if startup is not None else ""
         yield f"{name}: {PurePath(server['model']).name} on {server['engine']}{told}{ready}"
-    if scope := rows.scope_line(report):
+    if scope := about.scope_line(report):
         yield scope
 
 
