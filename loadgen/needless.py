@@ -13,10 +13,10 @@ before stay in the store and in the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,8 +25,15 @@ from loadgen.cells import Again, again_lines
 from loadgen.errors import UsageError
 from loadgen.plan import Plan, Step, part_of
 from loadgen.repeat import Result
+from loadgen.scenario import Scenario, from_public, public_dict
 from loadgen.store import SET_ASIDE, Run, SetAside, number_of, write_json
 from loadgen.until import enough, last_of_block, stands
+
+ASKED = ("targets", "workload", "load", "matrix")
+"""What a repeat is made of, beside the plan."""
+
+REACHED = ("python", "api_key_env", "proxy")
+"""Words of a target by which it is reached from here, and which may be mended before a run goes on."""
 
 
 class Old(NamedTuple):
@@ -50,14 +57,36 @@ class Left:
         return next((block for block in self.again if any(old.number == number for old in block)), ())
 
 
-def same_plan(run: Run, plan: Plan) -> None:
-    """What is added to a run must be what it was planned for. Raises UsageError."""
+def same_plan(run: Run, plan: Plan, scenario: Scenario) -> None:
+    """What is added to a run must be what it was planned for: the same steps of the same targets, asked the same.
+
+    Raises UsageError."""
     begun = msgspec.convert(run.read("plan.json"), Plan)
     if (begun.steps, begun.until, begun.searches) != (plan.steps, plan.until, plan.searches):
         raise UsageError(
             f"{run.id} has another plan than this scenario (cells, repeats, seed, comparison, search): resume it with "
             f"the flags that it began with, and the scenario of {run.folder}/scenario.yaml."
         )
+    stored = public_dict(from_public(run.read("run.json")["scenario"], where=str(run.folder / "run.json")))
+    now = public_dict(scenario)
+    changed = [one for word in ASKED for one in _changed(stored[word], now[word], word)]
+    if changed:
+        more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UsageError(
+            f"{run.id} began with another scenario ({changed[0]}{more}): resume it with the flags that it began with, "
+            f"and the scenario of {run.folder}/scenario.yaml, or begin a new run."
+        )
+
+
+def _changed(old: Any, new: Any, path: str) -> Iterator[str]:
+    """What differs between two values of a scenario, each as a clause."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for word in {**old, **new}:
+            if word not in REACHED:
+                yield from _changed(old.get(word), new.get(word), f"{path}.{word}")
+    elif old != new:
+        was, is_now = (msgspec.json.encode(value).decode()[:60] for value in (old, new))
+        yield f"{path} was {was} and is {is_now}"
 
 
 def what_is_left(run: Run, plan: Plan, paired: bool, retry: bool) -> Left:

@@ -151,7 +151,7 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
         shard = state.elsewhere.shard if state.elsewhere else None
         run.write("run.json", {**description(run, loaded, state.cells, shard), "night": request.night})
     else:
-        same_plan(run, plan)
+        same_plan(run, plan, loaded.scenario)
         state.cells |= cells_of(read_probes(run), plan, state.cells)
         again = {**this_owner(), "status": "running", "ended": None, "failures": []}
         run.write("run.json", {**run.read("run.json"), **again})

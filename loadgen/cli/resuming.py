@@ -70,6 +70,6 @@ def left_of(run: Run, plan: Plan, scenario: Scenario, retry: bool) -> tuple[Plan
     from loadgen.needless import rest_of, same_plan, what_is_left
     from loadgen.reports.left import lines
 
-    same_plan(run, plan)
+    same_plan(run, plan, scenario)
     left = what_is_left(run, plan, scenario.comparison is not None, retry)
     return rest_of(run, plan, left), lines(run, plan, left)
