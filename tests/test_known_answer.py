@@ -23,8 +23,9 @@ STEEP = {"gap_ms": 7.0, "gap_per_running_ms": 2.5}
 EQUAL_AT, EQUAL_TOK_S = 6, 1000 / 22
 
 # What a client needs between a reply and the next request (about 1 ms, 5 on a busy machine) is in both sides' time, and
-# makes the measured ratio smaller than that of the servers by so much.
-TURNAROUND = 0.01
+# makes the measured ratio smaller than that of the servers; a busy machine holds up a server, too. The ratios of two
+# neighbours on the ladder are 0.14 apart at least.
+TURNAROUND = 0.03
 
 
 def reply_ms(server: dict[str, float], running: int) -> float:
@@ -84,7 +85,7 @@ def test_the_true_ratio_lies_in_the_interval_of_every_cell(comparison: Compariso
         assert ratio.low is not None
         assert ratio.high is not None
         assert ratio.low * (1 - TURNAROUND) <= truth <= ratio.high * (1 + TURNAROUND), cell.primary.sentence
-        assert ratio.value == pytest.approx(truth, rel=0.04)
+        assert ratio.value == pytest.approx(truth, rel=0.05)
     first = comparison.cells[0].primary
     assert first.verdict is Verdict.FASTER
     assert first.ratio.low > 1.1  # an interval that says something
