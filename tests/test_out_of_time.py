@@ -91,7 +91,7 @@ def test_a_repeat_that_takes_longer_than_was_planned_is_drained_when_the_time_is
     loaded = load(write_scenario(tmp_path, text.replace("repeats: 3", "repeats: 1")))
     (cell,) = make_plan(loaded.scenario, expand(loaded.scenario), tmp_path).cells
     monkeypatch.setattr(Interrupt, "over", property(lambda _: False))  # as if it had begun in time
-    ends_at = time.monotonic() + 2 - cell.seconds
+    ends_at = time.monotonic() + 5 - cell.seconds
     report = execute(Request(loaded, tmp_path / "store", ends_at=ends_at), Progress(lambda _: None, True))
     (result,) = report.cells[0].targets[0].results
     assert result is not None
