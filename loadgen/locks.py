@@ -129,8 +129,9 @@ def _acquire(lock: BaseFileLock, one: Wanted, until: float, say: Callable[[str],
 
 
 def _write(one: Wanted, holder: Holder) -> None:
-    with contextlib.suppress(LoadgenError):  # a full disk: the lock is held all the same
+    with contextlib.suppress(LoadgenError, OSError):  # a full disk: the lock is held all the same
         write_json(_about(one), holder)
+        _about(one).chmod(one.mode & 0o644)  # who shares a lock may read whom to ask for it
 
 
 def _holder(one: Wanted) -> str:

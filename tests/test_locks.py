@@ -102,6 +102,21 @@ def test_locks_of_gpus_are_shared_by_stores_and_taken_in_one_order(
     assert take(wanted) == []  # what was taken before the one that is busy was given back
 
 
+def test_who_shares_the_locks_of_a_machine_may_take_them_and_read_who_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOADGEN_LOCKS", str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        with held(machine_locks(["GPU-a"]), "me", 0, print):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"GPU-a.lock": 0o666, "GPU-a.json": 0o644}
+    with held([name_lock(tmp_path, "n")], "me", 0, print):
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / "locks").iterdir()} == {0o600}
+
+
 def test_a_shared_folder_of_locks_that_is_not_there_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
