@@ -93,6 +93,15 @@ def test_without_being_asked_for_it_nothing_whole_is_measured_again(tmp_path: Pa
     assert lines(run, plan, left) == [f"{run.id}: 8 repeats whole; nothing is left"]
 
 
+def test_a_repeat_whose_partner_is_missing_is_among_those_that_are_measured_again(tmp_path: Path) -> None:
+    run, plan = made(tmp_path)
+    (run.repeat("all", "b", 4).attempts()[0] / "summary.json").unlink()
+    left = what_is_left(run, plan, paired=True, retry=False)
+    assert left.idle == set(range(6))
+    (said,) = lines(run, plan, left)
+    assert said.startswith(f"{run.id}: 7 repeats whole (1 of them to be measured again); left: 2 repeats, ")
+
+
 def test_attempts_that_were_set_aside_count_no_longer_and_stay_in_the_store(tmp_path: Path) -> None:
     run, plan = made(tmp_path)
     left = what_is_left(run, plan, paired=True, retry=True)

@@ -16,8 +16,9 @@ def lines(run: Run, plan: Plan, left: Left) -> list[str]:
     if plan.searches:
         return [f"{run.id}: a search goes on where it was; how many probes are left follows from what they come to"]
     rest = rest_of(run, plan, left)
-    done = sum(run.repeat(step.cell, step.target, step.rep).whole() is not None for step in plan.steps)
-    again = sum(len(block) for block in left.again)
+    steps = enumerate(plan.steps)
+    done = [number for number, step in steps if run.repeat(step.cell, step.target, step.rep).whole() is not None]
+    again = sum(number not in left.idle for number in done)  # with what is wrong, or with a partner that is missing
     some = f" ({again} of them to be measured again)" if again else ""
-    here = f"{run.id}: {counted(done, 'repeat')} whole{some}"
+    here = f"{run.id}: {counted(len(done), 'repeat')} whole{some}"
     return [*again_sentences(left), f"{here}; left: {extent(rest)}" if rest.steps else f"{here}; nothing is left"]
