@@ -15,12 +15,14 @@ from loadgen.backends import RequestOptions
 from loadgen.drive.http import parse_endpoint
 from loadgen.errors import UsageError
 from loadgen.launch.command import is_local
+from loadgen.record import Prompt
 from loadgen.redact import of_url, secret_values
 from loadgen.scenario import Cell, Loaded, Target
 from loadgen.scenario.secrets import may_be_secret
 from loadgen.scenario.target import MadeModel
 from loadgen.shapes.model_config import read_shape
 from loadgen.summary import Doubt
+from loadgen.workloads.mix import EVERY
 from loadgen.workloads.replies import open_source
 
 
@@ -105,7 +107,8 @@ def check_target(
 
 
 def check_asking(folder: Path, cell: Cell, name: str, recipe: launch.Recipe | None) -> None:
-    """Finds a workload, a file of prompts or a backend that cannot be used: it makes the first request of the cell.
+    """Finds a workload, a file of prompts or a backend that cannot be used: it makes the first request of the cell, and
+    of a mix the first of each part.
 
     Raises UsageError. What needs the files of a model that is yet to be made is found when that is there.
     """
@@ -121,8 +124,20 @@ def check_asking(folder: Path, cell: Cell, name: str, recipe: launch.Recipe | No
         template=workload.template,
         model_path=model,
     )
-    prompt = open_source(workload.prompts, workload.settings, context).session(0)[0]
-    backend.body(prompt, options_of(cell, target, "", {}, {}))
+    source = open_source(workload.prompts, workload.settings, context)
+    for prompt in _one_of_each(source, len(workload.settings.get("mix", ())) or 1):
+        backend.body(prompt, options_of(cell, target, "", {}, {}))
+
+
+def _one_of_each(source: workloads.Source, parts: int) -> Iterable[Prompt]:
+    """The first prompt of each part of a workload."""
+    found: dict[str, Prompt] = {}
+    for index in range(EVERY):
+        prompt = source.session(index)[0]
+        found.setdefault(prompt.source, prompt)
+        if len(found) == parts:
+            break
+    return found.values()
 
 
 def _check_model(folder: Path, name: str, target: Target, command: launch.Command, asks_hub: bool) -> None:

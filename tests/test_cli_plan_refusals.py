@@ -8,6 +8,7 @@ import pytest
 from cli_runner import loadgen
 from scenario_text import SMALLEST, put
 
+MIX = "mix, mix: {chat: {prompts: natural}, code: {prompts: synthetic, input_tokens: 9, vocab_size: 99}}"
 ENDPOINT = SMALLEST.replace("engine: hf", "endpoint: http://127.0.0.1:9")
 
 
@@ -18,6 +19,11 @@ ENDPOINT = SMALLEST.replace("engine: hf", "endpoint: http://127.0.0.1:9")
         (SMALLEST.replace("model: a", "model: ./a"), "targets.dense.model: the model ./a does not exist"),
         (ENDPOINT.replace("natural", "naturel"), "workload.prompts: 'naturel' does not exist; did you mean 'natural'?"),
         (ENDPOINT.replace("natural", "jsonl, path: no.jsonl"), "no.jsonl does not exist"),
+        (ENDPOINT.replace("natural", MIX), "workload 'code' makes no chat messages"),
+        (
+            ENDPOINT.replace("natural", MIX).replace("model: a", "model: a, backend: openai_completions"),
+            "workload 'chat' makes prompts as messages",
+        ),
         (ENDPOINT.replace("model: a", "model: a, api_key_env: NO_SUCH_KEY"), "environment has no variable NO_SUCH_KEY"),
     ],
 )

@@ -3,7 +3,7 @@
     prompts: mix
     mix:
       chat: {weight: 3, prompts: natural, output: {max: 300}}
-      code: {weight: 1, prompts: synthetic, input_tokens: 4000, output: {max: 60}}
+      code: {weight: 1, prompts: synthetic, kind: words, words: 3000, output: {max: 60}}
 
 A part has the settings that its source has anywhere else, and a weight (1 unless it is said). The workload's ``output``
 holds for the parts that say none; all of them say ``exact``, or all ``max``. The name of its part is each record's
@@ -98,7 +98,7 @@ def open(settings: dict[str, Any], context: Context) -> Mix:
     if set(settings) != {"mix"} or not isinstance(said, Mapping) or len(said) < 2:
         raise UsageError(
             "workload.mix: prompts: mix takes one setting, at least two workloads by name: mix: {chat: {weight: 3, "
-            "prompts: natural}, code: {weight: 1, prompts: synthetic, input_tokens: 4000}}."
+            "prompts: natural}, code: {weight: 1, prompts: synthetic, kind: words, words: 3000}}."
         )
     weights = {str(name): _weight(str(name), words) for name, words in said.items()}
     counts = _shares(weights)
