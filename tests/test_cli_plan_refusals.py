@@ -8,7 +8,7 @@ import pytest
 from cli_runner import loadgen
 from scenario_text import SMALLEST, put
 
-MIX = "mix, mix: {chat: {prompts: natural}, code: {prompts: synthetic, input_tokens: 9, vocab_size: 99}}"
+MIX = "mix, mix: {chat: {prompts: natural}, code: {prompts: synthetic, input_tokens: 9, vocab_size: 9999}}"
 ENDPOINT = SMALLEST.replace("engine: hf", "endpoint: http://127.0.0.1:9")
 
 
