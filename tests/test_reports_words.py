@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 from made_runs import A, B, made_run, scenario_of
 
 from loadgen.assemble import assemble
 from loadgen.judge import Judgement
 from loadgen.long.intervals import FILE, Interval
 from loadgen.plan import make_plan
-from loadgen.reports import about, over_time, rows
+from loadgen.reports import about, over_time, rows, text
 from loadgen.reports import plan as plan_report
 from loadgen.reports.ratios import EVERY, rows_of
 from loadgen.scenario import expand, load
@@ -85,3 +86,24 @@ def test_a_cell_without_any_ratio_has_one_row_with_the_reason(tmp_path: Path) ->
 
 def good(folder: Path) -> Run:
     return made_run(folder, scenario_of(folder, ("a", "b"), COMPARED), {"a": A, "b": B})
+
+
+@pytest.mark.parametrize(("metric", "head"), [("p90 e2e", "p90 e2e ms"), ("output_tok_s", "output tok/s")])
+def test_what_is_compared_in_has_a_column_at_every_width(tmp_path: Path, metric: str, head: str) -> None:
+    words = COMPARED.replace("baseline: a", f"baseline: a, metric: {metric}")
+    report = assemble(made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), words), {"a": A, "b": B}))
+    (column,) = [one for one in rows.columns_of(report) if one.head == head]
+    assert column.yields == 0
+    shown = text.table(report, 70)
+    assert head.split()[-1] in " ".join(shown[:2])
+    assert "left out at this width" in " ".join(shown)
+    assert head not in " ".join(shown).partition("left out")[2]
+
+
+def test_a_column_in_which_nothing_stands_gives_way_before_any_other(tmp_path: Path) -> None:
+    report = assemble(made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), COMPARED), {"a": A, "b": B}))
+    dropped = " ".join(text.table(report, 90)).partition("left out at this width: ")[2]
+    assert dropped.startswith("e2e p50 ms, TPOT p95, TTFT p99"), (
+        "they would stay longer than how many repeats there are"
+    )
+    assert "repeats" not in dropped

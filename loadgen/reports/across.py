@@ -16,7 +16,7 @@ def render(found: Across, width: int = 100, unicode: bool = True) -> str:
     """The comparison in lines of at most ``width`` characters where words allow; ASCII only without ``unicode``."""
     report = _as_report(found)
     parts = [part for line in _sides(found) for part in text.wrapped(line, width)]
-    parts += ["", *text.table(report, width), ""]
+    parts += ["", *text.table(report, width, "--format markdown has all"), ""]
     parts += text.section("", rows.comparison_lines(report), width)
     parts += text.section("Warnings", rows.warning_lines(report), width)
     parts += text.section("Notes", [*found.notes, *rows.notes(report)], width)

@@ -14,17 +14,19 @@ from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.cells import again_lines
 from loadgen.fair.facts import scenario_of
 from loadgen.judge import Judgement
-from loadgen.metrics import METRICS, Measure
+from loadgen.metrics import METRICS, Measure, measure
 from loadgen.published.presets import preset_of
 from loadgen.scenario import parse_objective
 
 
 class Column(NamedTuple):
-    """A column: its heading, how its text is found, and how soon it gives way in a narrow window (0 never)."""
+    """A column: its heading, how its text is found, how soon it gives way in a narrow window (0 never), and the words
+    of its measure ('' for what is none)."""
 
     head: str
     text: Callable[[TargetCell], str]
     yields: int = 0
+    measure: str = ""
 
 
 DASH = "-"
@@ -74,14 +76,14 @@ def _repeats(target: TargetCell) -> str:
 
 
 COLUMNS = (
-    Column("output tok/s", _plain("output_tok_s")),
-    Column("req/s", _plain("request_rps"), 1),
-    Column("TTFT p50 ms", _ms("ttft_s", "p50")),
-    Column("p95", _ms("ttft_s", "p95"), 3),
-    Column("p99", _ms("ttft_s", "p99"), 4),
-    Column("TPOT p50 ms", _ms("tpot_s", "p50")),
-    Column("p95", _ms("tpot_s", "p95"), 5),
-    Column("e2e p50 ms", _ms("e2e_s", "p50"), 6),
+    Column("output tok/s", _plain("output_tok_s"), 0, "output_tok_s"),
+    Column("req/s", _plain("request_rps"), 1, "request_rps"),
+    Column("TTFT p50 ms", _ms("ttft_s", "p50"), 0, "p50 ttft_s"),
+    Column("p95", _ms("ttft_s", "p95"), 3, "p95 ttft_s"),
+    Column("p99", _ms("ttft_s", "p99"), 4, "p99 ttft_s"),
+    Column("TPOT p50 ms", _ms("tpot_s", "p50"), 0, "p50 tpot_s"),
+    Column("p95", _ms("tpot_s", "p95"), 5, "p95 tpot_s"),
+    Column("e2e p50 ms", _ms("e2e_s", "p50"), 6, "p50 e2e_s"),
     Column("batch seen", _batch, 2),
     Column("failed", _failed, 7),
     Column("repeats", _repeats, 8),
@@ -89,8 +91,8 @@ COLUMNS = (
 )
 
 GOODPUT = (
-    Column("goodput %", lambda target: number(mean(target, "goodput"), 100), 6),
-    Column("goodput req/s", _plain("goodput_rps"), 7),
+    Column("goodput %", lambda target: number(mean(target, "goodput"), 100), 6, "goodput"),
+    Column("goodput req/s", _plain("goodput_rps"), 7, "goodput_rps"),
 )
 
 
@@ -109,10 +111,10 @@ def axis_names(report: RunReport) -> list[str]:
 
 def columns_of(report: RunReport) -> Sequence[Column]:
     """The columns of a run's table: under a preset its definition of speed comes first; goodput where there are limits
-    for requests."""
+    for requests; what is compared in always."""
     scenario = report.run["scenario"]
     limited = any(mean(target, "goodput") is not None for cell in report.cells for target in cell.targets)
-    columns = (*COLUMNS[:2], *GOODPUT, *COLUMNS[2:]) if limited else COLUMNS
+    columns = _with_compared((*COLUMNS[:2], *GOODPUT, *COLUMNS[2:]) if limited else COLUMNS, report)
     preset = preset_of(scenario.get("preset"), scenario.get("published"))
     if preset is None:
         return columns
@@ -122,6 +124,18 @@ def columns_of(report: RunReport) -> Sequence[Column]:
         return columns
     speed = Column(f"{METRICS[what.metric].label} ({preset.name})", _speed(what))
     return (speed, columns[0]._replace(yields=1), *columns[1:])
+
+
+def _with_compared(columns: tuple[Column, ...], report: RunReport) -> tuple[Column, ...]:
+    """The measure of a comparison does not give way, and has a column where it had none."""
+    if not report.comparisons:
+        return columns
+    what = measure(report.comparisons[0].primary)
+    if any(column.measure == str(what) for column in columns):
+        return tuple(one._replace(yields=0) if one.measure == str(what) else one for one in columns)
+    scale = METRICS[what.metric].read_in[1]
+    value = Column(what.head, lambda target: number(mean(target, what.metric, what.statistic), scale), 0, str(what))
+    return (columns[0], value, *columns[1:])
 
 
 def _speed(what: Measure) -> Callable[[TargetCell], str]:

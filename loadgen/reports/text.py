@@ -71,11 +71,11 @@ def ascii_only(text: str) -> str:
     return text.encode("ascii", "replace").decode()
 
 
-def table(report: RunReport, width: int) -> list[str]:
-    """The table of results, as wide as it may be."""
+def table(report: RunReport, width: int, whole: str = "report.md has all") -> list[str]:
+    """The table of results, as wide as it may be; ``whole`` says where all of its columns are."""
     left = len(rows.axis_names(report) or [""]) + 1
     lines, dropped = fitted(lambda columns: rows.rows(report, columns), rows.columns_of(report), left, width)
-    return lines + left_out(dropped, width)
+    return lines + left_out(dropped, width, whole)
 
 
 def _floors(report: RunReport, width: int) -> list[str]:
@@ -153,24 +153,26 @@ def fitted(
 def as_table(
     build: Callable[[Sequence[C]], list[list[str]]], columns: Sequence[C], left: int, width: int
 ) -> tuple[list[str], list[str]] | None:
-    """The same, None where the columns that never give way do not fit."""
+    """The same, None where the columns that never give way do not fit. One in which nothing stands goes first."""
     kept, dropped = list(columns), list[C]()
+    body = build(columns)[1:]
+    empty = {id(one) for i, one in enumerate(columns, left) if all(row[i] == rows.DASH for row in body)}
     while True:
         rows_of = build(kept)
         for lines in (aligned(rows_of, left), aligned(_stacked(rows_of, left), left)):
             if max(map(len, lines)) <= width:
                 names = dict(zip(map(id, columns), _full_names([column.head for column in columns]), strict=True))
                 return lines, [names[id(column)] for column in dropped]
-        most = max(kept, key=lambda column: column.yields)
+        most = max(kept, key=lambda column: (column.yields > 0, id(column) in empty, column.yields))
         if most.yields == 0:
             return None
         kept.remove(most)
         dropped.append(most)
 
 
-def left_out(heads: Sequence[str], width: int) -> list[str]:
+def left_out(heads: Sequence[str], width: int, whole: str = "report.md has all") -> list[str]:
     """Which columns are not shown, and where they are."""
-    return wrapped(f"left out at this width: {', '.join(heads)} (report.md has all)", width) if heads else []
+    return wrapped(f"left out at this width: {', '.join(heads)} ({whole})", width) if heads else []
 
 
 def _stacked(table: list[list[str]], left: int) -> list[list[str]]:
