@@ -51,6 +51,7 @@ class Shown:
         self.progress = Progress(self.lines.append, live=width is not None)
         self.progress.planned(self.plan, Run(folder), loaded)
         self.progress.began(self.plan.steps[0], 0)
+        self.progress._began += 0.4  # seconds are rounded: until 0.9 s have passed it is 0 s
 
     @property
     def block(self) -> list[str]:

@@ -82,10 +82,10 @@ def test_an_open_loop_does_not_wait_for_replies() -> None:
 
 
 def test_a_burst_is_sent_at_once_and_read_meanwhile() -> None:
-    arrival = Arrival(kind="burst", count=150)
+    arrival = Arrival(kind="burst", count=90)
     with RawServer(QUICK) as server:
-        driven = drive(server.url, {"arrival": arrival}, connections=150)
-    assert driven.statuses == {"ok": 150}
+        driven = drive(server.url, {"arrival": arrival}, connections=90)
+    assert driven.statuses == {"ok": 90}  # their sockets and the server's fit into 256 open files
     assert {record.t_sched for record in driven.records} == {0.0}
 
 
