@@ -203,14 +203,14 @@ def test_memory_energy_and_both_ttfts_stand_in_the_report(run: Run) -> None:
     run.write("run.json", {**described, "idle_watts": {"GPU-a": 75.0}})
     report = assemble(run)
     found = shown(report)
-    assert found["Memory and energy: GPU GB"] == "131.2"
-    assert found["Memory and energy: torch GB"] == "15.20"
-    assert found["Memory and energy: idle W"] == "75.00"
-    assert found["Memory and energy: GPU %"] == "93.00"
-    assert "Memory and energy: J" not in found, "a window under 30 s has none"
+    assert found["Memory, energy, cores: GPU GB"] == "131.2"
+    assert found["Memory, energy, cores: torch GB"] == "15.20"
+    assert found["Memory, energy, cores: idle W"] == "75.00"
+    assert found["Memory, energy, cores: GPU %"] == "93.00"
+    assert "Memory, energy, cores: J" not in found, "a window under 30 s has none"
     assert found[f"{machines.TTFT}: between ms"] == "2.500"
     page = markdown.render(report)
-    assert "## Memory and energy" in page
+    assert "## Memory, energy, cores" in page
     assert "No joules: energy is told for windows of 30 s and more alone" in page
     for line in text.render(report, width=80).splitlines():
         assert len(line) <= 80 or str(run.folder) in line
@@ -224,9 +224,9 @@ def test_what_an_engine_set_aside_is_told_in_bytes_and_tokens(run: Run) -> None:
     facts = {"weights_gib": 14.25, "kv_gib": 100, "kv_tokens": 1_747_552, "version": "0.33.0"}
     run.write("run.json", {**run.read("run.json"), "servers": {"a-1": {"target": "a", "facts": facts}}})
     found = shown(assemble(run))
-    assert found["Memory and energy: weights GB"] == "15.30"
-    assert found["Memory and energy: KV GB"] == "107.4"
-    assert found["Memory and energy: KV tok"] == "1 747 552"
+    assert found["Memory, energy, cores: weights GB"] == "15.30"
+    assert found["Memory, energy, cores: KV GB"] == "107.4"
+    assert found["Memory, energy, cores: KV tok"] == "1 747 552"
 
 
 def test_what_each_rank_says_of_its_gpu_is_told_of_all_of_them(tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_what_each_rank_says_of_its_gpu_is_told_of_all_of_them(tmp_path: Path) -
     plan = run.read("plan.json")
     write_json(run.folder / "plan.json", {**plan, "steps": [{**step, "server": "a-1"} for step in plan["steps"]]})
     found = shown(assemble(run))
-    assert found["Memory and energy: weights GB"] == "30.60"
-    assert found["Memory and energy: KV tok"] == "1 747 552"
+    assert found["Memory, energy, cores: weights GB"] == "30.60"
+    assert found["Memory, energy, cores: KV tok"] == "1 747 552"
 
 
 def test_a_side_that_was_slowed_down_forbids_a_verdict(run: Run) -> None:

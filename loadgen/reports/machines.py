@@ -16,7 +16,7 @@ from loadgen.reports.rows import DASH, axis_names, labels, number
 from loadgen.reports.yardsticks import Column
 from loadgen.telemetry.measured import GpuUse, Telemetry
 
-MEMORY = "Memory and energy"
+MEMORY = "Memory, energy, cores"
 TTFT = "TTFT by the server's clock and by the client's"
 PREFIX = "Prefix cache: what the workload implies, and what the server says"
 GIB = 2.0**30
