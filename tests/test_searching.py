@@ -111,6 +111,7 @@ def test_the_report_shows_the_answer_the_path_and_goodput(sought: Simulated) -> 
             assert one.why in shown
         assert "Search for max_rate: b" in shown
         assert "goodput %" in shown
+        assert "20.0" not in shown.split(), "the first load is 20"
     narrow = text.render(report, 80, unicode=False)
     assert max(len(line) for line in narrow.splitlines() if not line.startswith("run: ")) <= 80
     assert "missed, 2 windows" in narrow

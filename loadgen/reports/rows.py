@@ -17,6 +17,7 @@ from loadgen.judge import Judgement
 from loadgen.metrics import METRICS, Measure, measure
 from loadgen.published.presets import preset_of
 from loadgen.scenario import parse_objective
+from loadgen.scenario.label import value_text
 
 
 class Column(NamedTuple):
@@ -157,7 +158,7 @@ def labels(report: RunReport, cell: ReportCell) -> list[str]:
 
 
 def _axis(cell: ReportCell, axis: str) -> str:
-    return str(cell.axes[axis]) if axis in cell.axes else DASH
+    return value_text(cell.axes[axis]) if axis in cell.axes else DASH
 
 
 def comparison_lines(report: RunReport) -> list[str]:

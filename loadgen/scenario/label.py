@@ -20,7 +20,7 @@ def cell_id(axes: Mapping[str, Scalar]) -> str:
     """
     if not axes:
         return "all"
-    text = "-".join(f"{name}={_text(value)}" for name, value in axes.items())
+    text = "-".join(f"{name}={value_text(value)}" for name, value in axes.items())
     safe = re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
     if safe == text and len(safe) <= LONGEST:
         return safe
@@ -28,7 +28,8 @@ def cell_id(axes: Mapping[str, Scalar]) -> str:
     return f"{safe[: LONGEST - 7]}-{digest}"
 
 
-def _text(value: Scalar) -> str:
+def value_text(value: Scalar) -> str:
+    """A value as people write it: ``1`` for 1.0, ``true`` for True."""
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return value if isinstance(value, str) else json.dumps(value)
