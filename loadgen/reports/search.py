@@ -19,7 +19,7 @@ from loadgen.search.sweep import Course
 from loadgen.search.verdict import OF_ALL, Held, Trial
 from loadgen.searched import Looked, Searched
 
-_HEADS = {"max_rate": "req/s", "max_concurrency": "in flight"}
+_HEADS = {"max_rate": "offered req/s", "max_concurrency": "in flight"}
 
 
 def lines(report: RunReport) -> list[str]:
