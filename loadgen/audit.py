@@ -95,7 +95,8 @@ def invalid(summary: Summary) -> tuple[Doubt, ...]:
 def doubts(summary: Summary, context: Context) -> tuple[Doubt, ...]:
     """What weakens the numbers of this repeat, the gravest first."""
     if summary.requests == 0:
-        return (Doubt("no_requests", "No request was measured: the window held no send."),)
+        text = "No request was measured: the window held no send. Make load.window_s longer than a request takes."
+        return (Doubt("no_requests", text),)
     found = (*_failures(summary), *_tokens(summary, context), *_lengths(summary, context), *_client(summary, context))
     return (*found, *_prompts(summary, context))
 
