@@ -59,7 +59,7 @@ def alone(
 
     Raises UsageError for servers that would stand on one GPU at once, BusyError if another run has what is needed.
     """
-    gpus = gpus_here() if _launched(cells) else []
+    gpus = gpus_for(cells)
     stand_apart(cells, gpus)
     if wait_s is None:
         yield _unheard
@@ -78,6 +78,11 @@ def wait_for_runs(launched: Launched, purpose: str, wait_s: float, say: Callable
 
 def _unheard(_: str) -> None:
     """Whoever has the locks says what for."""
+
+
+def gpus_for(cells: Sequence[Cell]) -> list[Gpu]:
+    """The GPUs of this machine where these cells start servers; nobody is asked for them where they start none."""
+    return gpus_here() if _launched(cells) else []
 
 
 def gpus_here() -> list[Gpu]:

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_runner import command, environment, write_scenario
+from cli_runner import command, environment, loadgen, write_scenario
 from fake_nvml import FakeNvml
 from fake_nvml import Gpu as Card
-from nights_made import Place
+from nights_made import SCENARIO, Place
 
 from loadgen.alone import alone, gpus_here, places_of, seen_by
 from loadgen.doctor.gpus import Gpu
@@ -158,6 +158,28 @@ def test_servers_that_name_no_gpus_are_not_stood_on_the_same_ones(
         alone(found, "run", 0, print),
     ):
         pass
+
+
+SMI = """#!/bin/sh
+case "$1" in
+--query-gpu=*) echo "0, GPU-a, NVIDIA H200, 143771, 1, 570.86.15" ;;
+--query-compute-apps=*) ;;
+*) echo '| NVIDIA-SMI 570.86.15   CUDA Version: 12.8 |' ;;
+esac
+"""
+
+
+def test_a_plan_says_it_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi = place.folder / "nvidia-smi"
+    smi.write_text(SMI)
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place.folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    two = SCENARIO.replace("model: m}}", "model: m}, b: {engine: ./paced.yaml, model: m}}")
+    place.scenario(text=f"{two}comparison: {{scope: instance}}\n")
+    done = loadgen(place.folder, "plan", "s.yaml")
+    assert done.code == 0
+    assert "`loadgen run` would refuse this here: targets.b.devices: 'b' would stand beside 'a' on GPU 0" in done.err
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------

@@ -155,11 +155,13 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
 
 def _say_what_run_refuses(loaded: Loaded, cells: list[Cell]) -> None:
     """The first thing that `run` would refuse on this machine; a plan may be made for another one."""
+    from loadgen.alone import gpus_for, stand_apart
     from loadgen.errors import LoadgenError
     from loadgen.targets import check
 
     try:
         check(loaded, cells, ask=False)
+        stand_apart(cells, gpus_for(cells))
     except LoadgenError as error:
         tell(f"loadgen: `loadgen run` would refuse this here: {error}")
 
