@@ -130,7 +130,7 @@ def test_the_words_are_distinct_and_plain():
         ),
         ({"input_tokens": 2.5}, r"workload\.input_tokens: expected a whole number"),
         ({"input_tokens": {"norm": {}}}, r"workload\.input_tokens: there can be no norm\."),
-        ({"input_tokens": {"uniform": {"min": 3}}}, r"workload\.input_tokens\.uniform: there is no max\."),
+        ({"input_tokens": {"uniform": {"min": 3}}}, r"workload\.input_tokens\.uniform: it needs max\."),
         ({"input_tokens": {"uniform": {"min": 5, "max": 2}}}, r"input_tokens\.uniform: min 5 is above max 2; exchange"),
         ({"input_tokens": 4}, r"workload\.vocab_size is missing and the model has no local folder"),
         ({"input_tokens": 4, "vocab_size": 256}, r"there are 0 token ids to draw from: .* lower first_id\."),
