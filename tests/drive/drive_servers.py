@@ -81,7 +81,7 @@ class Peer:
         while b"\r\n\r\n" not in self._data:
             self._more()
         head, _, rest = self._data.partition(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: (\d+)", head)[1]) if read_body else 0  # type: ignore[index]
+        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1]) if read_body else 0  # type: ignore[index]
         body = bytearray(rest)
         while len(body) < length:
             body += self._received()

@@ -23,6 +23,7 @@ from loadgen.drive.job import Job
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.reply import Reply
+from loadgen.drive.said import NOT_MEANT
 from loadgen.drive.understand import Backlog
 
 
@@ -84,6 +85,7 @@ class ClientTraffic:
         self.loop_ns = 0
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._events = 0
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self.balance = make_balance(prepared.job)
         self._clients = [open_client(msgspec.structs.replace(prepared.job, endpoint=url)) for url in prepared.job.urls]
@@ -143,6 +145,8 @@ class ClientTraffic:
         """Ends the client and its event loop."""
         if self._loop.is_closed():
             return
+        self._closing = True
+        self.step(0.0)  # takes up the stops that were asked for: they would stop the tidying in its middle
         self._loop.run_until_complete(self._finish())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
@@ -175,7 +179,7 @@ class ClientTraffic:
             exchange.reply.body += refused.body.encode()
         except Broken as broken:
             exchange.failed, exchange.why = broken.status, str(broken)
-        except MalformedReply as error:
+        except (MalformedReply, *NOT_MEANT) as error:
             exchange.failed, exchange.why = "malformed", str(error)
         if not exchange.ended:
             self._end(exchange, exchange.last_read)
@@ -189,7 +193,8 @@ class ClientTraffic:
             self.balance.ended(exchange.place, exchange.failed, at)
         self.ended(exchange, at)
         self.backlog.add(exchange)
-        self._loop.call_soon(self._loop.stop)  # a slot is free: the schedule may have something to send
+        if not self._closing:
+            self._loop.call_soon(self._loop.stop)  # a slot is free: the schedule may have something to send
 
     def _woken(self, ready: Callable[[], None]) -> None:
         ready()
