@@ -17,6 +17,7 @@ import msgspec
 from loadgen.assemble import RunReport, assemble
 from loadgen.errors import UsageError
 from loadgen.fleet import Outcome, Shard, check_digests
+from loadgen.judging import judged, worker_doubts
 from loadgen.long.follow import made_of_parts
 from loadgen.long.intervals import length_of
 from loadgen.long.trend import doubts as drift_doubts
@@ -24,7 +25,7 @@ from loadgen.long.trend import drifts
 from loadgen.offered import shape_of
 from loadgen.ownership import this_owner
 from loadgen.plan import Plan, Step
-from loadgen.repeat import Result, judged, worker_doubts, write_result
+from loadgen.repeat import Result, write_result
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, expand
 from loadgen.scenario.loading import from_public

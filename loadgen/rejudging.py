@@ -20,10 +20,11 @@ from loadgen.drive.tally import Tick
 from loadgen.errors import UsageError
 from loadgen.fleet import Outcome, Shard
 from loadgen.host import versions
+from loadgen.judging import judged
 from loadgen.offered import shape_of
 from loadgen.ownership import held
 from loadgen.plan import Plan, Step
-from loadgen.repeat import Result, judged
+from loadgen.repeat import Result
 from loadgen.reports.stored import write_reports
 from loadgen.scenario import Cell, expand
 from loadgen.scenario.loading import from_public

@@ -25,7 +25,7 @@ LEVELS = (
     ("selftest", "null_server", "noise", "ownership", "locks", "written", "long"),
     ("ask", "retention", "expected"),
     ("plan", "engines", "doctor"),
-    ("jobs",),
+    ("jobs", "judging"),
     ("repeat", "standing", "interrupt", "until", "preview", "room", "alone"),
     ("probe", "fair", "limits", "cells", "searched"),
     ("sites",),
