@@ -39,3 +39,12 @@ def test_a_plan_of_what_a_run_would_take_says_nothing_of_it(text: str, tmp_path:
     put(tmp_path, text)  # the model `a` is a hub's: a plan asks nobody for it
     done = loadgen(tmp_path, "plan", "x.yaml")
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("words", [("plan", "x.yaml"), ("plan", "x.yaml", "--commands")])
+def test_a_plan_prints_no_control_character_of_a_models_name(words: tuple[str, ...], tmp_path: Path) -> None:
+    put(tmp_path, SMALLEST.replace("model: a", 'model: "a\\e[31mb\\x9b"'))
+    done = loadgen(tmp_path, *words)
+    assert done.code == 0, done.err
+    assert "a [31mb" in done.out
+    assert all(c.isprintable() or c == "\n" for c in done.out)

@@ -11,7 +11,7 @@ import typer
 from loadgen.cli.flags import Cells, Endpoint, Model, Profile, Sets, Store, Targets, chosen
 from loadgen.cli.resuming import Resume, Retry, alone, begun, left_of
 from loadgen.cli.runs import load
-from loadgen.cli.screen import put, speaks_unicode, tell, width
+from loadgen.cli.screen import printable, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
     from loadgen.scenario import Cell, Loaded
@@ -142,7 +142,7 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
     made = make_plan(loaded.scenario, cells, loaded.path.parent)
     if with_commands:
         for name, command in planned_commands(loaded, cells, tell):
-            print(f"# {name}\n{dry_run_text(command)}")
+            print(f"# {name}\n{printable(dry_run_text(command))}")
     elif as_json:
         put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
     else:
@@ -236,5 +236,5 @@ def _model(
 
 
 def _show(text: str) -> None:
-    """The sign of multiplication gives way on a screen that has none."""
-    print(text if speaks_unicode(sys.stdout) else text.replace("×", "x"), end="")
+    """The sign of multiplication gives way on a screen that has none; a model's name may hold what a terminal obeys."""
+    print(printable(text if speaks_unicode(sys.stdout) else text.replace("×", "x")))

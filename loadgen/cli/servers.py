@@ -12,7 +12,7 @@ import typer
 
 from loadgen.cli import launching
 from loadgen.cli.flags import Profile, Store, Wait, waiting
-from loadgen.cli.screen import put, tell, width
+from loadgen.cli.screen import printable, put, tell, width
 
 commands = typer.Typer()
 
@@ -103,7 +103,7 @@ def _launch(flags: launching.Flags, port: int | None, store: Path | None, wait_s
         for note in command.notes:
             tell(note)
         if store is None:
-            print(dry_run_text(command))
+            print(printable(dry_run_text(command)))
             return
         wait_for_runs(spec, f"the start of {spec.name}", wait_s, tell)
         tell(f"starting {spec.engine}: {spec.model}")
