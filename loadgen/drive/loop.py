@@ -37,6 +37,8 @@ _SENDS = 64
 """Most sends between two looks at the sockets: a client that is behind its schedule must not stop reading."""
 _CALM = 8
 """Fewer sockets than so many at a look, and there is time to understand something: looking again costs more."""
+_BROKEN = 20
+"""After more bad replies than so many in a row, each of which looked good until it was understood, slots pause."""
 _SPIN_NS = 60_000
 """The timer fires this much early, and the loop polls without waiting for the rest: waking takes about as long."""
 
@@ -139,15 +141,14 @@ class Loop:
         self.quota = quota_of(self.job)
         self.cap = part_of(self.shape.max_in_flight, self.job)
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
-        self.not_before = self.next_check = 0
+        self.not_before = self.next_check = self.bad_in_a_row = 0
         self.nap = Nap()
         self.drain_until = NEVER
         self.ahead = max(8, min(part_of(self.shape.concurrency, self.job) or 64, 256))
 
     def _step(self) -> None:
         now = now_ns()
-        due = self._due(now)
-        sends = _SENDS
+        due, sends = self._due(now), _SENDS
         while due is not None and due <= now and sends:
             self._send_one(now)
             now = now_ns()
@@ -192,8 +193,7 @@ class Loop:
         until_check = max(self.next_check - now, 0)
         if due is None:
             return until_check / 1e9
-        ahead = due - _SPIN_NS - now
-        if ahead <= 0:
+        if (ahead := due - _SPIN_NS - now) <= 0:
             return 0.0
         if self.timer.fd >= 0:
             self.timer.arm(due - _SPIN_NS)
@@ -269,7 +269,7 @@ class Loop:
 
     def _ended(self, exchange: Exchange, at: int) -> None:
         failed = exchange.failed is not None or exchange.reply is None or exchange.reply.head.status != 200
-        if failed:  # a closed loop would hammer a server that refuses at once
+        if failed or self.bad_in_a_row > _BROKEN:  # a closed loop would hammer a server that refuses at once
             at = max(at, exchange.t_due + PAUSE_NS)
         if self.talks is None:
             self.schedule.ended(exchange.send.slot, at)
@@ -279,6 +279,7 @@ class Loop:
     def _record(self, exchange: Exchange) -> None:
         record = to_record(exchange, self.job, self.start, self.count_tokens)
         self.tally.count_record(record)
+        self.bad_in_a_row = 0 if record.status == "ok" else self.bad_in_a_row + 1
         if self.talks is not None:
             self.talks.recorded(exchange, record)
         if record.ttft_s is not None:

@@ -182,3 +182,12 @@ def test_whole_replies_are_timed_to_their_last_byte() -> None:
     assert ask(answering(chunked), options=options).only.status == "ok"
     list_of_one = page("200 OK", b"[1]", content_type="application/json")
     assert ask(answering(list_of_one), options=options).only.status == "malformed"
+
+
+@pytest.mark.parametrize("name", ["empty", "no finish", "nameless html", "error object"])
+def test_a_server_whose_replies_are_all_bad_is_not_hammered(name: str) -> None:
+    """Each looks like a reply until it is understood, and a slot that went on at once would send thousands a second."""
+    script, status, _, _ = ENDINGS[name]
+    driven = ask(script, shape={"requests": None, "concurrency": 2, "window_s": 0.5})
+    assert set(driven.statuses) == {status}
+    assert 2 <= driven.statuses.total() <= 21 + 2 + 2 * 6  # until they are known to be bad, in flight then, 10/s a slot
