@@ -146,9 +146,12 @@ CONTAINER_OPTIONS: dict[str, Any] = {
     "cpus": {"run": ["--cpuset-cpus", "{value}"]},
     "publish": {"run": ["-p", "{value}"]},
     "shm_size": {"run": ["--shm-size", "{value}"]},
-    "volumes": {"run": ["-v", "{value}"], "each": True},
+    "hub_volume": {"run": ["-v", "{value}:/data"], "env": {"HF_HUB_CACHE": "/data"}},
+    # they may hold the image's own cache
+    "volumes": {"run": ["-v", "{value}"], "each": True, "replaces": ["hub_volume"]},
 }
-"""What every container is started with, and docker's own words among the options."""
+"""What every container is started with, and docker's own words among the options. ``hub_volume`` (a volume's name, or a
+folder of this machine) keeps what engines fetch from Hugging Face's hub."""
 
 
 class Docker(Part):

@@ -104,7 +104,7 @@ def test_a_container_has_dockers_own_words_and_the_recipe_may_change_them(tmp_pa
         tmp_path, "docker: {options: {cpus: {run: [--cpus, '{value}']}, ipc: {run: [--ipc, '{value}']}}}\n"
     ).docker
     assert docker is not None
-    assert list(docker.options) == ["gpus", "devices", "cpus", "publish", "shm_size", "volumes", "ipc"]
+    assert list(docker.options) == ["gpus", "devices", "cpus", "publish", "shm_size", "hub_volume", "volumes", "ipc"]
     assert docker.options["cpus"].run == ["--cpus", "{value}"]
     assert docker.run[:4] == ["docker", "run", "--rm", "--init"]
 
