@@ -68,7 +68,7 @@ def merge(runs: Sequence[Run], root: Path) -> RunReport:
 def _share(run: Run) -> _Share:
     described = run.read("run.json")
     if not described.get("shard"):
-        raise UsageError(f"{run.id} is no shard: it was not run with --shard, and is whole as it is.")
+        raise UsageError(f"{run.id} is no shard: it was not run with --shard. Name the runs of other cells beside it.")
     shard = msgspec.convert(described["shard"], Shard)
     return _Share(run=run, described=described, shard=shard, plan=msgspec.convert(run.read("plan.json"), Plan))
 

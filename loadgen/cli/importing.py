@@ -1,4 +1,4 @@
-"""Runs made of what others measured: ``import`` of other tools' results, ``merge`` of shards."""
+"""Runs made of what others measured: ``import`` of other tools' results, ``merge`` of shards and of cells."""
 
 from __future__ import annotations
 
@@ -45,15 +45,20 @@ def import_(
 
 @commands.command(epilog="Example: loadgen merge last")
 def merge(runs: Runs, store: Store = None, as_json: AsJson = False) -> None:
-    """Make one run of those that were run with --shard.
+    """Make one run of shards (--shard), or of runs that measured different cells (--cell).
 
-    Of a single one the others are looked for in the store. A shard that is missing leaves a degraded run.
+    Of a single shard the others are looked for in the store; one that is missing leaves a degraded run. Runs of
+    different cells become one table with its crossings: each cell is of the newest run that measured it as the newest
+    scenario says.
     """
+    from loadgen.joining import join
     from loadgen.merging import merge as merged
     from loadgen.store import find_run, store_root
 
     root = store_root(store)
-    report = merged([find_run(root, one) for one in dict.fromkeys(runs)], root)
+    found = [find_run(root, one) for one in dict.fromkeys(runs)]
+    of_cells = len(found) > 1 and not all(run.read("run.json").get("shard") for run in found)
+    report = join(found, root) if of_cells else merged(found, root)
     _print(report, as_json)
     raise typer.Exit(report.exit_code)
 

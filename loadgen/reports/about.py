@@ -36,6 +36,18 @@ def scope_line(report: RunReport) -> str:
     return f"Repeats alternate (ABBA); {standing} stood all the time: the result speaks of these server instances."
 
 
+def part_lines(report: RunReport) -> list[str]:
+    """Of a run that joins others: which of them gave which cells, when, and where."""
+    lines = []
+    for part in report.run.get("parts", ()):
+        machine = part["machine"]
+        gpus = [gpu["name"] for gpu in machine.get("gpus") or ()]
+        held = f"{machine.get('cores')} cores" + (f", {len(gpus)} x {gpus[0]}" if gpus else "")
+        left = f"; its {', '.join(part['left_out'])} left out" if part["left_out"] else ""
+        lines.append(f"{', '.join(part['cells'])}: measured by {part['run']} ({part['started']}, {held}){left}.")
+    return lines
+
+
 def server_lines(report: RunReport) -> list[str]:
     """What was launched: engine and version, start-up time, the facts that the engine gave of itself."""
     lines = []

@@ -16,6 +16,7 @@ from loadgen.fair.facts import scenario_of
 from loadgen.judge import Judgement
 from loadgen.metrics import METRICS, Measure, measure
 from loadgen.published.presets import preset_of
+from loadgen.reports import about
 from loadgen.scenario import parse_objective
 from loadgen.scenario.label import value_text
 
@@ -184,9 +185,10 @@ def routing_heading(report: RunReport) -> str:
 
 
 def notes(report: RunReport) -> list[str]:
-    """What was measured again, what holds for every comparison of the run, and what the engines' recipes say of their
-    words, once."""
-    found = [line for cell in (*report.cells, *report.routing_cells) for line in again_lines(cell.id, cell.again)]
+    """Which runs it is made of, what was measured again, what holds for every comparison, and what the engines'
+    recipes say of their words, once."""
+    found = about.part_lines(report)
+    found += [line for cell in (*report.cells, *report.routing_cells) for line in again_lines(cell.id, cell.again)]
     found += [note for comparison in report.comparisons for note in comparison.notes]
     for server in report.run.get("servers", {}).values():
         found += [f"{server['engine']}: {note}" for note in server.get("notes", ())]
