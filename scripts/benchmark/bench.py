@@ -1,11 +1,17 @@
 """Runs the benchmark of the client: every client against the same null server, in turns, several rounds.
 
-usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--match TEXT] [--json FILE]
+usage: bench.py [--rounds N] [--quick] [--only TABLE ...] [--beside CLIENT ...] [--match TEXT] [--json FILE]
                 [--vllm-rs PATH --tokenizer FOLDER]
 With LOADGEN_PURE=1 in the environment our driver runs in Python alone.
 
-Tables, each figure a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts
-cancels out. CPU is user and system of the client's process from first request to last reply. Errors of TTFT, lag and
+cpu        what a token and a request cost each client
+accuracy   the time to first token that each client reports, against the server's
+sends      how late requests of our open loop leave
+memory     of our driver's process, at two numbers of requests
+whole      ``loadgen run`` beside vLLM's Rust client, from start to exit (`whole.py`); only where that client is given
+
+Each figure is a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts cancels
+out. CPU of a client is user and system of its process from first request to last reply. Errors of TTFT, lag and
 lateness come from `join.py`, a program that knows nothing of loadgen: it joins each client's stamps with the server's
 truth log by request id.
 """
@@ -17,25 +23,26 @@ import json
 import os
 import platform
 import resource
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from server import PACED, SPREAD, Case, null_server
+from whole import WHOLE, whole_commands
 
 from loadgen.drive import fast
 
 HERE = Path(__file__).parent
-CLIENTS = ("C reader", "loadgen", "aiohttp", "httpx", "openai")
+OTHERS = ("C reader", "aiohttp", "httpx", "openai")
+"""Clients that ours can be held against."""
 TABLES = ("cpu", "accuracy", "sends", "memory", "whole")
 
-Case = tuple[str, list[str], int, int, int]
-PACED = ["--ttft-us", "50000", "--gap-us", "10000"]
-SPREAD = [*PACED, "--spread"]
 CASES: list[Case] = [
     # name, flags of the server, streams, requests, tokens
     ("1 stream, 10 ms gaps", PACED, 1, 2, 256),
@@ -66,27 +73,6 @@ ACCURACY: list[Case] = [
 SENDS: Case = ("1,000 requests/s, open loop", ["--ttft-us", "5000", "--gap-us", "1000"], 1000, 10_000, 4)
 MEMORY = (50_000, 1_000_000)
 """Requests of the runs between which memory may not grow."""
-WHOLE: list[Case] = [
-    ("64 streams, flooded", [], 64, 2000, 128),
-    ("256 streams, 10 ms gaps", [*PACED, "--spread"], 256, 1024, 128),
-    ("1,000 streams, 10 ms gaps", [*PACED, "--spread"], 1000, 3000, 100),
-]
-
-
-@contextmanager
-def null_server(folder: Path, flags: Sequence[str]) -> Iterator[tuple[int, Path]]:
-    """A null server: its port, and the path of its truth log, which is whole once this context is left."""
-    truth = folder / "truth.txt"
-    process = subprocess.Popen(
-        [str(folder / "null_server"), *flags, "--truth", str(truth)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline()), truth
-        time.sleep(0.2)  # a client can be through before the server has written down its last replies
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def command(client: str, folder: Path, port: int, case: Case, rate: int = 0) -> list[str]:
@@ -110,7 +96,8 @@ def run(client: str, folder: Path, case: Case, rate: int = 0) -> dict[str, Any]:
     found["us_per_request"] = found["cpu_s"] * 1e6 / requests
     found["tokens_per_s"] = requests * tokens / found["wall_s"]
     argv = [sys.executable, str(HERE / "join.py"), str(truth), str(folder / "stamps.txt")]
-    return found | json.loads(said_by(argv))
+    found |= json.loads(said_by(argv))
+    return found
 
 
 def said_by(argv: Sequence[str]) -> str:
@@ -124,9 +111,9 @@ def takes_part(client: str, case: Case) -> bool:
     return client not in SLOW or case[3] * case[4] < LONG
 
 
-def cpu_table(folder: Path, rounds: int, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
+def cpu_table(folder: Path, rounds: int, cases: Sequence[Case], beside: Sequence[str]) -> Iterator[dict[str, Any]]:
     for case in cases:
-        clients = [client for client in CLIENTS if takes_part(client, case)]
+        clients = [client for client in ("loadgen", *beside) if takes_part(client, case)]
         taken: dict[str, list[dict[str, Any]]] = {client: [] for client in clients}
         for _ in range(rounds):
             for client in clients:
@@ -158,12 +145,12 @@ def median(runs: Sequence[dict[str, Any]], *path: str) -> float:
     return statistics.median(values)
 
 
-def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
+def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case], beside: Sequence[str]) -> Iterator[dict[str, Any]]:
     for case in cases:
-        for client in CLIENTS:
+        for client in ("loadgen", *beside):
             runs = [run(client, folder, case) for _ in range(1 if client in SLOW else rounds)]
             figures = [(of, stat) for of in ("true", "reported", "error", "lag") for stat in ("mean", "p50", "p99")]
-            found = {f"{of}_{stat}_ms": median(runs, of, stat) for of, stat in figures}
+            found: dict[str, Any] = {f"{of}_{stat}_ms": median(runs, of, stat) for of, stat in figures}
             found |= {"case": case[0], "client": client, "server_late_p99_ms": median(runs, "server_late", "p99")}
             print(
                 f"{case[0]:40} {client:9} "
@@ -199,62 +186,6 @@ def memory_table(folder: Path) -> Iterator[dict[str, Any]]:
     print(f"that is {slope:.2f} bytes a request", flush=True)
 
 
-def whole_commands(folder: Path, rounds: int, rust: tuple[Path, Path]) -> Iterator[dict[str, Any]]:
-    """CPU of whole commands, from start to exit, all processes: ``loadgen run`` beside vLLM's Rust client."""
-    for name, flags, streams, requests, tokens in WHOLE:
-        taken: dict[str, list[float]] = {"loadgen run": [], "vllm-rs bench serve": []}
-        with null_server(folder, flags) as (port, _):  # Python compiles modules at their first use, once for ever
-            cpu_of(whole_ours(folder, port, 1, 1, 1), folder)
-        for _ in range(rounds):
-            for client, used in taken.items():
-                with null_server(folder, flags) as (port, _):
-                    argv = (
-                        whole_ours(folder, port, streams, requests, tokens)
-                        if client == "loadgen run"
-                        else whole_rust(rust, port, streams, requests, tokens)
-                    )
-                    used.append(cpu_of(argv, folder))
-        ratios = [ours / theirs for ours, theirs in zip(*taken.values(), strict=True)]
-        found: dict[str, Any] = {"case": name, **{client: statistics.median(used) for client, used in taken.items()}}
-        found["ratio"] = statistics.median(ratios)
-        figures = ", ".join(f"{client} {statistics.median(used):.2f} CPU s" for client, used in taken.items())
-        print(f"{name:40} {figures}, ratio {found['ratio']:.2f}", flush=True)
-        yield found
-
-
-def cpu_of(argv: Sequence[str], folder: Path) -> float:
-    """User and system seconds of a command and all that it started and waited for."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(argv, cwd=folder, check=False, capture_output=True, text=True, env=environ)
-    if done.returncode not in (0, 5):  # 5: loadgen does not vouch for a flood's times; its CPU is what it is
-        sys.exit(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def whole_ours(folder: Path, port: int, streams: int, requests: int, tokens: int) -> list[str]:
-    path = folder / "whole.yaml"
-    path.write_text(
-        f"schema: loadgen/v1\ntargets: {{a: {{endpoint: 'http://127.0.0.1:{port}', model: 'null'}}}}\n"
-        f"workload: {{prompts: natural, output: {{exact: {tokens}}}}}\nrepeats: 1\n"
-        f"load: {{concurrency: {streams}, warmup_s: 0, requests: {requests}}}\n"
-    )
-    return [sys.executable, "-m", "loadgen", "run", str(path), "--quiet"]
-
-
-def whole_rust(rust: tuple[Path, Path], port: int, streams: int, requests: int, tokens: int) -> list[str]:
-    binary, tokenizer = rust
-    words = f"bench serve --backend openai-chat --host 127.0.0.1 --port {port} --model null --dataset-name random"
-    words += f" --prompt-token-ids --random-input-len 16 --random-output-len {tokens}"
-    words += f" --num-prompts {requests} --max-concurrency {streams} --disable-tqdm"
-    return [str(binary), *words.split(), "--tokenizer", str(tokenizer)]
-
-
-def chosen(cases: Sequence[Case], text: str) -> list[Case]:
-    return [case for case in cases if text in case[0]]
-
-
 def build(folder: Path) -> None:
     for name in ("null_server", "epoll_reader"):
         subprocess.run(["cc", "-O2", "-o", str(folder / name), str(HERE / f"{name}.c")], check=True)
@@ -272,35 +203,74 @@ def run_parts(parts: Mapping[str, Iterator[dict[str, Any]]], only: Sequence[str]
                 into.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Benchmark of the client.")
+def asked() -> argparse.Namespace:
+    """The command line; ``only`` holds the tables to make, ``cases`` those of each table that has several."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Benchmark of the client.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="two cases, one round")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables alone")
-    parser.add_argument("--match", default="", help="these cases alone: those with this text in their names")
+    parser.add_argument("--quick", action="store_true", help="one round, two cases of cpu, one of accuracy, no memory")
+    parser.add_argument("--only", nargs="+", choices=TABLES, help="these tables alone")
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        choices=OTHERS,
+        default=OTHERS,
+        help="hold our driver against these clients alone, in the tables cpu and accuracy; none: our driver alone",
+    )
+    parser.add_argument("--match", default="", help="cases of cpu, accuracy and whole with this text in their names")
     parser.add_argument("--vllm-rs", type=Path, help="vLLM's Rust client (vllm/vllm-rs of its wheel), to run beside")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, without which that client does nothing")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
-    if args.vllm_rs and not args.tokenizer:
-        parser.error("--vllm-rs needs --tokenizer")
-    rust = (args.vllm_rs.absolute(), args.tokenizer.absolute()) if args.vllm_rs else None
-    rounds = 1 if args.quick else args.rounds
+    args.only = args.only or [table for table in TABLES if table != "whole" or args.vllm_rs]
+    args.beside = [client for client in OTHERS if client in args.beside]
+    args.rounds = 1 if args.quick else args.rounds
+    args.cases = cases_of(args.quick, args.match)
+    if sentence := refusal(args):
+        parser.error(sentence)
+    return args
+
+
+def refusal(args: argparse.Namespace) -> str | None:
+    """What would only be seen after minutes, or look like an empty table."""
+    if args.rounds < 1:
+        return f"--rounds {args.rounds}: at least one"
+    if (args.vllm_rs is None) != (args.tokenizer is None):
+        return "--vllm-rs and --tokenizer go together"
+    if args.vllm_rs is None and "whole" in args.only:
+        return "--only whole needs --vllm-rs and --tokenizer"
+    if args.vllm_rs and not shutil.which(args.vllm_rs.absolute()):
+        return f"--vllm-rs {args.vllm_rs}: no program there"
+    if args.vllm_rs and not args.tokenizer.is_dir():
+        return f"--tokenizer {args.tokenizer}: no folder there"
+    if args.match and not any(args.cases.get(table) for table in args.only):
+        return f"--match {args.match!r}: no case of {', '.join(args.only)} has this in its name"
+    return None if shutil.which("cc") else "a C compiler is needed (cc; Debian: apt-get install gcc libc6-dev)"
+
+
+def cases_of(quick: bool, match: str) -> dict[str, list[Case]]:
+    cases = {"cpu": CASES[2:4] if quick else CASES, "accuracy": ACCURACY[:1] if quick else ACCURACY, "whole": WHOLE}
+    return {table: [case for case in those if match in case[0]] for table, those in cases.items()}
+
+
+def main() -> None:
+    args = asked()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+    print(shlex.join(["scripts/bench", *sys.argv[1:]]))
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python "
-        f"{platform.python_version()}, loadgen {'in Python alone' if fast.native is None else 'with its C'}"
+        f"{platform.python_version()}, loadgen {'in Python alone' if fast.native is None else 'with its C'}",
+        flush=True,
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder)
         tables: dict[str, Iterator[dict[str, Any]]] = {
-            "cpu": cpu_table(folder, rounds, chosen(CASES[2:4] if args.quick else CASES, args.match)),
-            "accuracy": accuracy_table(folder, rounds, chosen(ACCURACY[:1] if args.quick else ACCURACY, args.match)),
-            "sends": sends_table(folder, rounds),
+            "cpu": cpu_table(folder, args.rounds, args.cases["cpu"], args.beside),
+            "accuracy": accuracy_table(folder, args.rounds, args.cases["accuracy"], args.beside),
+            "sends": sends_table(folder, args.rounds),
             "memory": iter(()) if args.quick else memory_table(folder),
-            "whole": whole_commands(folder, rounds, rust) if rust else iter(()),
+            "whole": whole_commands(folder, args.rounds, (args.vllm_rs, args.tokenizer), args.cases["whole"]),
         }
         run_parts(tables, args.only, args.json)
 

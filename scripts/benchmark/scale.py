@@ -28,6 +28,7 @@ from typing import Any
 import bench
 import numpy as np
 import psutil
+from server import Case, null_server
 
 STREAMS_AN_ADDRESS = 12_000
 """A source has 28,232 ports for one address, and the kernel hands out half of them quickly: for the other half every
@@ -35,7 +36,7 @@ connect searches all of the first."""
 
 PARTS = ("cost", "largest", "soak")
 
-COSTS: list[bench.Case] = [
+COSTS: list[Case] = [
     # name, flags of the server, streams, requests, tokens; paced, at loads that a worker is meant to run at
     ("512 streams, 20 ms gaps", ["--ttft-us", "50000", "--gap-us", "20000", "--spread"], 512, 1024, 256),
     ("1,024 streams, 40 ms gaps", ["--ttft-us", "50000", "--gap-us", "40000", "--spread"], 1024, 2048, 128),
@@ -173,7 +174,7 @@ def soak(folder: Path, rates: Sequence[float], seconds: float) -> Iterator[dict[
     end, when everything is summed up."""
     for rate in rates:
         load = {"rate_rps": rate, "workers": 1, "warmup_s": 10, "window_s": seconds, "interval_s": 10, "drain_s": 10}
-        with bench.null_server(folder, ["--ttft-us", "20000", "--gap-us", "5000"]) as (port, _):
+        with null_server(folder, ["--ttft-us", "20000", "--gap-us", "5000"]) as (port, _):
             seen = watched(command(folder, [f"http://127.0.0.1:{port}"], load, tokens=8))
         ended = 10 + seconds
         found: dict[str, Any] = {"rate_rps": rate, "seconds": seconds}

@@ -1,0 +1,79 @@
+"""CPU of whole commands, from start to exit, all processes: ``loadgen run`` beside vLLM's Rust client.
+
+In: that client's binary and a folder with a tokenizer, without which it does nothing. Out: CPU seconds of each, medians
+over the rounds, and the median of the rounds' ratios. Start-up, records and report are in it, so it says what a user
+pays and not what a token costs (`bench.py --only cpu`).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from server import SPREAD, Case, null_server
+
+WHOLE: list[Case] = [
+    ("64 streams, flooded", [], 64, 2000, 128),
+    ("256 streams, 10 ms gaps", SPREAD, 256, 1024, 128),
+    ("1,000 streams, 10 ms gaps", SPREAD, 1000, 3000, 100),
+]
+
+
+def whole_commands(
+    folder: Path, rounds: int, rust: tuple[Path, Path], cases: Sequence[Case]
+) -> Iterator[dict[str, Any]]:
+    """``rust``: the binary and its tokenizer."""
+    for name, flags, streams, requests, tokens in cases:
+        taken: dict[str, list[float]] = {"loadgen run": [], "vllm-rs bench serve": []}
+        with null_server(folder, flags) as (port, _):  # Python compiles modules at their first use, once for ever
+            cpu_of(whole_ours(folder, port, 1, 1, 1), folder)
+        for _ in range(rounds):
+            for client, used in taken.items():
+                with null_server(folder, flags) as (port, _):
+                    argv = (
+                        whole_ours(folder, port, streams, requests, tokens)
+                        if client == "loadgen run"
+                        else whole_rust(rust, port, streams, requests, tokens)
+                    )
+                    used.append(cpu_of(argv, folder))
+        ratios = [ours / theirs for ours, theirs in zip(*taken.values(), strict=True)]
+        found: dict[str, Any] = {"case": name, **{client: statistics.median(used) for client, used in taken.items()}}
+        found["ratio"] = statistics.median(ratios)
+        figures = ", ".join(f"{client} {statistics.median(used):.2f} CPU s" for client, used in taken.items())
+        print(f"{name:40} {figures}, ratio {found['ratio']:.2f}", flush=True)
+        yield found
+
+
+def cpu_of(argv: Sequence[str], folder: Path) -> float:
+    """User and system seconds of a command and all that it started and waited for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(argv, cwd=folder, check=False, capture_output=True, text=True, env=environ)
+    if done.returncode not in (0, 5):  # 5: loadgen does not vouch for a flood's times; its CPU is what it is
+        sys.exit(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def whole_ours(folder: Path, port: int, streams: int, requests: int, tokens: int) -> list[str]:
+    path = folder / "whole.yaml"
+    path.write_text(
+        f"schema: loadgen/v1\ntargets: {{a: {{endpoint: 'http://127.0.0.1:{port}', model: 'null'}}}}\n"
+        f"workload: {{prompts: natural, output: {{exact: {tokens}}}}}\nrepeats: 1\n"
+        f"load: {{concurrency: {streams}, warmup_s: 0, requests: {requests}}}\n"
+    )
+    return [sys.executable, "-m", "loadgen", "run", str(path), "--quiet", "--store", str(folder / "store")]
+
+
+def whole_rust(rust: tuple[Path, Path], port: int, streams: int, requests: int, tokens: int) -> list[str]:
+    binary, tokenizer = rust
+    words = f"bench serve --backend openai-chat --host 127.0.0.1 --port {port} --model null --dataset-name random"
+    words += f" --prompt-token-ids --random-input-len 16 --random-output-len {tokens}"
+    words += f" --num-prompts {requests} --max-concurrency {streams} --disable-tqdm"
+    return [str(binary.absolute()), *words.split(), "--tokenizer", str(tokenizer.absolute())]
