@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from loadgen import histogram
 from loadgen.drive.job import Job
 from loadgen.drive.tally import Audit, Tick
-from loadgen.fleet import Fleet, Outcome, Stop
+from loadgen.fleet import Fleet, Look, OnTick, Outcome, Stop
 from loadgen.fleet.clocks import WorkerClock
 from loadgen.jobs import Site, make_jobs
-from loadgen.judging import judged, worker_doubts
+from loadgen.judging import Judged, judged, worker_doubts
 from loadgen.long.follow import Follower
 from loadgen.long.intervals import length_of
 from loadgen.long.trend import doubts as drift_doubts
@@ -41,6 +41,8 @@ from loadgen.warmup import WarmUp
 from loadgen.written import stop_if_full, strike_out_of, window_of
 
 SCHEMA = 1
+
+Hooks = tuple[OnTick, Look]
 
 
 class Second(Tick, kw_only=True):
@@ -93,30 +95,56 @@ def run_repeat(
     step: Step,
     cell: Cell,
     place: tuple[str, Path, int],
-    hooks: tuple[Callable[[Tick], None], Callable[[], Stop | None]],
+    hooks: Hooks,
 ) -> Result:
-    """Drives one repeat and summarises it. ``place`` is (run id, attempt's folder, attempt); ``hooks`` are those of
-    `Fleet.run`: what to do with a tick, and whether to stop.
+    """Drives one repeat and summarises it. ``place`` is (run id, attempt's folder, attempt); ``hooks`` are
+    those of `Fleet.run`: what to do with a tick, and whether to stop.
 
     Raises TargetError when the endpoint cannot be reached at all.
     """
-    _, folder, attempt = place
-    on_tick, look = hooks
+    folder = place[1]
     shape = shape_of(cell.scenario.load, cell.scenario.workload, site.folder)
     wanted = workers_of(cell.scenario.load)
     jobs = make_jobs(cell, site, step, place, shape, fleet.at_hand(wanted))
-    warmup = WarmUp(shape, len(jobs))
     sampler = Sampler(site.metrics, site.names, site.proxy, site.machine)
-    follower = Follower(folder, length_of(cell.scenario.load))
+    beside = _Beside(sampler, WarmUp(shape, len(jobs)), Follower(folder, length_of(cell.scenario.load)))
+    outcome, stopped = _driven(fleet, jobs, beside, folder, hooks)
+    stop_if_full(outcome.lost)
+    strike_out_of(request_files(folder), site.hidden)
+    warmed = beside.warmup.measured_from(outcome.start_ns)
+    window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
+    seen, telemetry = _watched(sampler, outcome, window, folder)
+    doubts = [*site.doubts, *beside.warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted)]
+    doubts += [*machine_doubts(telemetry), *drift_doubts(drifts(beside.follower.finish(), window))]
+    found = judged(cell, (shape, step.seed), folder, window, (outcome, doubts))
+    result = _result(step, place[2], outcome, found, (seen, telemetry))
+    result = msgspec.structs.replace(result, interrupted=bool(stopped))
+    result = _with_prefixes(result, jobs[0], cell.scenario.targets[step.target].options.get("kv_block"), folder)
+    write_result(folder, result, outcome)
+    return result
+
+
+class _Beside(NamedTuple):
+    """What looks on while a repeat is driven."""
+
+    sampler: Sampler
+    warmup: WarmUp
+    follower: Follower
+
+
+def _driven(
+    fleet: Fleet, jobs: Sequence[Job], beside: _Beside, folder: Path, hooks: Hooks
+) -> tuple[Outcome, list[int]]:
+    """What the fleet left, and when it was told to stop (monotonic ns), first to last."""
+    on_tick, look = hooks
+    stopped: list[int] = []
 
     def tick(one: Tick) -> None:
-        second = Second(**msgspec.structs.asdict(one), server=sampler.now)
+        second = Second(**msgspec.structs.asdict(one), server=beside.sampler.now)
         append_line(folder / "ticks.jsonl", second)
-        warmup.add(second)
-        follower.second(second, second.server)
+        beside.warmup.add(second)
+        beside.follower.second(second, second.server)
         on_tick(second)
-
-    stopped: list[int] = []
 
     def looked() -> Stop | None:
         wanted = look()
@@ -124,18 +152,14 @@ def run_repeat(
             stopped.append(time.monotonic_ns())
         return wanted
 
-    with sampler:
-        outcome = fleet.run(jobs, tick, looked, warmup.over)
-    stop_if_full(outcome.lost)
-    strike_out_of(request_files(folder), site.hidden)
-    warmed = warmup.measured_from(outcome.start_ns)
-    window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
-    seen, telemetry = _watched(sampler, outcome, window, folder)
-    doubts = (*site.doubts, *warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted), *machine_doubts(telemetry))
-    doubts += tuple(drift_doubts(drifts(follower.finish(), window)))
-    found = judged(cell, (shape, step.seed), folder, window, (outcome, doubts))
-    result = Result(
-        cell=cell.id,
+    with beside.sampler:
+        return fleet.run(jobs, tick, looked, beside.warmup.over), stopped
+
+
+def _result(step: Step, attempt: int, outcome: Outcome, found: Judged, watched: tuple[Seen, Telemetry]) -> Result:
+    seen, telemetry = watched
+    return Result(
+        cell=step.cell,
         target=step.target,
         rep=step.rep,
         attempt=attempt,
@@ -150,13 +174,9 @@ def run_repeat(
         lost=found.lost,
         clocks=outcome.clocks,
         seen=seen,
-        interrupted=bool(stopped),
         energy_j=telemetry.energy_j,
         telemetry=telemetry,
     )
-    result = _with_prefixes(result, jobs[0], cell.scenario.targets[step.target].options.get("kv_block"), folder)
-    write_result(folder, result, outcome)
-    return result
 
 
 def _watched(sampler: Sampler, outcome: Outcome, window: Window, folder: Path) -> tuple[Seen, Telemetry]:
