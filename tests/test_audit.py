@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from test_summarise import failure, reply
 
-from loadgen.audit import audited_p99, late_limit
+from loadgen.audit import audited_p99, doubts, invalid, late_limit
 from loadgen.record import Record
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Summary, Window
@@ -99,6 +100,45 @@ def test_a_small_difference_of_requests_in_step_is_a_doubt():
     summary = waves(Window(16.75, 45))
     assert "in_step" in codes(summary)
     assert "one_phase" not in codes(summary)
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "ended", "code"),
+    [  # of 1 tok/s that arrived; 3 tokens a reply: a standard deviation is 0.075 sqrt(in_flight / 6) tok/s
+        (6, 1 - 2.99 * 0.075, None),
+        (6, 1 - 3.01 * 0.075, "in_step"),
+        (6, 1 - 4.99 * 0.075, "in_step"),
+        (6, 1 - 5.01 * 0.075, "one_phase"),
+        (6, 1 / (1 - 0.0751 * 5), "one_phase"),
+        (6e-4, 0.951, None),
+        (6e-4, 0.949, "in_step"),
+        (6e-4, 0.901, "in_step"),  # 9.9 % of the larger one, 11 % of the smaller
+        (6e-4, 0.899, "one_phase"),
+        (6, 0.0, None),  # no reply ended in the window, and that says nothing
+        (0, 0.5, None),
+    ],
+)
+def test_requests_in_step_are_those_that_are_both_surely_and_far_from_an_even_spread(in_flight, ended, code):
+    plain = summarise(run(), LONG)
+    audit = msgspec.structs.replace(plain.audit, ended_tok_s=ended)
+    summary = msgspec.structs.replace(plain, output_tok_s=1.0, in_flight=in_flight, audit=audit)
+    found = [doubt.code for doubt in (*invalid(summary), *doubts(summary, Context()))]
+    assert found == ([] if code is None else [code])
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(1.04, False), (1.06, True)])
+def test_chunks_may_hold_5_percent_more_than_a_token_each(tokens, said):
+    plain = summarise(run(), LONG)
+    audit = msgspec.structs.replace(plain.audit, tok_per_chunk=tokens)
+    found = doubts(msgspec.structs.replace(plain, audit=audit), Context())
+    assert [doubt.code for doubt in found] == (["chunks"] if said else [])
+
+
+@pytest.mark.parametrize(("held", "said"), [(14.3, True), (14.5, False)])
+def test_a_closed_loop_may_lack_a_tenth_of_its_requests_in_flight(held, said):
+    summary = msgspec.structs.replace(summarise(run(), LONG), in_flight=held)
+    found = doubts(summary, Context(concurrency=16))
+    assert ("not_full" in [doubt.code for doubt in found]) == said
 
 
 def test_codes_are_all_that_this_file_can_say():

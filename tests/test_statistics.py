@@ -98,7 +98,14 @@ def test_a_certified_tail_lies_above_its_percentile_and_correlation_raises_it():
     ordered = list(range(2000))
     independent, correlated = certified_tail(ordered, 0.99, 2000), certified_tail(ordered, 0.99, 700)
     assert nearest_rank(ordered, 0.99) < independent < correlated
-    assert certified_tail(ordered, 0.99, 600) is None
+    assert certified_tail(ordered, 0.99, 661.9) is None  # 662 are needed, and nearly is not enough
+    assert certified_tail(ordered, 0.99, 662) == 1999
+
+
+def test_the_interval_of_a_percentile_is_between_two_values_of_the_sample_by_their_ranks():
+    assert order_interval(range(1, 101), 0.5, 100) == (41, 60)  # ceil(100 (0.5 -+ 1.96 0.05))
+    assert order_interval(range(1, 101), 0.5, 25) == (31, 70)  # worth a quarter, and twice as wide
+    assert order_interval(range(1, 382), 0.99, 381) == (374, 381)
 
 
 def test_an_interval_whose_rank_leaves_the_sample_is_none():
@@ -192,6 +199,7 @@ def interval(low: float, high: float, n: int = 6) -> Ratio:
         (0.96, 0.99, True, Verdict.SMALL_DIFFERENCE),
         (1.01, 1.04, False, Verdict.INCONCLUSIVE),
         (0.97, 1.01, False, Verdict.INCONCLUSIVE),
+        (1.02, 1.05, True, Verdict.SMALL_DIFFERENCE),  # from the margin on, not beyond it
     ],
 )
 def test_the_verdict_follows_the_interval_the_margin_and_holm(low, high, rejected, expected):
