@@ -72,6 +72,7 @@ def test_whole_commands_are_asked_for_the_same_load(tmp_path: Path, monkeypatch:
     words = ("--only", "whole", "--match", "flooded", "--vllm-rs", str(program), "--tokenizer", str(tmp_path))
     found, _ = figures(tmp_path, *words)
     (row,) = found["whole"]
+    assert [row["ratio"]] == row["ratios"]
     assert row["ratio"] == pytest.approx(row["loadgen run"] / row["vllm-rs bench serve"])
     asked = said.read_text()
     for pair in ("--num-prompts\n2000", "--max-concurrency\n64", "--random-output-len\n128"):

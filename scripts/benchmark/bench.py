@@ -11,9 +11,9 @@ memory     of our driver's process, at two numbers of requests
 whole      ``loadgen run`` beside vLLM's Rust client, from start to exit (`whole.py`); only where that client is given
 
 Each figure is a median over the rounds; ratios are taken round by round, so that a machine whose speed drifts cancels
-out. CPU of a client is user and system of its process from first request to last reply. Errors of TTFT, lag and
-lateness come from `join.py`, a program that knows nothing of loadgen: it joins each client's stamps with the server's
-truth log by request id.
+out, and the least and the greatest stand beside them. CPU of a client is user and system of its process from first
+request to last reply. Errors of TTFT, lag and lateness come from `join.py`, a program that knows nothing of loadgen: it
+joins each client's stamps with the server's truth log by request id.
 """
 
 from __future__ import annotations
@@ -120,16 +120,18 @@ def cpu_table(folder: Path, rounds: int, cases: Sequence[Case], beside: Sequence
                 taken[client].append(run(client, folder, case))
         for client in clients:
             pairs = zip(taken["loadgen"], taken[client], strict=True)
+            ratios = [ours["us_per_token"] / theirs["us_per_token"] for ours, theirs in pairs]
             found = {
                 "case": case[0],
                 "client": client,
                 **{key: median(taken[client], key) for key in ("us_per_token", "us_per_request", "tokens_per_s")},
-                "loadgen_over_it": statistics.median(a["us_per_token"] / b["us_per_token"] for a, b in pairs),
+                "loadgen_over_it": statistics.median(ratios),
+                "ratios": ratios,
             }
             print(
                 f"{found['case']:40} {client:9} {found['us_per_token']:8.2f} us/token "
                 f"{found['us_per_request']:9.0f} us/request {found['tokens_per_s']:10.0f} tokens/s   "
-                f"loadgen / it = {found['loadgen_over_it']:.3f}",
+                f"loadgen / it = {found['loadgen_over_it']:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
                 flush=True,
             )
             yield found
@@ -166,12 +168,13 @@ def accuracy_table(folder: Path, rounds: int, cases: Sequence[Case], beside: Seq
 def sends_table(folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """How late our own requests leave in an open loop; the other clients here have none."""
     runs = [run("loadgen", folder, SENDS, rate=1000) for _ in range(rounds)]
-    found = {"case": SENDS[0], **{f"late_{stat}_ms": median(runs, "late", stat) for stat in ("p50", "p99", "max")}}
-    print(
-        f"{SENDS[0]:40} loadgen   sent after its time: p50 {found['late_p50_ms']:.3f}, p99 {found['late_p99_ms']:.3f}, "
-        f"max {found['late_max_ms']:.3f} ms",
-        flush=True,
-    )
+    found: dict[str, Any] = {"case": SENDS[0]}
+    said = []
+    for stat in ("p50", "p99", "max"):
+        values = [one["late"][stat] for one in runs]
+        found |= {f"late_{stat}_ms": statistics.median(values), f"late_{stat}_ms_by_round": values}
+        said.append(f"{stat} {found[f'late_{stat}_ms']:.3f} ({min(values):.3f} to {max(values):.3f})")
+    print(f"{SENDS[0]:40} loadgen   sent after its time: {', '.join(said)} ms", flush=True)
     yield found
 
 

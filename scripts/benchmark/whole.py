@@ -44,9 +44,9 @@ def whole_commands(
                     used.append(cpu_of(argv, folder))
         ratios = [ours / theirs for ours, theirs in zip(*taken.values(), strict=True)]
         found: dict[str, Any] = {"case": name, **{client: statistics.median(used) for client, used in taken.items()}}
-        found["ratio"] = statistics.median(ratios)
+        found |= {"ratio": statistics.median(ratios), "ratios": ratios}
         figures = ", ".join(f"{client} {statistics.median(used):.2f} CPU s" for client, used in taken.items())
-        print(f"{name:40} {figures}, ratio {found['ratio']:.2f}", flush=True)
+        print(f"{name:40} {figures}, ratio {found['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
         yield found
 
 
