@@ -28,6 +28,7 @@ _COALESCED = 0.05
 _IN_STEP = (3.0, 0.05)
 _ONE_PHASE = (5.0, 0.10)
 _LIVES = 10
+_APART = 2
 _LONGEST_SAID = 160
 """Characters of what a failed request was told; the record has 300."""
 
@@ -152,7 +153,10 @@ def _in_step(summary: Summary) -> str:
 def _longer(summary: Summary) -> str:
     life = summary.e2e_s.mean or 0.0
     wanted = math.ceil(_LIVES * life)
-    return f"make load.window_s {wanted} s or more, {_LIVES} times what a request takes ({life:.2g} s)."
+    window = f"make load.window_s {wanted} s or more, {_LIVES} times what a request takes ({life:.2g} s)"
+    if summary.audit.offered_rps is not None:  # an open loop has no slots that could start apart
+        return f"{window}."
+    return f"{window}; or load.ramp_s {math.ceil(_APART * life)} s, so that slots start apart and stay so."
 
 
 def _why_unsent(summary: Summary) -> str:

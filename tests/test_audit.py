@@ -83,8 +83,15 @@ def test_a_window_that_holds_one_phase_of_requests_in_step_is_invalid():
     assert text(summary, "one_phase") == (
         "Requests ran in step: 146.3 output tok/s arrived in the window, the replies that ended in it make 365.7. "
         "The window holds one phase of it, and no rate: make load.window_s 100 s or more, "
-        "10 times what a request takes (10 s)."
+        "10 times what a request takes (10 s); or load.ramp_s 20 s, so that slots start apart and stay so."
     )
+
+
+def test_an_open_loop_in_step_has_no_slots_that_could_start_apart():
+    summary = waves(Window(18.5, 25.5))
+    open_loop = msgspec.structs.replace(summary, audit=msgspec.structs.replace(summary.audit, offered_rps=6.4))
+    said = next(doubt.text for doubt in invalid(open_loop) if doubt.code == "one_phase")
+    assert said.endswith("make load.window_s 100 s or more, 10 times what a request takes (10 s).")
 
 
 def test_requests_in_step_do_not_matter_to_a_window_of_whole_waves():
