@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from loadgen.cli.flags import Cells, Endpoint, Model, Profile, Sets, Store, Targets, chosen
-from loadgen.cli.resuming import Resume, Retry, alone, begun, left_of
+from loadgen.cli.memory import (
+    Asked,
+    Batch,
+    Dtype,
+    Gpu,
+    Input,
+    Logits,
+    Memory,
+    Output,
+    Quantization,
+    Tp,
+    named,
+    plan_memory,
+)
+from loadgen.cli.resuming import Resume, Retry, begun, left_of, refuse_beside
 from loadgen.cli.runs import load
-from loadgen.cli.screen import printable, put, speaks_unicode, tell, width
+from loadgen.cli.screen import printable, put, show, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
     from loadgen.scenario import Cell, Loaded
@@ -19,13 +33,14 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-MOST, MOST_GPUS = 10**9, 1024
-"""The largest length or batch, and the most GPUs."""
-
-MOST_PARAMETERS = 10**15
-"""What is larger is no model, but a mistake in its config.json."""
-
-_FOR = "With --memory: "
+Commands = Annotated[bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Show what would be sent instead: counts, rates, lengths, shared prefixes.")
+]
+Layout = Annotated[
+    str | None,
+    typer.Option("--layout", help="published: the published table that is measured again, with planned memory."),
+]
 
 
 @commands.command(epilog="Example: loadgen plan scenarios/moe_vs_dense.yaml --profile gpu")
@@ -42,33 +57,18 @@ def plan(
     store: Store = None,
     resume: Resume = None,
     retry: Retry = False,
-    with_commands: Annotated[
-        bool, typer.Option("--commands", help="Print the command of every server instead, for a shell.")
-    ] = False,
-    with_preview: Annotated[
-        bool,
-        typer.Option("--preview", help="Show what would be sent instead: counts, rates, lengths, shared prefixes."),
-    ] = False,
-    layout: Annotated[
-        str | None,
-        typer.Option("--layout", help="published: the published table that is measured again, with planned memory."),
-    ] = None,
-    memory: Annotated[
-        Path | None,
-        typer.Option("--memory", metavar="MODEL", help="Show what this model (a folder, a config.json) takes."),
-    ] = None,
-    gpu: Annotated[str | None, typer.Option("--gpu", help=_FOR + "24GB, 80GiB, or a name such as a100.")] = None,
-    input_tokens: Annotated[int, typer.Option("--input", min=1, max=MOST, help=_FOR + "tokens of a prompt.")] = 1000,
-    output_tokens: Annotated[int, typer.Option("--output", min=1, max=MOST, help=_FOR + "tokens of a reply.")] = 100,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=MOST, help=_FOR + "requests at once.")] = 1,
-    tp: Annotated[int, typer.Option("--tp", min=1, max=MOST_GPUS, help=_FOR + "GPUs that share it.")] = 1,
-    dtype: Annotated[str | None, typer.Option("--dtype", help=_FOR + "bf16, fp8, int8, int4, mxfp4.")] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help=_FOR + "gptq-int8, gptq-int4, awq, fp8, mxfp4.")
-    ] = None,
-    prompt_logits: Annotated[
-        str, typer.Option("--prompt-logits", help=_FOR + "all (as transformers 4.38 did) or last.")
-    ] = "last",
+    with_commands: Commands = False,
+    with_preview: Preview = False,
+    layout: Layout = None,
+    memory: Memory = None,
+    gpu: Gpu = None,
+    input_tokens: Input = 1000,
+    output_tokens: Output = 100,
+    batch: Batch = 1,
+    tp: Tp = 1,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
+    prompt_logits: Logits = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show cells, order, starts, time and memory; start nothing.
@@ -76,42 +76,40 @@ def plan(
     With --resume, what of that a run has left. With --memory, no scenario: what a model takes on GPUs of a size, and
     how few of them do.
     """
-    others = {
-        "--commands": with_commands,
-        "--preview": with_preview,
-        "--layout": layout,
-        "--memory": memory,
-        "--gpu": gpu,
-    }
-    alone(resume, retry, others)
-    if scenario is not None and memory is None and gpu is None:
-        if layout is not None:
-            _laid_out(load(scenario, sets, profile, endpoint, model, targets), only_cells, layout)
-            return
+    ways = _Ways(with_commands, with_preview, layout, as_json)
+    refuse_beside(resume, retry, {**ways.flags(), "--memory": memory, "--gpu": gpu})
+    if scenario is None or memory is not None or gpu is not None:
+        asked = Asked(input_tokens, output_tokens, batch, tp, dtype, quantization, prompt_logits)
+        plan_memory(*named(scenario, memory, gpu), asked, as_json)
+    else:
         loaded = load(scenario, sets, profile, endpoint, model, targets)
-        begun_run = begun(store, resume, retry, loaded.scenario)
-        if with_preview:
-            _preview(loaded, only_cells, as_json)
-        elif begun_run is not None:
-            _left(loaded, only_cells, (begun_run, retry), as_json)
-        else:
-            _scenario(loaded, only_cells, with_commands, as_json)
-        return
-    _check(scenario, memory, gpu)
-    lengths = {"input": input_tokens, "output": output_tokens, "batch": batch, "tp": tp}
-    _model(str(memory), str(gpu), (dtype, quantization), (lengths, prompt_logits), as_json)
+        _of_scenario(loaded, only_cells, (begun(store, resume, retry, loaded.scenario), retry), ways)
 
 
-def _check(scenario: Path | None, memory: Path | None, gpu: str | None) -> None:
-    """Raises UsageError for what is neither a scenario nor a model with its GPU."""
-    from loadgen.errors import UsageError
+class _Ways(NamedTuple):
+    """Which side of a scenario's plan is shown, and how."""
 
-    if scenario is not None:
-        raise UsageError(f"plan {scenario}: --memory and --gpu are for a model without a scenario; leave one out.")
-    if memory is None:
-        raise UsageError("plan: name a scenario, or a model and its GPU: --memory MODEL --gpu 24GB.")
-    if gpu is None:
-        raise UsageError("plan --memory: say on which GPU: --gpu 24GB, or a name such as --gpu a100.")
+    with_commands: bool
+    with_preview: bool
+    layout: str | None
+    as_json: bool
+
+    def flags(self) -> dict[str, object]:
+        """By flag: those that show another side than what a run has left."""
+        return {"--commands": self.with_commands, "--preview": self.with_preview, "--layout": self.layout}
+
+
+def _of_scenario(loaded: Loaded, only_cells: list[str] | None, of: tuple[Run | None, bool], ways: _Ways) -> None:
+    """``of``: the run that is gone on with, if there is one, and whether what is invalid is measured again."""
+    run, retry = of
+    if ways.layout is not None:
+        _laid_out(loaded, only_cells, ways.layout)
+    elif ways.with_preview:
+        _preview(loaded, only_cells, ways.as_json)
+    elif run is not None:
+        _left(loaded, only_cells, (run, retry), ways.as_json)
+    else:
+        _scenario(loaded, only_cells, ways.with_commands, ways.as_json)
 
 
 def _laid_out(loaded: Loaded, only_cells: list[str] | None, layout: str) -> None:
@@ -123,7 +121,7 @@ def _laid_out(loaded: Loaded, only_cells: list[str] | None, layout: str) -> None
     formats.check("text", 1, layout)
     cells = chosen(expand(loaded.scenario), only_cells)
     needs = needs_of_cells(cells, loaded.path.parent.absolute(), nvml_gpus())
-    _show(published_plan.render(loaded, needs, width(sys.stdout)))
+    show(published_plan.render(loaded, needs, width(sys.stdout)))
 
 
 def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool, as_json: bool) -> None:
@@ -147,7 +145,7 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
         put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
     else:
         needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
-        _show(plan_report.render(made, loaded, needs, width(sys.stdout)))
+        show(plan_report.render(made, loaded, needs, width(sys.stdout)))
         _say_what_run_refuses(loaded, cells)
         for short in shortages(cells, room()):
             tell(f"loadgen: {'not enough room here' if short.certain else 'perhaps not enough room'}: {short.text}")
@@ -180,7 +178,7 @@ def _left(loaded: Loaded, only_cells: list[str] | None, of: tuple[Run, bool], as
     if as_json:
         put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
     else:
-        _show(plan_report.rest(made, loaded, said, width(sys.stdout)))
+        show(plan_report.rest(made, loaded, said, width(sys.stdout)))
 
 
 def _preview(loaded: Loaded, only_cells: list[str] | None, as_json: bool) -> None:
@@ -196,45 +194,3 @@ def _preview(loaded: Loaded, only_cells: list[str] | None, as_json: bool) -> Non
         put(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
     else:
         print(report.render(found, width(sys.stdout), speaks_unicode(sys.stdout)), end="")
-
-
-def _model(
-    model: str,
-    gpu: str,
-    stored: tuple[str | None, str | None],
-    asked: tuple[dict[str, int], str],
-    as_json: bool,
-) -> None:
-    """``stored``: dtype and quantization. ``asked``: lengths, and whose logits are made."""
-    import json
-
-    from loadgen.errors import UsageError
-    from loadgen.reports import memory as report
-    from loadgen.shapes.memory_plan import MemoryPlan, gpu_bytes, stored_as
-    from loadgen.shapes.model_config import read_shape
-
-    lengths, logits = asked
-    if logits not in ("all", "last"):
-        raise UsageError(f"--prompt-logits {logits!r}: all or last belongs here.")
-    shape = read_shape(Path(model).expanduser(), stored_as(*stored))
-    if shape.total > MOST_PARAMETERS:
-        raise UsageError(f"{model}: more than {MOST_PARAMETERS:.0e} parameters: no model has; mend the file.")
-    if shape.attention.heads % lengths["tp"]:
-        raise UsageError(f"--tp {lengths['tp']}: {shape.name} has {shape.attention.heads} heads; take a divisor.")
-    plan = MemoryPlan(
-        shape=shape,
-        input_tokens=lengths["input"],
-        output_tokens=lengths["output"],
-        batch=lengths["batch"],
-        gpus=lengths["tp"],
-        prompt_logits="all" if logits == "all" else "last",
-    )
-    if as_json:
-        put(json.dumps(report.values(plan, gpu_bytes(gpu)), indent=1, ensure_ascii=False) + "\n")
-    else:
-        _show(report.render(plan, gpu_bytes(gpu), width(sys.stdout)))
-
-
-def _show(text: str) -> None:
-    """The sign of multiplication gives way on a screen that has none; a model's name may hold what a terminal obeys."""
-    print(printable(text if speaks_unicode(sys.stdout) else text.replace("×", "x")))

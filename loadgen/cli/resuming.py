@@ -47,7 +47,7 @@ def begun(store: Path | None, resume: str | None, retry: bool, scenario: Scenari
     return None if resume is None else find_run(store_root(store), resume)
 
 
-def alone(resume: str | None, retry: bool, others: Mapping[str, object]) -> None:
+def refuse_beside(resume: str | None, retry: bool, others: Mapping[str, object]) -> None:
     """Raises UsageError for a flag of ``plan`` that shows something else than what a run has left."""
     for flag, given in others.items():
         if given and (resume is not None or retry):

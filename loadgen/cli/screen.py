@@ -37,6 +37,12 @@ def printable(text: str) -> str:
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
 
 
+def show(text: str) -> None:
+    """Text to standard output as a screen can have it: one without the sign of multiplication gets an x, and a model's
+    name may hold what a terminal obeys."""
+    print(printable(text if speaks_unicode(sys.stdout) else text.replace("×", "x")))
+
+
 def readable(text: str) -> str:
     """The same in what standard error can show."""
     from loadgen.reports.text import ascii_only
