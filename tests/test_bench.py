@@ -4,12 +4,17 @@ refuses. Its smallest cases run; nothing here depends on how fast this machine i
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 BENCH = Path(__file__).parents[1] / "scripts" / "benchmark" / "bench.py"
@@ -78,6 +83,44 @@ def test_whole_commands_are_asked_for_the_same_load(tmp_path: Path, monkeypatch:
     for pair in ("--num-prompts\n2000", "--max-concurrency\n64", "--random-output-len\n128"):
         assert pair in asked
     assert not (tmp_path / "store").exists()  # its runs are nobody's results
+
+
+@pytest.fixture
+def paced(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A benchmark that takes some seconds yet, with its temporary folder in this one."""
+    argv = [sys.executable, str(BENCH), "--rounds", "1", "--only", "cpu", "--match", "1 stream", "--beside"]
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        yield process
+        process.kill()
+
+
+def server_of(bench: subprocess.Popen[bytes]) -> psutil.Process:
+    """The null server that a benchmark has just started."""
+    parent, deadline = psutil.Process(bench.pid), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in parent.children():
+            if child.name() == "null_server":
+                return child
+        time.sleep(0.05)
+    raise AssertionError("no null server in 60 s")
+
+
+@needs_compiler
+def test_a_benchmark_that_is_ended_leaves_nothing_behind(paced: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    server = server_of(paced)
+    paced.terminate()
+    assert paced.wait(30) == 128 + signal.SIGTERM
+    assert not server.is_running()
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_compiler
+def test_the_null_server_of_a_benchmark_that_is_killed_ends_with_it(paced: subprocess.Popen[bytes]) -> None:
+    server = server_of(paced)
+    paced.kill()
+    _, alive = psutil.wait_procs([server], timeout=30)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []  # where nobody reaps orphans
 
 
 @pytest.mark.parametrize(

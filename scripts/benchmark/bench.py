@@ -25,6 +25,7 @@ import platform
 import resource
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -257,6 +258,7 @@ def cases_of(quick: bool, match: str) -> dict[str, list[Case]]:
 
 def main() -> None:
     args = asked()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left behind
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
     print(shlex.join(["scripts/bench", *sys.argv[1:]]))

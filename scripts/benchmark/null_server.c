@@ -1,7 +1,7 @@
 /* A null server: speaks just enough of OpenAI's streaming protocol to measure a client, and logs the truth.
  *
  * usage: null_server [--port P] [--ttft-us N] [--gap-us N] [--grid-us N] [--per-write N] [--spread] [--role-early]
- *                    [--share] [--slower PERCENT] [--truth FILE]
+ *                    [--share] [--slower PERCENT] [--with-parent] [--truth FILE]
  *
  * One thread, one epoll. A request asks for its number of tokens with "max_tokens"; its x-request-id goes into the log.
  * gap-us 0 floods: tokens leave as fast as the socket takes them, --per-write of them in one write (and one HTTP chunk).
@@ -11,6 +11,7 @@
  * --grid-us rounds the start of every stream up to a common grid, so that all streams get their tokens at one moment.
  * --share lets several of these servers listen on one port, on every address: the kernel deals connections out.
  * --slower N makes times N percent longer an hour, evenly from the start: a drift that is to be found.
+ * --with-parent ends it with the process that started it, however that one ends.
  * --role-early sends a chunk with a role and no content at once. A request without "stream":true gets one token at once.
  *
  * Truth, one line a request, all times CLOCK_MONOTONIC in ns, taken right before the write:
@@ -28,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -288,6 +290,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--role-early")) { role_early = 1; continue; }
         if (!strcmp(argv[i], "--spread")) { spread = 1; continue; }
         if (!strcmp(argv[i], "--share")) { share = 1; continue; }
+        if (!strcmp(argv[i], "--with-parent")) { prctl(PR_SET_PDEATHSIG, SIGTERM); continue; }
         if (!strcmp(argv[i], "--port")) port = atoi(v);
         else if (!strcmp(argv[i], "--ttft-us")) ttft_ns = atoll(v) * 1000;
         else if (!strcmp(argv[i], "--gap-us")) gap_ns = atoll(v) * 1000;

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def servers(folder: Path, flags: Sequence[str], count: int) -> Iterator[int]:
     with ExitStack() as stack:
         port = 0
         for _ in range(count):
-            argv = [str(folder / "null_server"), *flags, "--share", "--port", str(port)]
+            argv = [str(folder / "null_server"), "--with-parent", *flags, "--share", "--port", str(port)]
             process = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
             stack.callback(process.terminate)
             assert process.stdout is not None
@@ -195,7 +196,8 @@ def watched(argv: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
     """(seconds from the first sight, resident bytes) of a command and of what it starts, every two seconds."""
     seen: dict[str, list[tuple[float, float]]] = {}
     began = time.monotonic()
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as parent:
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as parent, ExitStack() as stack:
+        stack.callback(parent.terminate)  # where we are ended first
         while parent.poll() is None:
             processes = {"parent": psutil.Process(parent.pid)}
             try:
@@ -219,6 +221,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[200, 1000])
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left behind
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"

@@ -22,7 +22,7 @@ def null_server(folder: Path, flags: Sequence[str]) -> Iterator[tuple[int, Path]
     """A null server: its port, and the path of its truth log, which is whole once this context is left."""
     truth = folder / "truth.txt"
     process = subprocess.Popen(
-        [str(folder / "null_server"), *flags, "--truth", str(truth)], stdout=subprocess.PIPE, text=True
+        [str(folder / "null_server"), "--with-parent", *flags, "--truth", str(truth)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
