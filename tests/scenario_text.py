@@ -18,6 +18,17 @@ workload: {prompts: natural, output: {exact: 8}}
 load: {concurrency: 2, window_s: 1}
 """
 
+ENDPOINT = SMALLEST.replace("engine: hf", "endpoint: http://127.0.0.1:9")
+"""The same of a server that exists, though nobody listens there."""
+
+REFUSED = (
+    (SMALLEST.replace("hf", "vlmm"), "engine 'vlmm' does not exist; did you mean 'vllm'?"),
+    (SMALLEST.replace("model: a", "model: ./a"), "targets.dense.model: the model ./a does not exist"),
+    (ENDPOINT.replace("natural", "naturel"), "workload.prompts: 'naturel' does not exist; did you mean 'natural'?"),
+    (ENDPOINT.replace("natural", "jsonl, path: no.jsonl"), "no.jsonl does not exist"),
+)
+"""Scenarios that can be read and not be run, and what is said of them."""
+
 
 def put(folder: Path, text: str, name: str = "x.yaml") -> Path:
     path = folder / name

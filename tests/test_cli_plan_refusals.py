@@ -6,19 +6,15 @@ from pathlib import Path
 
 import pytest
 from cli_runner import loadgen
-from scenario_text import SMALLEST, put
+from scenario_text import ENDPOINT, REFUSED, SMALLEST, put
 
 MIX = "mix, mix: {chat: {prompts: natural}, code: {prompts: synthetic, input_tokens: 9, vocab_size: 9999}}"
-ENDPOINT = SMALLEST.replace("engine: hf", "endpoint: http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (SMALLEST.replace("hf", "vlmm"), "engine 'vlmm' does not exist; did you mean 'vllm'?"),
-        (SMALLEST.replace("model: a", "model: ./a"), "targets.dense.model: the model ./a does not exist"),
-        (ENDPOINT.replace("natural", "naturel"), "workload.prompts: 'naturel' does not exist; did you mean 'natural'?"),
-        (ENDPOINT.replace("natural", "jsonl, path: no.jsonl"), "no.jsonl does not exist"),
+        *REFUSED,
         (ENDPOINT.replace("natural", MIX), "workload 'code' makes no chat messages"),
         (
             ENDPOINT.replace("natural", MIX).replace("model: a", "model: a, backend: openai_completions"),
