@@ -142,12 +142,14 @@ def _numbers(reps: Sequence[int]) -> str:
 
 
 class Warned(msgspec.Struct, frozen=True, kw_only=True):
-    """A doubt or an invalidity, once, with the places it was found in."""
+    """A doubt or an invalidity, once, with the places it was found in. ``text`` is that of the first of them; where
+    ``varies``, others have numbers of their own."""
 
     code: str
     text: str
     where: tuple[str, ...]
     invalid: bool
+    varies: bool = False
 
 
 def not_come_to(cells: Sequence[ReportCell], described: Mapping[str, Any]) -> list[Warned]:
@@ -164,7 +166,7 @@ def not_come_to(cells: Sequence[ReportCell], described: Mapping[str, Any]) -> li
 
 
 def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:
-    """Doubts of all repeats, each code once a target, with an example's text and the places."""
+    """Doubts of all repeats, each code once a target, with the first one's text and the places."""
     found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
     for cell in cells:
         for target in cell.targets:
@@ -180,11 +182,16 @@ def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:
                     found.setdefault((doubt.code, target.target, True), []).append((where, doubt.text))
                 for doubt in result.summary.doubts:
                     found.setdefault((doubt.code, target.target, False), []).append((where, doubt.text))
-    merged: dict[tuple[str, str, bool], list[str]] = {}
+    merged: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
     for (code, _, invalid), places in found.items():
-        key = (code, places[0][1], invalid)
-        merged.setdefault(key, []).extend(where for where, _ in places)
+        merged.setdefault((code, places[0][1], invalid), []).extend(places)
     return [
-        Warned(code=code, text=text, where=tuple(where), invalid=invalid)
-        for (code, text, invalid), where in sorted(merged.items(), key=lambda item: not item[0][2])
+        Warned(
+            code=code,
+            text=text,
+            where=tuple(where for where, _ in places),
+            invalid=invalid,
+            varies=any(said != text for _, said in places),
+        )
+        for (code, text, invalid), places in sorted(merged.items(), key=lambda item: not item[0][2])
     ]

@@ -18,7 +18,7 @@ from loadgen.plan import make_plan
 from loadgen.record import Record
 from loadgen.repeat import Result
 from loadgen.reports import json as json_report
-from loadgen.reports import markdown, rows, text, yardsticks
+from loadgen.reports import markdown, objectives, rows, text, yardsticks
 from loadgen.scenario import expand, public_dict
 from loadgen.scenario import load as load_scenario
 from loadgen.scenario.loading import from_public
@@ -133,7 +133,7 @@ def test_a_comparison_whose_error_rates_differ_is_refused_in_words(report: RunRe
 
 
 def test_objectives_are_marked_where_they_are_missed(report: RunReport) -> None:
-    lines = rows.objective_lines(report, rows.UNICODE)
+    lines = objectives.lines(report, objectives.UNICODE)
     assert lines[0].startswith("✓ p50 ttft < 60 ms: met in all 4 places")
     assert any(line.startswith("✗ error_rate < 1 %: concurrency=4, moe: 1.024 %") for line in lines)
     assert report.exit_code == 3
@@ -287,7 +287,7 @@ def test_a_target_that_is_faster_than_its_floor_is_warned_of(tmp_path: Path) -> 
     warned = [line for line in rows.warning_lines(found) if line.startswith("dense is faster than its floor")]
     assert len(warned) == 1
     assert "1 x L40S: TPOT 9.98 ms, floor 7" in warned[0]
-    assert warned[0].endswith("(2 cells, first concurrency=1, dense)")
+    assert warned[0].endswith("(concurrency=1, dense; the like in 1 other cell)")
 
 
 def test_json_has_floors_rates_and_mixtures_with_versions(known: RunReport) -> None:

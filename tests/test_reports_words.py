@@ -8,15 +8,16 @@ import msgspec
 import pytest
 from made_runs import A, B, made_run, scenario_of
 
-from loadgen.assemble import assemble
+from loadgen.assemble import ReportCell, assemble, warnings_of
 from loadgen.judge import Judgement
 from loadgen.long.intervals import FILE, Interval
 from loadgen.plan import make_plan
-from loadgen.reports import about, over_time, rows, text
+from loadgen.reports import about, objectives, over_time, rows, text
 from loadgen.reports import plan as plan_report
 from loadgen.reports.ratios import EVERY, rows_of
 from loadgen.scenario import expand, load
 from loadgen.store import Run, append_line
+from loadgen.summary import Doubt
 
 COMPARED = "matrix: {concurrency: [1, 2]}\nrepeats: 6\ncomparison: {baseline: a}\n"
 
@@ -35,7 +36,7 @@ def test_places_that_cannot_be_judged_for_one_reason_are_one_line(tmp_path: Path
     words = COMPARED + "objectives: [p50 ttft < 60 ms]\n"
     run = made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), words), {"a": A, "b": B})
     report = assemble(run)
-    assert rows.objective_lines(report, rows.ASCII) == ["ok p50 ttft < 60 ms: met in all 4 places, value 50.00 ms"]
+    assert objectives.lines(report, objectives.ASCII) == ["ok p50 ttft < 60 ms: met in all 4 places, value 50.00 ms"]
     unknown = Judgement(text="p50 ttft < 60 ms", value=None, limit=0.06, met=None, why="a repeat is invalid")
     missed = msgspec.structs.replace(unknown, value=0.0712, met=False, why="mean of 6 repeats")
     first, second = (
@@ -44,11 +45,50 @@ def test_places_that_cannot_be_judged_for_one_reason_are_one_line(tmp_path: Path
         )
         for cell, said in zip(report.cells, (unknown, missed), strict=True)
     )
-    assert rows.objective_lines(msgspec.structs.replace(report, cells=(first, second)), rows.ASCII) == [
+    assert objectives.lines(msgspec.structs.replace(report, cells=(first, second)), objectives.ASCII) == [
         "MISSED p50 ttft < 60 ms: concurrency=2, a: 71.20 ms (mean of 6 repeats)",
         "MISSED p50 ttft < 60 ms: concurrency=2, b: 71.20 ms (mean of 6 repeats)",
         "? p50 ttft < 60 ms: a repeat is invalid (2 places, first concurrency=1, a)",
     ]
+
+
+def test_a_doubt_whose_numbers_differ_from_place_to_place_is_that_of_the_first_alone(tmp_path: Path) -> None:
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), COMPARED), {"a": A, "b": B})
+    report = assemble(run)
+    (first, second) = report.cells
+    few = doubted(first, Doubt("few", "2 requests are few.")), doubted(second, Doubt("few", "8 requests are few."))
+    assert rows.warning_lines(msgspec.structs.replace(report, warnings=tuple(warnings_of(few))))[0] == (
+        "2 requests are few. (concurrency=1, a; the like in 3 other cells)"
+    )
+    same = doubted(first, Doubt("few", "2 requests are few.")), doubted(second, Doubt("few", "2 requests are few."))
+    assert rows.warning_lines(msgspec.structs.replace(report, warnings=tuple(warnings_of(same))))[0] == (
+        "2 requests are few. (4 cells, first concurrency=1, a)"
+    )
+
+
+def doubted(cell: ReportCell, doubt: Doubt) -> ReportCell:
+    targets = [msgspec.structs.replace(one, doubts=(doubt,), results=()) for one in cell.targets]
+    return msgspec.structs.replace(cell, targets=tuple(targets))
+
+
+def test_doubts_of_a_comparison_that_name_their_cell_are_not_counted_as_one(tmp_path: Path) -> None:
+    run = made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), COMPARED.replace("6", "3")), {"a": A, "b": B})
+    (line,) = [line for line in rows.warning_lines(assemble(run)) if "half an ABBA block" in line]
+    assert line.startswith("3 pairs at concurrency 1 leave")
+    assert line.endswith(" (the like in 1 other cell)")
+
+
+def test_an_objective_that_was_judged_by_the_largest_value_anywhere_says_so(tmp_path: Path) -> None:
+    words = COMPARED + "objectives: [p50 ttft < 60 ms]\n"
+    report = assemble(made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), words), {"a": A, "b": B}))
+    first, second = report.cells
+    few = "too few samples: n = 3, p50 needs 6; judged by the largest value"
+    met = Judgement(text="p50 ttft < 60 ms", value=0.0512, limit=0.06, met=True, why=few)
+    late = msgspec.structs.replace(
+        second, targets=tuple(msgspec.structs.replace(one, judgements=(met,)) for one in second.targets)
+    )
+    (line,) = objectives.lines(msgspec.structs.replace(report, cells=(first, late)), objectives.ASCII)
+    assert line == f"ok p50 ttft < 60 ms: met in all 4 places, values 50.00 ms to 51.20 ms; in 2 of them {few}"
 
 
 def test_why_there_is_no_drift_test_is_said_once_for_all_repeats_without_a_table(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from loadgen.cells import OUT_OF_TIME
 from loadgen.errors import LoadgenError
 from loadgen.nightly.notify import message, send
 from loadgen.nights.night import NightReport, head, lines, news, standing
-from loadgen.reports import rows
+from loadgen.reports import objectives, rows
 from loadgen.store import make_folder, read_json, write_json
 
 VERSION = 1
@@ -73,7 +73,7 @@ def wrongs(report: RunReport | None, which: str = "") -> list[str]:
     objectives that were missed."""
     if report is None:
         return []
-    missed = [line for line in rows.objective_lines(report, rows.ASCII) if line.startswith(rows.ASCII.missed)]
+    missed = [line for line in objectives.lines(report, objectives.ASCII) if line.startswith(objectives.ASCII.missed)]
     invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
     failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
     places = [one.where for one in report.warnings if one.code == OUT_OF_TIME]

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.reports import about, markdown, rows, search, text
+from loadgen.reports import about, markdown, objectives, rows, search, text
 from loadgen.scenario.label import value_text
 
 Section = tuple[str, list[str]]
@@ -22,7 +22,7 @@ def render(reports: Sequence[RunReport], width: int = 100, unicode: bool = True)
     parts = text.section("Side by side", _titles(reports, names), width)
     lines, dropped = text.fitted(lambda columns: table(reports, columns), _columns(reports), left, width)
     parts += [*lines, *text.left_out(dropped, width), ""]
-    for heading, said in _sections(reports, names, rows.UNICODE if unicode else rows.ASCII):
+    for heading, said in _sections(reports, names, objectives.UNICODE if unicode else objectives.ASCII):
         parts += text.section(heading, said, width)
     parts += text.wrapped(_advice(reports), width)
     parts += map(text.where, reports)
@@ -34,7 +34,7 @@ def render_markdown(reports: Sequence[RunReport]) -> str:
     """The same with every column."""
     names = short_names(reports)
     parts = ["# Side by side", "", *markdown.bullets(_titles(reports, names)), *markdown.tabled(table(reports))]
-    for heading, said in _sections(reports, names, rows.UNICODE):
+    for heading, said in _sections(reports, names, objectives.UNICODE):
         parts += markdown.bullets(said, f"## {markdown.safe(heading)}")
     return "\n".join([*parts, markdown.safe(_advice(reports))]) + "\n"
 
@@ -83,11 +83,11 @@ def _titles(reports: Sequence[RunReport], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _sections(reports: Sequence[RunReport], names: Sequence[str], marks: rows.Marks) -> Iterator[Section]:
+def _sections(reports: Sequence[RunReport], names: Sequence[str], marks: objectives.Marks) -> Iterator[Section]:
     """What each run says of its own targets, its objectives, and what weakens it."""
     for report, name in zip(reports, names, strict=True):
         failed = [f"failed: {line}" for line in rows.failure_lines(report)]
-        said = [*search.lines(report), *rows.comparison_lines(report), *rows.objective_lines(report, marks)]
+        said = [*search.lines(report), *rows.comparison_lines(report), *objectives.lines(report, marks)]
         yield name, [*said, *failed]
         yield f"Warnings of {name}", rows.warning_lines(report)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
 from loadgen.metrics import METRICS
-from loadgen.reports import about, machines, over_time, ratios, rows, search, yardsticks
+from loadgen.reports import about, machines, objectives, over_time, ratios, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
 from loadgen.reports.rows import number
 
@@ -33,7 +33,7 @@ def render(report: RunReport) -> str:
         parts += [f"## {one.heading}", "", *tabled(one.rows(one.columns)), *bullets(one.notes)]
     parts += bullets(over_time.lines(report), "## Over time: the other repeats")
     parts += bullets(rows.routing_lines(report), f"## {rows.routing_heading(report)}")
-    parts += bullets(rows.objective_lines(report, rows.UNICODE), "## Objectives")
+    parts += bullets(objectives.lines(report, objectives.UNICODE), "## Objectives")
     parts += bullets(rows.failure_lines(report), "## Failed")
     parts += bullets(rows.warning_lines(report), "## Warnings")
     parts += bullets(about.server_lines(report), "## Servers")

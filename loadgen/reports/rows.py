@@ -7,17 +7,16 @@ repeat has (too few samples) is a dash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.cells import again_lines
+from loadgen.cells import Warned, again_lines
 from loadgen.fair.facts import scenario_of
-from loadgen.judge import Judgement
 from loadgen.metrics import METRICS, Measure, measure
+from loadgen.progress import counted
 from loadgen.published.presets import preset_of
 from loadgen.reports import about
-from loadgen.scenario import parse_objective
 from loadgen.scenario.label import value_text
 
 
@@ -213,11 +212,7 @@ def failure_lines(report: RunReport) -> list[str]:
 def warning_lines(report: RunReport) -> list[str]:
     """The doubts, most serious first, each with how often and where it was found; of searches before all others."""
     lines = [f"{search.target}: {doubt.text}" for search in report.searches for doubt in search.doubts]
-    for warning in report.warnings:
-        mark = "INVALID: " if warning.invalid else ""
-        count, of = len(warning.where), "repeats" if ", repeat " in warning.where[0] else "cells"
-        where = warning.where[0] if count == 1 else f"{count} {of}, first {warning.where[0]}"
-        lines.append(f"{mark}{warning.text} ({where})")
+    lines += [f"{'INVALID: ' if one.invalid else ''}{one.text} ({_where(one)})" for one in report.warnings]
     for comparison in report.comparisons:
         of_cells: dict[tuple[str, int], list[str]] = {}
         for cell in comparison.cells:
@@ -225,70 +220,26 @@ def warning_lines(report: RunReport) -> list[str]:
             for i, doubt in enumerate(cell.doubts):  # a cell may have a code twice, of each of its targets
                 of_cells.setdefault((doubt.code, codes[:i].count(doubt.code)), []).append(doubt.text)
         for texts in of_cells.values():
-            lines.append(texts[0] + (f" ({len(texts)} cells)" if len(texts) > 1 else ""))
+            lines.append(texts[0] + _of_others(texts))
         lines += [doubt.text for doubt in comparison.doubts]
     return list(dict.fromkeys(lines))
 
 
-class Marks(NamedTuple):
-    """How an objective that is met, missed, or cannot be judged is marked."""
-
-    met: str
-    missed: str
-    unknown: str
-
-    def of(self, met: bool | None) -> str:
-        """The mark of a judgement."""
-        return self.unknown if met is None else self.met if met else self.missed
+def _where(warning: Warned) -> str:
+    return how_often(warning.where, "repeat" if ", repeat " in warning.where[0] else "cell", warning.varies)
 
 
-UNICODE = Marks("✓", "✗", "?")
-ASCII = Marks("ok", "MISSED", "?")
+def how_often(where: Sequence[str], of: str, varies: bool) -> str:
+    """How often a doubt was found, and where first. Where it ``varies``, the others have numbers of their own, and are
+    but like the first."""
+    others = len(where) - 1
+    if varies:
+        return f"{where[0]}; the like in {counted(others, f'other {of}')}"
+    return f"{others + 1} {of}s, first {where[0]}" if others else where[0]
 
 
-def objective_lines(report: RunReport, marks: Marks) -> list[str]:
-    """One line for each objective that all cells meet; for the others one line a cell and target that does not."""
-    found: dict[str, list[tuple[str, Judgement]]] = {}
-    for cell in report.cells:
-        for target in cell.targets:
-            for judgement in target.judgements:
-                found.setdefault(judgement.text, []).append((f"{cell.id}, {target.target}", judgement))
-    lines = []
-    for text, places in found.items():
-        met = [judgement for _, judgement in places if judgement.met]
-        if len(met) == len(places):
-            why = f"; {met[0].why}" if "too few" in met[0].why else ""
-            lines.append(f"{marks.met} {text}: met {_everywhere(len(places))}, {_worst(met)}{why}")
-            continue
-        if met:
-            lines.append(f"{marks.met} {text}: met in {len(met)} of {len(places)} places")
-        lines += _not_met(text, places, marks)
-    return lines
-
-
-def _not_met(text: str, places: Sequence[tuple[str, Judgement]], marks: Marks) -> Iterator[str]:
-    """A line for each place that misses an objective, and one for all that cannot be judged for the same reason."""
-    unknown: dict[str, list[str]] = {}
-    for where, judgement in places:
-        if judgement.value is not None and not judgement.met:
-            yield f"{marks.of(judgement.met)} {text}: {where}: {_with_unit(judgement)} ({judgement.why})"
-        elif not judgement.met:
-            unknown.setdefault(f"{marks.of(judgement.met)} {text}: {judgement.why}", []).append(where)
-    for said, some in unknown.items():
-        yield f"{said} ({some[0] if len(some) == 1 else f'{len(some)} places, first {some[0]}'})"
-
-
-def _everywhere(count: int) -> str:
-    return "here" if count == 1 else f"in all {count} places"
-
-
-def _worst(judgements: Sequence[Judgement]) -> str:
-    known = sorted((one for one in judgements if one.value is not None), key=lambda one: one.value or 0.0)
-    low, high = _with_unit(known[0]), _with_unit(known[-1])
-    return f"value {low}" if low == high else f"values {low} to {high}"
-
-
-def _with_unit(judgement: Judgement) -> str:
-    """What was held against the limit, as people read it: ``219.0 ms``, ``0.500 %``."""
-    unit, scale = METRICS[parse_objective(judgement.text).metric].read_in
-    return f"{number(judgement.value, scale)} {unit}".rstrip()
+def _of_others(texts: Sequence[str]) -> str:
+    """In how many cells a doubt was found that is said in the words of the first of them."""
+    if len(set(texts)) > 1:
+        return f" (the like in {counted(len(texts) - 1, 'other cell')})"
+    return f" ({len(texts)} cells)" if len(texts) > 1 else ""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from loadgen.published.join import ONLY, Found, Laid, Line, number
 from loadgen.published.tables import Measured
-from loadgen.reports.rows import DASH
+from loadgen.reports.rows import DASH, how_often
 
 NOT_MEASURED = "not measured"
 NO_RATIO: tuple[Measured, ...] = ("gpus", "in_tok", "out_tok")
@@ -48,14 +48,15 @@ class Letters:
     """Doubts of a table by letter, in the order in which they are met."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[str, list[str]]] = {}
+        self._found: dict[str, tuple[list[str], list[str]]] = {}
 
     def of(self, *measured: Found) -> str:
         """The letters of the doubts of one measurement or several: ``a-c, f``."""
         for found in measured:
             for doubt in found.doubts:
-                where = self._found.setdefault(doubt.code, (doubt.text, []))[1]
+                texts, where = self._found.setdefault(doubt.code, ([], []))
                 if found.where not in where:
+                    texts.append(doubt.text)
                     where.append(found.where)
         codes = list(self._found)
         numbers = sorted({codes.index(doubt.code) for found in measured for doubt in found.doubts})
@@ -65,8 +66,8 @@ class Letters:
     def lines(self) -> list[str]:
         """What each letter stands for, with how often and where first."""
         return [
-            f"{_letter(i)}: {text} ({where[0] if len(where) == 1 else f'{len(where)} cells, first {where[0]}'})"
-            for i, (text, where) in enumerate(self._found.values())
+            f"{_letter(i)}: {texts[0]} ({how_often(where, 'cell', set(texts) != {texts[0]})})"
+            for i, (texts, where) in enumerate(self._found.values())
         ]
 
 

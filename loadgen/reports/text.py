@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from loadgen.assemble import RunReport
 from loadgen.progress import flowed
-from loadgen.reports import about, machines, over_time, rows, search, yardsticks
+from loadgen.reports import about, machines, objectives, over_time, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
 
 
@@ -46,7 +46,7 @@ def render(report: RunReport, width: int = 100, unicode: bool = True) -> str:
     parts += _machines(report, width)
     parts += _over_time(report, width)
     parts += section(rows.routing_heading(report), rows.routing_lines(report), width)
-    parts += section("Objectives", rows.objective_lines(report, rows.UNICODE if unicode else rows.ASCII), width)
+    parts += section("Objectives", objectives.lines(report, objectives.UNICODE if unicode else objectives.ASCII), width)
     parts += section("Failed", rows.failure_lines(report), width)
     parts += section("Warnings", rows.warning_lines(report), width)
     said = [*filter(None, [about.scope_line(report)]), *yardsticks.mixture_lines(report), *rows.notes(report)]

@@ -10,7 +10,7 @@ from loadgen.plots import cells as of_cells
 from loadgen.plots.choice import cells_that_matter
 from loadgen.plots.over_time import over_time
 from loadgen.plots.search import searches
-from loadgen.reports import about, rows, search, yardsticks
+from loadgen.reports import about, objectives, rows, search, yardsticks
 from loadgen.reports.html import tables, words
 from loadgen.reports.html.figures import Figure, figure
 from loadgen.reports.html.inside import Inside
@@ -86,7 +86,7 @@ def page(report: RunReport, charts: bool) -> Page:
         other_cells=tables.cells(tables.of_cells(report, others)) if others else None,
         doubts=rows.warning_lines(report),
         failures=rows.failure_lines(report),
-        objectives=rows.objective_lines(report, rows.UNICODE),
+        objectives=objectives.lines(report, objectives.UNICODE),
         figures=tuple(_figures(report)) if charts else (),
         inside=Inside(),
         tables=tuple(tables.chapters(shown)),
