@@ -7,11 +7,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runner import Done, command, environment, loadgen, write_scenario
 from simulated_server import SimulatedServer
 
+from loadgen.record import Record
 from loadgen.store import read_json
 
 ATTEMPTS = "runs/*/*/cells/*/*/rep-*/attempt-*"
@@ -41,16 +43,33 @@ def test_the_capacity_of_a_server_that_shows_it_by_latency_alone_is_found(tmp_pa
             assert done.good, done.err + done.out
             (found,) = json.loads((done.run / "report.json").read_text())["searches"]
             assert len(found["probes"]) <= 12
+            each_load_was_judged_by_its_requests(done, found["probes"])
             if done.code == 5:  # this machine was too busy to send in time, and the report says so
                 assert "the client itself was the limit" in done.out
                 continue
             assert found["sentence"] in done.out
-            assert found["answer"]["met"] <= 200 * 1.02
-            if found["answer"]["met"] >= 190:
+            assert found["answer"]["holds"] <= 200 * 1.02
+            if found["answer"]["holds"] >= 190:
                 break
         else:
             pytest.skip("this machine was too busy to serve in time, three times in a row")
-    assert 200 <= found["answer"]["missed"] <= 210
+    assert 200 <= found["answer"]["blocks"] <= 210  # what is certified to miss may lie a step or two higher
+
+
+def each_load_was_judged_by_its_requests(done: Done, probes: list[dict[str, Any]]) -> None:
+    """However busy this machine was: what the search says of a load is what the records of its windows say."""
+    known: dict[float, list[Record]] = {}
+    for probe in [probe for probe in probes if probe["answers"]]:
+        (attempt,) = done.run.glob(f"cells/{probe['cell']}/sim/rep-{probe['rep']:03d}/attempt-*")
+        known.setdefault(probe["load"], []).extend(one for one in done.records(attempt) if one.phase == "measure")
+        records = known[probe["load"]]
+        waits = [one.ttft_s or 0 for one in records if one.status == "ok"]
+        slow, failed = sum(wait >= 0.15 for wait in waits), len(records) - len(waits)
+        counts = [(one["missed"], one["n"]) for one in probe["trial"]["objectives"]]
+        assert counts == [(slow, len(waits)), (failed, len(records))]
+        kept = slow <= 0.05 * len(waits) and failed <= 0.02 * len(records)
+        unended = sum((one.t_end or 0) > 1.8 for one in records)  # at the end of the window
+        assert probe["trial"]["leans"] == kept or (kept and unended > 0.02 * len(records))
 
 
 def test_a_search_that_is_killed_goes_on_with_the_probe_it_was_killed_in(tmp_path: Path) -> None:
