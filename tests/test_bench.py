@@ -76,7 +76,8 @@ def test_whole_commands_are_asked_for_the_same_load(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("LOADGEN_HOME", str(tmp_path / "store"))
     words = ("--only", "whole", "--match", "flooded", "--vllm-rs", str(program), "--tokenizer", str(tmp_path))
     found, _ = figures(tmp_path, *words)
-    (row,) = found["whole"]
+    start, row = found["whole"]
+    assert 0 < start["loadgen run"] < row["loadgen run"]
     assert [row["ratio"]] == row["ratios"]
     assert row["ratio"] == pytest.approx(row["loadgen run"] / row["vllm-rs bench serve"])
     asked = said.read_text()

@@ -28,11 +28,10 @@ WHOLE: list[Case] = [
 def whole_commands(
     folder: Path, rounds: int, rust: tuple[Path, Path], cases: Sequence[Case]
 ) -> Iterator[dict[str, Any]]:
-    """``rust``: the binary and its tokenizer."""
+    """``rust``: the binary and its tokenizer. The first row is of ours with nothing to do."""
+    yield started(folder, rounds)
     for name, flags, streams, requests, tokens in cases:
         taken: dict[str, list[float]] = {"loadgen run": [], "vllm-rs bench serve": []}
-        with null_server(folder, flags) as (port, _):  # Python compiles modules at their first use, once for ever
-            cpu_of(whole_ours(folder, port, 1, 1, 1), folder)
         for _ in range(rounds):
             for client, used in taken.items():
                 with null_server(folder, flags) as (port, _):
@@ -48,6 +47,16 @@ def whole_commands(
         figures = ", ".join(f"{client} {statistics.median(used):.2f} CPU s" for client, used in taken.items())
         print(f"{name:40} {figures}, ratio {found['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
         yield found
+
+
+def started(folder: Path, rounds: int) -> dict[str, Any]:
+    """What ``loadgen run`` costs with one request of one token. Python compiles modules at their first use, once for
+    ever: the first run does not count."""
+    with null_server(folder, []) as (port, _):
+        used = [cpu_of(whole_ours(folder, port, 1, 1, 1), folder) for _ in range(1 + rounds)][1:]
+    found = {"case": "1 request of 1 token", "loadgen run": statistics.median(used)}
+    print(f"{found['case']:40} loadgen run {found['loadgen run']:.2f} CPU s", flush=True)
+    return found
 
 
 def cpu_of(argv: Sequence[str], folder: Path) -> float:
