@@ -14,7 +14,7 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -24,7 +24,6 @@ from loadgen.locks import CORES, held, machine_locks
 from loadgen.scenario import Cell, Target
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
-
 
 ANSWER_S = 60.0
 """A driver that is waking its GPUs takes seconds."""
@@ -144,7 +143,7 @@ def stand_apart(cells: Sequence[Cell], gpus: Sequence[Gpu]) -> None:
 
 def seen_by(launched: Launched, gpus: Sequence[Gpu]) -> list[Gpu]:
     """Those of these GPUs that a server will see."""
-    named = launched.devices or _left(launched, gpus)
+    named = _meant(map(str, launched.devices), gpus) if launched.devices else _left(launched, gpus)
     return [gpu for gpu in gpus if named is None or gpu.index in named or gpu.uuid in named]
 
 
@@ -156,11 +155,17 @@ def _left(launched: Launched, gpus: Sequence[Gpu]) -> tuple[int | str, ...] | No
     words = environ.get(VISIBLE)
     if words is None:
         return None
-    found: list[int | str] = []
     alike = environ.get(ORDER) == "PCI_BUS_ID" or len({gpu.name for gpu in gpus}) == 1
-    for word in map(str.strip, words.split(",")):
+    return _meant(map(str.strip, words.split(",")), gpus, alike)
+
+
+def _meant(words: Iterable[str], gpus: Sequence[Gpu], by_index: bool = True) -> tuple[int | str, ...] | None:
+    """The GPUs that words name, by index or UUID; None for all, where that cannot be told. An index counts only where
+    it goes ``by_index`` of the bus."""
+    found: list[int | str] = []
+    for word in words:
         matches = [gpu.uuid for gpu in gpus if word.startswith("GPU-") and gpu.uuid.startswith(word)]
-        if word.isdigit() and alike:
+        if word.isdigit() and by_index:
             found.append(int(word))
         elif matches:
             found += matches

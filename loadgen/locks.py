@@ -99,7 +99,7 @@ def held(
             lock = _lock(one)
             _acquire(lock, one, until, say)
             stack.callback(lock.release)
-            stack.callback(_about(one).unlink, missing_ok=True)
+            stack.callback(_clear_away, one)
             _write(one, holder)
         yield tell
 
@@ -132,6 +132,11 @@ def _write(one: Wanted, holder: Holder) -> None:
     with contextlib.suppress(LoadgenError, OSError):  # a full disk: the lock is held all the same
         write_json(_about(one), holder)
         _about(one).chmod(one.mode & 0o644)  # who shares a lock may read whom to ask for it
+
+
+def _clear_away(one: Wanted) -> None:
+    with contextlib.suppress(OSError):  # in a folder with a sticky bit it may be of another user, who was killed
+        _about(one).unlink(missing_ok=True)
 
 
 def _holder(one: Wanted) -> str:

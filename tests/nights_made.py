@@ -108,10 +108,11 @@ class Place:
 
 
 class Hook:
-    """A webhook that keeps what it was told, and answers with ``status``."""
+    """A webhook that keeps what it was told, and answers with ``status`` and ``retry_after``."""
 
     def __init__(self, url: str) -> None:
         self.url, self.status, self.bodies = url, 200, list[dict[str, Any]]()
+        self.retry_after = ""
 
     def texts(self) -> list[str]:
         return [body["text"] for body in self.bodies]
@@ -127,6 +128,7 @@ def listening() -> Iterator[Hook]:
             hook.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(hook.status)
             self.send_header("content-length", "0")
+            self.send_header("retry-after", hook.retry_after)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:

@@ -55,6 +55,11 @@ def test_a_launched_target_needs_its_gpus_and_one_that_names_none_all(tmp_path: 
     here = [gpu(0), gpu(1), gpu(2)]
     two = "a: {engine: vllm, model: m, devices: [1]}, b: {engine: vllm, model: m, devices: [GPU-2a]}"
     assert places_of(cells(tmp_path, two), here) == ["GPU-1a", "GPU-2a"]
+    for part in ("MIG-7", "GPU-1, MIG-7"):  # of which GPU that is a part cannot be told
+        one = cells(tmp_path, f"a: {{engine: vllm, model: m, devices: [{part}]}}")
+        assert places_of(one, here) == ["GPU-0a", "GPU-1a", "GPU-2a"]
+    short = cells(tmp_path, "a: {engine: vllm, model: m, devices: [GPU-1]}")  # as much as tells it apart
+    assert places_of(short, here) == ["GPU-1a"]
     for none in ("", ", devices: []"):
         one = cells(tmp_path, f"a: {{engine: vllm, model: m{none}}}")
         assert places_of(one, here) == ["GPU-0a", "GPU-1a", "GPU-2a"]

@@ -138,6 +138,14 @@ def test_a_folder_of_locks_that_is_somebody_elses_is_not_used(tmp_path: Path, mo
     assert take([one]) == []
 
 
+def test_what_may_not_be_cleared_away_costs_a_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a sticky bit nobody may delete what another user's process wrote before it was killed."""
+    monkeypatch.setenv("LOADGEN_LOCKS", str(tmp_path))
+    (tmp_path / "GPU-a.json").mkdir()  # can be neither replaced nor unlinked, by root either
+    assert take(machine_locks(["GPU-a"])) == []
+    assert take(machine_locks(["GPU-a"])) == []  # and it was given back
+
+
 def test_nothing_wanted_is_nothing_held(tmp_path: Path) -> None:
     assert machine_locks([]) == []
     assert take([]) == []

@@ -166,6 +166,33 @@ def test_no_sentence_holds_the_webhooks_address(hook: Hook, monkeypatch: pytest.
     assert said[-1] == "the webhook was not told: the environment has no variable A_HOOK."
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("A_HOOK", f"http://{'a' * 64}.example/SECRET", "that is no URL"),
+        ("ALL_PROXY", "none://SECRET", "the proxy or the certificates that the environment names cannot be used"),
+        ("SSL_CERT_FILE", "/SECRET", "the proxy or the certificates that the environment names cannot be used"),
+    ],
+)
+def test_an_environment_that_no_request_can_be_made_in_is_a_sentence(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_HOOK", "https://127.0.0.1:1/")
+    monkeypatch.setenv(name, value)
+    problem = send("A_HOOK", "x", ())
+    assert problem is not None
+    assert problem.startswith(f"the webhook of A_HOOK was not told: {said}")
+    assert "SECRET" not in problem
+
+
+def test_a_webhook_that_asks_to_wait_for_no_number_of_seconds_is_asked_again_as_others_are(hook: Hook) -> None:
+    hook.status, hook.retry_after = 503, "\u00b2"  # a digit to Python, and no number
+    problem = send("A_HOOK", "x", (0.0,))
+    assert problem is not None
+    assert "it answers HTTP 503" in problem
+    assert len(hook.bodies) == 2
+
+
 def test_slack_sees_no_links_and_no_calls_in_names() -> None:
     text = message("a <!channel> & b", ["<https://evil|x>"] * 50, "run <r>")
     assert text.startswith("*a &lt;!channel&gt; &amp; b*\n• &lt;https://evil|x&gt;\n")

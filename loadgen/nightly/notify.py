@@ -45,11 +45,15 @@ def send(variable: str, text: str, pauses_s: Sequence[float] = PAUSES_S) -> str 
             if not (reply.status_code == 429 or reply.status_code >= 500):
                 break
             wait = _longer(wait, reply.headers.get("retry-after"))
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
             problem = "that is no URL"
             break
         except httpx.HTTPError as error:
             problem = f"it cannot be reached ({type(error).__name__})"
+        except (ImportError, OSError, ValueError) as error:  # found when a client is made, before anything is sent
+            kind = type(error).__name__
+            problem = f"the proxy or the certificates that the environment names cannot be used ({kind})"
+            break
         if wait is not None:
             time.sleep(wait)
     return f"the webhook of {variable} was not told: {problem}. It will be after the next night."
@@ -71,7 +75,7 @@ def write_summary(text: str) -> str | None:
 
 def _longer(pause: float | None, asked: str | None) -> float | None:
     """A pause, or what the server asks for if that is longer; None after the last try."""
-    if pause is None or asked is None or not asked.isdigit():
+    if pause is None or asked is None or not asked.isdecimal():
         return pause
     return min(max(pause, float(asked)), LONGEST_WAIT_S)
 
