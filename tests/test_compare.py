@@ -10,7 +10,7 @@ import pytest
 from test_summarise import failure, reply
 
 from loadgen.comparing.compare import compare
-from loadgen.comparing.comparison import CellPairs, ComparedCell, Comparison, Settings
+from loadgen.comparing.comparison import CellPairs, ComparedCell, Comparison, Settings, Sides
 from loadgen.comparing.crossing import Point, find
 from loadgen.errors import UsageError
 from loadgen.statistics import Verdict
@@ -176,6 +176,14 @@ def test_replies_of_another_length_leave_only_what_is_per_token():
     )
 
 
+@pytest.mark.parametrize(("share", "refused"), [(0.0095, False), (0.0105, True)])
+def test_prompts_that_one_side_had_in_its_cache_leave_only_what_has_no_prefill_in_it(share, refused):
+    cached = Sides((0.0,) * 6, (share,) * 6)
+    found = only(compare([cell(cached=cached)], Settings(secondary=("p50 ttft", "p50 tpot", "request_rps"))))
+    verdicts = [one.verdict is Verdict.NOT_COMPARABLE for one in (found.primary, *found.secondary.values())]
+    assert verdicts == [refused, refused, False, refused]
+
+
 def test_a_measure_that_is_blank_on_a_side_has_no_ratio_and_says_why():
     found = only(compare([cell()], Settings(primary="p99.9 ttft"))).primary
     assert (found.ratio, found.verdict) == (None, Verdict.INCONCLUSIVE)
@@ -216,6 +224,8 @@ def test_sides_that_were_not_interleaved_get_welch_and_a_doubt():
     found = only(compare([cell(A, B[:4], paired=False)]))
     assert found.primary.ratio.paired is False
     assert codes(found) == ["not_interleaved"]
+    lacking = only(compare([cell((None, *A), (*B[:4], None, repeat(0)), paired=False)]))
+    assert lacking.primary.ratio == found.primary.ratio
 
 
 def test_scope_and_sequential_repeats_are_noted():
@@ -288,12 +298,27 @@ def test_a_target_that_wins_everywhere_does_not_cross():
     found = crossed(ladder({1: 1.2, 16: 1.3, 256: 1.4})).crossings[0]
     assert found.crossings == ()
     assert found.sentence == "no crossing of moe and dense in output tok/s in concurrency 1..256"
+    assert (found.first, found.last) == (1, 256)
 
 
 def test_a_bracket_reaches_over_cells_that_are_not_decided():
     found = crossed(ladder({1: 0.8, 4: 1.0001, 16: 0.9999, 64: 1.3})).crossings[0]
     (one,) = found.crossings
     assert (one.low, one.high, one.decided) == (1, 64, True)
+
+
+def test_of_several_changes_of_sign_in_a_bracket_the_middle_one_is_the_place():
+    d = (-0.1, 0.01, -0.01, 0.01, -0.01, 0.1)
+    line = [Point(2.0**i, d[i], (-1, 0, 0, 0, 0, 1)[i], {}) for i in range(6)]
+    (one,) = find(line)
+    assert (one.low, one.high, one.decided, one.at) == (1, 32, True, pytest.approx(math.sqrt(4 * 8)))
+
+
+def test_a_cell_of_exact_equality_is_on_neither_side_of_a_change():
+    line = [Point(x, d, 0, {}) for x, d in ((1.0, -0.1), (4.0, 0.0), (16.0, 0.1))]
+    (one,) = find(line)
+    assert (one.low, one.high, one.decided, one.at) == (1, 16, False, pytest.approx(4))
+    assert find([Point(x, d, 0, {}) for x, d in ((1.0, 0.1), (4.0, 0.0), (16.0, 0.1))]) == ()
 
 
 def test_a_change_of_sign_that_no_interval_backs_is_reported_as_undecided():

@@ -281,6 +281,8 @@ def test_output_is_divided_by_the_gpus_of_each_target_where_both_are_known():
     for one, two in zip(plain.equal, known.equal, strict=True):
         assert two.ratio.value == pytest.approx(2 * one.ratio.value)
     assert "the output tok/s per GPU of dense" in known.sentence
+    none = compared(cells(Target(dense), Target(dense), gpus=(0, 0)), "interactivity")  # servers on CPUs
+    assert [one.ratio for one in none.equal] == [one.ratio for one in plain.equal]
 
 
 def test_cells_behind_the_front_take_no_part():
