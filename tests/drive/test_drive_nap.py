@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
+from drive_driver import drive
+from drive_servers import END, FINISH, STREAM, RawServer, answering, event
 
 from loadgen import backends
+from loadgen.arrival import Arrival
 from loadgen.drive.http import parse_head
 from loadgen.drive.nap import Nap
 from loadgen.drive.outcome import Exchange
@@ -52,3 +58,16 @@ def test_replies_that_end_move_the_length_of_a_nap() -> None:
     nap.reads = 10_000
     nap.check([in_flight(0.01)])
     assert nap.s == pytest.approx(0.0006, rel=0.01)
+
+
+def test_no_nap_reaches_into_a_send_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends come every 10 ms, and naps are 20 ms long: there is none before the last send, and some after it."""
+    naps: list[int] = []
+    monkeypatch.setattr("loadgen.drive.loop.time", SimpleNamespace(sleep=lambda _: naps.append(time.monotonic_ns())))
+    monkeypatch.setattr(Nap, "check", lambda self, active: setattr(self, "s", 0.02))
+    arrival = Arrival(kind="timestamps", timestamps=tuple(n / 100 for n in range(30)))
+    with RawServer(answering(STREAM + event(" a"), FINISH + END, gap=0.2)) as server:
+        driven = drive(server.url, {"arrival": arrival, "window_s": 0.5}, connections=30)
+    assert driven.statuses == {"ok": 30}
+    assert naps
+    assert min(naps) >= driven.loop.start + 290_000_000
