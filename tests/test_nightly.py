@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli_runner import command, environment, hear_signals, loadgen
+from cli_runner import Done, command, environment, hear_signals
 from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
 
 from loadgen.errors import BusyError, PreflightError, StoreError
@@ -397,9 +397,14 @@ def test_a_night_that_its_budget_cut_teaches_the_next_ones_how_long_it_takes(tmp
 def test_ci_gets_a_summary_and_the_night_as_json(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = place.folder / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    done = loadgen(place.folder, "nightly", str(place.scenario()), "--quiet", "--json")
-    assert done.good, done.err
-    assert json.loads(done.out)["name"] == "watched"
+    store = place.folder / "st\u00f6re"  # JSON is UTF-8, whatever the locale
+    done = subprocess.run(
+        command("nightly", str(place.scenario()), "--quiet", "--json", "--store", str(store)),
+        env={**environment(store), "PYTHONIOENCODING": "ascii"}, capture_output=True,
+    )  # fmt: skip
+    assert Done(done.returncode, "", "", store).good, done.stderr
+    told = json.loads(done.stdout.decode())
+    assert (told["name"], Path(told["path"]).parents[2]) == ("watched", store)
     text = summary.read_text()
     assert text.startswith("## Nightly watched: 2 primary series: ")
     assert "| a | all | output\\_tok\\_s |" in text

@@ -10,7 +10,7 @@ import typer
 
 from loadgen.cli import runs
 from loadgen.cli.flags import Endpoint, Model, Profile, ScenarioPath, Sets, Store, Wait, period, waiting
-from loadgen.cli.screen import Screen, speaks_unicode, tell, width
+from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
     from loadgen.assemble import RunReport
@@ -69,7 +69,7 @@ def nightly(
     with Screen(quiet) as screen:
         night, measured = run_night(asked, screen.progress)
     if as_json:
-        print(report.render_json(night), end="")
+        put(report.render_json(night))
     else:
         print(report.render(night, width(sys.stdout), unicode=speaks_unicode(sys.stdout)), end="")
     _publish(night, measured, junit)
