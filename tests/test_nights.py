@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from loadgen.nights.regression import WINDOW, against, candidates, discoveries, still_worse
 from loadgen.nights.series import Point, Series, gate
 from loadgen.nights.verdicts import Past, SeriesVerdict, State, confirm, drift, judge, line
+from loadgen.statistics import ratio_welch
 
 LOGS = tuple(math.log(value) for value in VECTOR)
 FAST = Series(key="fast", scenario="qwen3-moe", cell="batch16", target="tp2", measure="output_tok_s")
@@ -113,6 +114,8 @@ def test_the_states_of_a_series_in_the_order_in_which_it_goes_through_them() -> 
     assert verdict(100, Past()).state is State.LEARNING
     assert verdict(94, past(LOGS[:7])).state is State.LEARNING
     assert verdict(94, past(LOGS[:8])).state is State.SUSPECT
+    assert verdict(100, past(LOGS[:7])).state is State.LEARNING
+    assert verdict(100, past(LOGS[:8])).state is State.OK
     assert verdict(100, past()).state is State.OK
     assert verdict(94, past()).candidate
     assert verdict(94, past(), again=99).state is State.SUSPECT
@@ -157,7 +160,31 @@ def test_slow_drift_is_found_where_the_last_week_lies_below_the_first_nights() -
     found = {one.series.key: one for one in drift({"fast": FAST, "slow": SLOW}, pasts)}
     assert (found["fast"].found, found["slow"].found) == (True, False)
     assert found["fast"].worse == pytest.approx(0.04, abs=0.005)
+    two_sided = ratio_welch([math.exp(y) for y in LOGS], [math.exp(y) for y in low]).p
+    assert two_sided is not None
+    assert found["fast"].p == pytest.approx(two_sided / 2)
     assert drift({"fast": FAST}, {"fast": Past(reference=LOGS, recent=low[:6])}) == []
+    (better,) = drift({"fast": FAST}, {"fast": Past(reference=low * 2, recent=LOGS[:7])})
+    assert (better.found, better.worse < 0, better.p > 0.99) == (False, True, True)
+
+
+def test_what_is_known_of_a_series_grows_with_its_nights() -> None:
+    """The range from the first night on, the band from the third, t and p once it has learned; none of a bad night."""
+    for nights, banded, tested in (
+        (1, False, False),
+        (2, False, False),
+        (3, True, False),
+        (7, True, False),
+        (8, True, True),
+    ):
+        found = verdict(94, past(LOGS[:nights]))
+        assert (found.n, found.expected is not None) == (nights, banded)
+        assert (found.t is not None, found.p is not None) == (tested, tested)
+        assert found.normal is not None
+        assert found.worse == pytest.approx(found.normal / 94 - 1)
+    bad = verdict(None, past())
+    assert (bad.worse, bad.t, bad.p, bad.value) == (None, None, None, None)
+    assert (bad.n, bad.expected is not None) == (14, True)
 
 
 # How often it is wrong ------------------------------------------------------------------------------------------------

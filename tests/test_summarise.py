@@ -326,6 +326,26 @@ def test_a_closed_loop_has_no_offered_rate():
     assert (audit.offered_rps, audit.achieved_rps) == (None, None)
 
 
+def test_tokens_of_replies_that_ended_are_counted_whole_and_of_a_closed_loop_of_single_requests_alone():
+    records = [reply(9.9, (50_000, 150_000, 250_000), phase="warmup"), reply(39.9, (50_000, 150_000, 250_000))]
+    closed = Context(concurrency=1)
+    assert summarise(records, WINDOW, closed).audit.ended_tok_s == pytest.approx(3 / 30)
+    assert summarise(records, WINDOW).audit.ended_tok_s is None
+    assert summarise(records, WINDOW, Context(concurrency=1, conversations=True)).audit.ended_tok_s is None
+    uncounted = [*records, reply(out_tok=None, tok_source=None)]
+    assert summarise(uncounted, WINDOW, closed).audit.ended_tok_s is None
+
+
+def test_a_window_of_half_a_second_has_rates_and_a_warm_up_of_exactly_10_s_its_change():
+    before = [reply(4.0, phase="warmup"), reply(8.0, phase="warmup"), reply(9.0, phase="warmup")]
+    summary = summarise([*before, reply(10.1)], Window(10, 10.5), Context(concurrency=1))
+    assert (summary.request_rps, summary.output_tok_s) == (pytest.approx(2), pytest.approx(6))
+    assert summary.audit.ended_tok_s == pytest.approx(6)
+    assert summary.in_flight == pytest.approx(0.071 / 0.5)
+    assert summary.audit.warmup_change == pytest.approx(1)  # from 3 tokens in 5 s to 6
+    assert summarise([reply(10.1)], Window(10, 10.5)).audit.offered_rps == pytest.approx(2)
+
+
 def test_whole_replies_have_no_ttft_and_count_their_tokens_at_their_end():
     whole = {"ttft_s": None, "tpot_s": None, "t_first": None, "chunk_us": [], "out_tok": 8}
     records = [reply(9.0, t_last=9.9, t_end=9.9, phase="warmup", **whole), reply(9.5, t_last=10.5, t_end=10.5, **whole)]

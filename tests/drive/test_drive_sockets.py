@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from drive_certificate import needs_openssl, tls_of
 from drive_driver import drive
-from drive_servers import END, FINISH, STREAM, Peer, RawServer, answering, event, reply
+from drive_servers import END, FINISH, LAST, STREAM, Peer, RawServer, answering, event, reply
 
 from loadgen.arrival import Arrival
 
@@ -133,6 +133,15 @@ def test_connecting_is_measured_apart_and_once_for_each_connection() -> None:
         driven = drive(server.url, {"concurrency": 2, "requests": 6}, connections=2)
     connected = [record for record in driven.records if record.conn_s is not None]
     assert (len(connected), driven.loop.traffic.pools.opened) == (2, 2)
+
+
+def test_a_request_that_waits_for_its_connection_is_sent_when_that_is_there() -> None:
+    """The time in which it connects is a wait of the schedule's, and none of the TTFT."""
+    with RawServer(answering(LAST)) as server:  # which closes after each reply
+        driven = drive(server.url, {"concurrency": 1, "requests": 8})
+    waited = [record for record in driven.records[1:] if record.conn_s is not None]
+    assert len(waited) == 7
+    assert all((one.t_send or 0) - one.t_sched >= (one.conn_s or 0) - 1e-8 for one in waited)
 
 
 def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_request() -> None:
