@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loadgen import histogram
-from loadgen.drive.job import Job
+from loadgen.drive.job import Job, Shape
 from loadgen.drive.tally import Audit, Tick
 from loadgen.fleet import Fleet, Look, OnTick, Outcome, Stop
 from loadgen.fleet.clocks import WorkerClock
@@ -108,20 +108,39 @@ def run_repeat(
     jobs = make_jobs(cell, site, step, place, shape, fleet.at_hand(wanted))
     sampler = Sampler(site.metrics, site.names, site.proxy, site.machine)
     beside = _Beside(sampler, WarmUp(shape, len(jobs)), Follower(folder, length_of(cell.scenario.load)))
-    outcome, stopped = _driven(fleet, jobs, beside, folder, hooks)
+    outcome, stops = _driven(fleet, jobs, beside, folder, hooks)
     stop_if_full(outcome.lost)
     strike_out_of(request_files(folder), site.hidden)
     warmed = beside.warmup.measured_from(outcome.start_ns)
-    window = window_of(shape, warmed, folder, (stopped[0] - outcome.start_ns) / 1e9 if stopped else None)
+    window = window_of(shape, warmed, folder, stops[0].since(outcome) if stops else None)
     seen, telemetry = _watched(sampler, outcome, window, folder)
     doubts = [*site.doubts, *beside.warmup.doubts(), *worker_doubts(outcome, len(jobs), wanted)]
     doubts += [*machine_doubts(telemetry), *drift_doubts(drifts(beside.follower.finish(), window))]
     found = judged(cell, (shape, step.seed), folder, window, (outcome, doubts))
     result = _result(step, place[2], outcome, found, (seen, telemetry))
-    result = msgspec.structs.replace(result, interrupted=bool(stopped))
+    result = msgspec.structs.replace(result, interrupted=_cut_short(shape, stops, outcome, window))
     result = _with_prefixes(result, jobs[0], cell.scenario.targets[step.target].options.get("kv_block"), folder)
     write_result(folder, result, outcome)
     return result
+
+
+class _Told(NamedTuple):
+    """The fleet was told to stop, ``at`` this time (monotonic ns)."""
+
+    wanted: Stop
+    at: int
+
+    def since(self, outcome: Outcome) -> float:
+        """Seconds from the start of the repeat."""
+        return (self.at - outcome.start_ns) / 1e9
+
+
+def _cut_short(shape: Shape, stops: Sequence[_Told], outcome: Outcome, window: Window) -> bool:
+    """False if a stop took nothing from the repeat: its window was over, whose length the scenario says, and what was
+    in flight had its time all the same. A load that ends by its count may lack requests wherever its window ends."""
+    if shape.window_s is None or shape.requests is not None:
+        return bool(stops)
+    return any(one.wanted == "now" or one.since(outcome) <= window.w1 for one in stops)
 
 
 class _Beside(NamedTuple):
@@ -134,10 +153,10 @@ class _Beside(NamedTuple):
 
 def _driven(
     fleet: Fleet, jobs: Sequence[Job], beside: _Beside, folder: Path, hooks: Hooks
-) -> tuple[Outcome, list[int]]:
-    """What the fleet left, and when it was told to stop (monotonic ns), first to last."""
+) -> tuple[Outcome, list[_Told]]:
+    """What the fleet left, and when it was told to stop, first to last."""
     on_tick, look = hooks
-    stopped: list[int] = []
+    stops: list[_Told] = []
 
     def tick(one: Tick) -> None:
         second = Second(**msgspec.structs.asdict(one), server=beside.sampler.now)
@@ -149,11 +168,11 @@ def _driven(
     def looked() -> Stop | None:
         wanted = look()
         if wanted is not None:
-            stopped.append(time.monotonic_ns())
+            stops.append(_Told(wanted, time.monotonic_ns()))
         return wanted
 
     with beside.sampler:
-        return fleet.run(jobs, tick, looked, beside.warmup.over), stopped
+        return fleet.run(jobs, tick, looked, beside.warmup.over), stops
 
 
 def _result(step: Step, attempt: int, outcome: Outcome, found: Judged, watched: tuple[Seen, Telemetry]) -> Result:

@@ -264,12 +264,14 @@ def _ended(state: _State, step: Step, left: list[str]) -> None:
 
 
 def _look(state: _State, sites: Sites, step: Step) -> Callable[[], Stop | None]:
+    load = state.cells[step.cell].scenario.load
     planned_s = next((cell.seconds for cell in state.plan.cells if cell.id == step.cell), 0.0)
+    grace_s = planned_s + (load.drain_s if load.window_s is not None else 0.0)  # a plan does not count the drain
 
     def look() -> Stop | None:
         if not sites.alive(step.server):
             return "now"  # nobody will answer any more
-        return state.interrupt.wanted(planned_s)
+        return state.interrupt.wanted(grace_s)
 
     return look
 

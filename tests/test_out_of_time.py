@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from fakes import FakeServer
 from nights_made import SCENARIO, Place
 
 from loadgen.assemble import RunReport, assemble
+from loadgen.drive.tally import Tick
 from loadgen.interrupt import Interrupt
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.history import read_history
@@ -101,6 +104,41 @@ def test_a_repeat_that_takes_longer_than_was_planned_is_drained_when_the_time_is
     assert rows.warning_lines(report)[0].startswith(
         "The time was up before this was measured. (concurrency=1, a, repeat 1)"
     )
+
+
+class InItsDrain(Progress):
+    """A watcher that interrupts the run when the window of its repeat is over, and replies are still coming."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None, live=True)
+        self._left = 1
+
+    def ticked(self, tick: Tick) -> None:
+        if self._left:
+            os.kill(os.getpid(), signal.SIGINT)
+        self._left = 0
+
+
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_repeat_whose_window_is_over_is_whole_though_its_replies_still_come(
+    tmp_path: Path, fake_server: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch, signalled: bool
+) -> None:
+    """The first tick comes after 1 s, the replies after 2.8 s; the plan says 0.8 s."""
+    text = TWO.replace("URL", fake_server(ttft_ms=5, gap_ms=400).url).replace("[1, 2]", "[1]")
+    loaded = load(write_scenario(tmp_path, text.replace("repeats: 3", "repeats: 1")))
+    if signalled:
+        report = execute(Request(loaded, tmp_path / "store"), InItsDrain())
+    else:
+        monkeypatch.setattr(Interrupt, "over", property(lambda _: False))  # as if it had begun in time
+        ends_at = time.monotonic()
+        report = execute(Request(loaded, tmp_path / "store", ends_at=ends_at), Progress(lambda _: None, True))
+    (result,) = report.cells[0].targets[0].results
+    assert result is not None
+    assert not result.interrupted
+    assert result.summary.window.length_s == pytest.approx(0.3)
+    assert (result.summary.requests, result.summary.ok) == (1, 1)
+    assert [one.code for one in report.warnings if one.code == "out_of_time"] == []
+    assert (report.exit_code == 130) is signalled
 
 
 def test_the_first_signal_drains_whatever_the_time_is() -> None:
