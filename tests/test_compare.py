@@ -90,6 +90,15 @@ def test_a_small_ratio_keeps_two_digits():
     assert "serves 0.025 times" in found.sentence
 
 
+def test_an_end_of_an_interval_that_is_not_1_is_not_written_as_1():
+    """Two decimals would do for their width, and both would begin at 1.00."""
+    above = only(compare([cell((1000, 1000, 1000), (1010, 1020, 1013))])).primary
+    assert "1.014 times" in above.sentence
+    assert "[1.002, 1.027]" in above.sentence
+    below = only(compare([cell((1000, 1000, 1000), (1010, 1021, 1012))])).primary
+    assert "[0.9999, 1.0290]: inconclusive" in below.sentence
+
+
 def test_a_against_itself_is_equivalent():
     assert only(compare([cell(A, (1002, 1009, 996, 1001, 993, 1006))])).primary.verdict is Verdict.EQUIVALENT
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import tracemalloc
@@ -192,6 +193,19 @@ def test_the_time_line_has_every_token_and_the_mean_in_flight(repeats: list[tupl
     assert sum(point[1] for point in panels["in flight"]) * width == pytest.approx(busy)
     assert max(point[1] for point in panels["send late ms"]) == pytest.approx(max(late(r) or 0 for r in records) * 1e3)
     assert [(band.low, band.high) for band in chart.panels[0].bands] == [(1.0, 31.0)]
+
+
+def test_a_step_in_which_nothing_was_sent_has_no_lateness(repeats: list[tuple[list[Record], Trace]]) -> None:
+    records, one = repeats[0]
+    few = dataclasses.replace(one, columns={name: column[:3] for name, column in one.columns.items()})
+    chart = lines(requests.timeline([few], COLOURS))
+    panels = {panel.y.name: panel.series[0] for panel in chart.panels}
+    width = panels["in flight"].points[1][0]
+    sends = [record.t_send or 0 for record in sorted(records, key=lambda record: record.t_send or 0)[:3]]
+    assert [round(point[0] / width) for point in panels["send late ms"].points] == sorted(
+        {int(t / width) for t in sends}
+    )
+    assert not panels["send late ms"].joined, "a line would go through the steps between"
 
 
 def test_what_a_server_says_of_itself_is_drawn_below_each_other(tmp_path: Path) -> None:

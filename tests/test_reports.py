@@ -257,6 +257,15 @@ def test_markdown_has_every_column_of_floors_and_rates(known: RunReport) -> None
         assert sum(line.startswith(("| 1 |", "| 4 |")) for line in part.splitlines()) == 4
 
 
+def test_a_share_of_the_floor_that_is_not_zero_is_not_written_as_zero(known: RunReport) -> None:
+    one = known.floors.cells[0]
+    assert one.decode is not None
+    column = next(column for column in yardsticks.FLOORS if column.head == "bandwidth")
+    for share, said in ((0.004, "0.4 %"), (0.0, "0 %"), (0.516, "52 %")):
+        held = msgspec.structs.replace(one, decode=msgspec.structs.replace(one.decode, bandwidth_share=share))
+        assert column.text(held) == said
+
+
 def test_a_batch_that_the_server_did_not_say_has_a_star(known: RunReport) -> None:
     table = yardsticks.floor_rows(known, yardsticks.FLOORS)
     assert [row[table[0].index("batch")] for row in table[1:]] == ["1.000*", "1.000*", "4.000*", "4.000*"]

@@ -216,6 +216,17 @@ def test_memory_energy_and_both_ttfts_stand_in_the_report(run: Run) -> None:
         assert len(line) <= 80 or str(run.folder) in line
 
 
+def test_both_ttfts_are_means_over_the_repeats_that_have_both(run: Run) -> None:
+    told(run, "a", used(131.2), seen=Seen(ttft_s=0.05))
+    for path in run.folder.glob("cells/*/a/rep-003/attempt-1/summary.json"):
+        result = msgspec.json.decode(path.read_bytes(), type=Result)
+        alone = msgspec.structs.replace(result.telemetry, client_ttft_s=None)
+        write_json(path, msgspec.structs.replace(result, telemetry=alone, seen=Seen(ttft_s=0.2)))
+    found = shown(assemble(run))
+    told_of = [found[f"{machines.TTFT}: {name} ms"] for name in ("server", "client", "between")]
+    assert told_of == ["50.00", "52.50", "2.500"]
+
+
 def test_what_an_engine_set_aside_is_told_in_bytes_and_tokens(run: Run) -> None:
     plan = run.read("plan.json")
     for step in plan["steps"]:

@@ -119,7 +119,12 @@ def _needed(compared: Compared) -> str:
 
 
 def _number(value: float, ratio: Ratio) -> str:
-    """Two decimals; three where the interval is narrower than those would show; two digits below 0.1."""
-    if value < 0.1:
-        return f"{value:.2g}"
-    return f"{value:.3f}" if ratio.half_width is not None and ratio.half_width < 0.01 else f"{value:.2f}"
+    """Two decimals; more where the interval is narrower than those would show, or an end of it would read as 1 that is
+    not; two digits below 0.1."""
+    return f"{value:.2g}" if value < 0.1 else f"{value:.{_decimals(ratio)}f}"
+
+
+def _decimals(ratio: Ratio) -> int:
+    ends = [end for end in (ratio.low, ratio.high) if end is not None and end != 1]
+    least = 3 if ratio.half_width is not None and ratio.half_width < 0.01 else 2
+    return next((digits for digits in range(least, 4) if all(round(end, digits) != 1 for end in ends)), 4)

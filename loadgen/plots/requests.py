@@ -158,7 +158,7 @@ def timeline(traces: Sequence[Trace], colours: Colours) -> Lines | None:
     }
     for word, label in WORDS.items():
         lines[label] = [_said(trace, word, colours) for trace in kept if trace.server.get(word)]
-    lines["send late ms"] = [_in_steps(trace, _late(trace, width, length) * 1e3, width, colours) for trace in kept]
+    lines["send late ms"] = [_late(trace, width, length, colours) for trace in kept]
     window = kept[0].window
     reps = " and ".join(dict.fromkeys(str(trace.rep) for trace in kept))
     bands = (Band(name="measured", low=window[0], high=window[1]),)
@@ -167,8 +167,9 @@ def timeline(traces: Sequence[Trace], colours: Colours) -> Lines | None:
         reading=(
             "Everything over one time axis, from the start of the repeat; grey is what was measured, before it is "
             "warm-up, after it the drain. Tokens count when they arrive. In flight that grows all the time is a rate "
-            "that the server does not keep up with. Lateness is the client's own: where it is high, the client was the "
-            f"bottleneck. Steps are {width:g} s long: what is shorter does not show."
+            "that the server does not keep up with. Lateness is the client's own, of the latest send of each step that "
+            "has one: where it is high, the client was the bottleneck. "
+            f"Steps are {width:g} s long: what is shorter does not show."
         ),
         x=Axis(name="s from the start of the repeat", low=0.0, high=width * length),
         panels=tuple(
@@ -208,13 +209,14 @@ def _since(starts: Floats, edges: Any) -> Floats:
     return since
 
 
-def _late(trace: Trace, width: float, length: int) -> Floats:
-    """The longest lateness of a send in each step, s."""
+def _late(trace: Trace, width: float, length: int, colours: Colours) -> Series:
+    """The longest lateness of a send in each step, ms; a step in which nothing was sent has none, and no zero."""
     send = trace.columns["send"]
-    found = np.zeros(length)
+    found = np.full(length, -1.0)
     steps = np.minimum((np.maximum(send, 0) / width).astype(np.int64), length - 1)
-    np.maximum.at(found, steps, np.maximum(send - trace.columns["sched"], 0.0))
-    return found
+    np.maximum.at(found, steps, np.maximum(send - trace.columns["sched"], 0.0) * 1e3)
+    points = tuple((float(i * width), float(found[i]), None, None, None) for i in np.flatnonzero(found >= 0))
+    return Series(name=trace.target, points=points, colour=colours.get(trace.target, 0))
 
 
 def gantt(trace: Trace) -> Bars | None:

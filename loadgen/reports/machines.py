@@ -81,11 +81,18 @@ def _between(held: Held) -> float | None:
 
 
 def _server_ttft(held: Held) -> float | None:
-    return _mean([result.seen.ttft_s for result in held.results])
+    return _mean([result.seen.ttft_s for result in _with_both(held)])
 
 
 def _client_ttft(held: Held) -> float | None:
-    return _mean([result.telemetry.client_ttft_s for result in held.results])
+    return _mean([result.telemetry.client_ttft_s for result in _with_both(held)])
+
+
+def _with_both(held: Held) -> Sequence[Result]:
+    """The repeats of which both sides' TTFT is known: means of different repeats have no difference that says anything.
+    Those of which the server's is where the client's never is."""
+    both = [one for one in held.results if one.seen.ttft_s is not None and one.telemetry.client_ttft_s is not None]
+    return both or held.results
 
 
 COLUMNS = (

@@ -34,7 +34,9 @@ class Column(NamedTuple):
 
 
 def _share(value: float | None) -> str:
-    return DASH if value is None else f"{value * 100:.0f} %"
+    if value is None:
+        return DASH
+    return f"{value * 100:.1g} %" if 0 < value < 0.01 else f"{value * 100:.0f} %"
 
 
 def _batch(one: AgainstFloor) -> str:

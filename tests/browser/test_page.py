@@ -19,6 +19,13 @@ def test_it_opens_from_a_file_without_a_network_an_error_or_a_request(browser: B
     assert browser.run("return document.querySelectorAll('[data-chart] svg').length") > 0
 
 
+def test_the_state_of_a_cell_is_seen_without_scrolling(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1000)
+    wide = "const box = document.querySelector('#cells .scroll'); return [box.scrollWidth, box.clientWidth]"
+    scrolled, seen = browser.run(wide)
+    assert scrolled <= seen
+
+
 def test_what_an_attacker_wrote_is_text(browser: Browser, page: Path) -> None:
     browser.open(page)
     assert browser.run("return document.querySelectorAll('img').length") == 0
