@@ -67,6 +67,15 @@ def test_a_send_that_is_late_shifts_none_of_those_behind_it() -> None:
     assert min(late[n] for n in range(50, 100)) < 0.1
 
 
+@pytest.mark.parametrize("load", [{"concurrency": 2}, {"arrival": constant(100.0)}], ids=["closed", "open"])
+def test_a_client_is_not_late_by_itself(load: dict[str, Any]) -> None:
+    """A busy machine makes many sends late, and never all of them."""
+    with RawServer(QUICK) as server:
+        driven = drive(server.url, {**load, "requests": 60}, connections=3)
+    late = [(record.t_send or 0) - record.t_sched for record in driven.records]
+    assert 0 <= min(late) < 1e-3
+
+
 def test_an_open_loop_does_not_wait_for_replies() -> None:
     all_are_in = threading.Barrier(10)
 
