@@ -153,7 +153,7 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
     else:
         same_plan(run, plan, loaded.scenario)
         state.cells |= cells_of(read_probes(run), plan, state.cells)
-        again = {**this_owner(), "status": "running", "ended": None, "failures": []}
+        again = {**this_owner(), "status": "running", "resumed": utc(), "ended": None, "failures": []}
         run.write("run.json", {**run.read("run.json"), **again})
     return state
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from nights_made import SCENARIO, Place
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
 from loadgen.interrupt import Interrupt
+from loadgen.nightly.past_runs import paces
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.history import read_history
 from loadgen.nights.night import remarks
@@ -181,3 +183,12 @@ def test_a_night_that_overruns_its_budget_ends_in_order_and_what_it_measured_cou
     history = read_history(place.store)
     assert {history.series[key].cell for key in history.entries} == {"concurrency=1", "concurrency=2"}
     assert assemble(Run(Path(report.path))).exit_code == 5  # and so says `loadgen report`
+
+    monkeypatch.undo()
+    (place.store / "events.jsonl").unlink()  # as if it had been killed before its verdict
+    later, _ = nightly(replace(asked, budget_s=None, resume=True), Progress(lambda _: None, True))
+    assert later.run == night.run
+    assert later.left_out == ()
+    assert {one.series.cell for one in later.verdicts} == {"concurrency=1", "concurrency=2", "concurrency=4"}
+    assert list(read_json(Path(night.path) / "run.json")["night"]["left_out"]) == []
+    assert paces(place.store, [night.run]) == []  # the hours between are none of the night's

@@ -47,7 +47,8 @@ def planned_cells(run: Run) -> list[str]:
 
 def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
     """Of nights: the seconds that they took, and those that their plans said; of one that its budget cut, for the part
-    that it came to, so that the next one plans for what there is time for."""
+    that it came to, so that the next one plans for what there is time for. One that was gone on with says nothing: it
+    may have stood still for hours."""
     found = []
     for night in nights:
         for path in store.glob(f"runs/*/{night}"):
@@ -55,6 +56,8 @@ def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
                 run = Run(path)
                 described, plan = run.read("run.json"), msgspec.convert(run.read("plan.json"), Plan)
             except (StoreError, msgspec.ValidationError):
+                continue
+            if described.get("resumed"):
                 continue
             took = _seconds(described.get("ended")) - _seconds(described.get("started"))
             if described.get("status") == "complete":

@@ -157,16 +157,17 @@ def _night(state: _State, cells: list[Cell]) -> tuple[NightReport, RunReport]:
 
 def _note_missing(state: _State, report: RunReport) -> None:
     """Cells that the night planned and that the budget left no time for count as left out, so that nobody takes their
-    series for ended ones."""
+    series for ended ones. Those that it came to when it was gone on with count no longer."""
     missing = [
         cell.id
         for cell in report.cells
         if not all(any(one is not None and not one.interrupted for one in target.results) for target in cell.targets)
     ]
-    if report.run.get("out_of_time") and missing:
+    if report.run.get("out_of_time"):
         state.left_out += tuple(missing)
-        run = Run(Path(report.path))
-        described = run.read("run.json")
+    run = Run(Path(report.path))
+    described = run.read("run.json")
+    if tuple(described["night"].get("left_out") or ()) != state.left_out:
         run.write("run.json", {**described, "night": {**described["night"], "left_out": state.left_out}})
 
 
@@ -185,8 +186,9 @@ def _chosen(state: _State, cells: Sequence[Cell], resumed: Run | None, past: His
     state.paced = pace(paces(asked.store, nights[-NIGHTS:]))
     state.profile_before = last_profile(asked.store, nights)
     if resumed is not None:
-        state.left_out = tuple((resumed.read("run.json").get("night") or {}).get("left_out") or ())
-        return planned_cells(resumed)
+        planned, noted = planned_cells(resumed), resumed.read("run.json").get("night") or {}
+        state.left_out = tuple(cell for cell in noted.get("left_out") or () if cell not in planned)
+        return planned
     if asked.budget_s is None:
         return [cell.id for cell in cells]
     folder = asked.loaded.path.parent
