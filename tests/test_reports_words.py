@@ -12,7 +12,7 @@ from loadgen.assemble import ReportCell, assemble, warnings_of
 from loadgen.judge import Judgement
 from loadgen.long.intervals import FILE, Interval
 from loadgen.plan import make_plan
-from loadgen.reports import about, objectives, over_time, rows, text
+from loadgen.reports import about, objectives, over_time, repeats, rows, text
 from loadgen.reports import plan as plan_report
 from loadgen.reports.ratios import EVERY, rows_of
 from loadgen.scenario import expand, load
@@ -147,3 +147,17 @@ def test_a_column_in_which_nothing_stands_gives_way_before_any_other(tmp_path: P
         "they would stay longer than how many repeats there are"
     )
     assert "repeats" not in dropped
+
+
+def test_an_invalid_repeat_is_as_loud_in_a_table_of_repeats_as_its_cell_is(tmp_path: Path) -> None:
+    report = assemble(made_run(tmp_path, scenario_of(tmp_path, ("a", "b"), COMPARED), {"a": A, "b": B}))
+    (first, *others) = report.cells
+    (target, *rest) = first.targets
+    (result, *later) = target.results
+    assert result is not None
+    bad = msgspec.structs.replace(result, summary=msgspec.structs.replace(result.summary, state="invalid"))
+    target = msgspec.structs.replace(target, results=(bad, *later))
+    cell = msgspec.structs.replace(first, targets=(target, *rest))
+    lines = repeats.rows_of(msgspec.structs.replace(report, cells=(cell, *others)))
+    assert [line[-1] for line in lines[:3]] == ["state", "INVALID", "ok"]
+    assert len(lines) == 1 + 2 * 2 * 6

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from loadgen.assemble import RunReport
 from loadgen.metrics import METRICS
-from loadgen.reports import about, machines, objectives, over_time, ratios, rows, search, yardsticks
+from loadgen.reports import about, machines, objectives, over_time, ratios, repeats, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
-from loadgen.reports.rows import number
 
 
 def render(report: RunReport) -> str:
@@ -38,7 +37,7 @@ def render(report: RunReport) -> str:
     parts += bullets(rows.warning_lines(report), "## Warnings")
     parts += bullets(about.server_lines(report), "## Servers")
     parts += bullets([*yardsticks.mixture_lines(report), *rows.notes(report)], "## Notes")
-    parts += _every_repeat(report)
+    parts += ["## Every repeat", "", *tabled(repeats.rows_of(report))]
     origin = run.get("origin") or {}
     definitions = origin.get("definitions") or {metric.name: metric.definition for metric in METRICS.values()}
     parts += [f"## Definitions of {safe(origin['tool'])} {safe(origin['read_in'])}" if origin else "## Definitions", ""]
@@ -93,48 +92,6 @@ def _normalised(report: RunReport) -> list[str]:
     """Output tok/s by what it took, with all that is known."""
     table = yardsticks.normalised_rows(report, yardsticks.MORE_NORMALISED)
     return ["## Normalised", "", *tabled(table)] if len(table) > 1 else []
-
-
-def _every_repeat(report: RunReport) -> list[str]:
-    table = [
-        [
-            "cell",
-            "target",
-            "repeat",
-            "window s",
-            "ok",
-            "failed",
-            "input tok",
-            "output tok",
-            "output tok/s",
-            "TTFT p50 ms",
-            "late p99 ms",
-            "state",
-        ]
-    ]
-    for cell in (*report.cells, *report.routing_cells):
-        for target in cell.targets:
-            for result in target.results:
-                if result is None:
-                    continue
-                one = result.summary
-                table.append(
-                    [
-                        cell.id,
-                        target.target,
-                        f"{result.rep}" + (f" (attempt {result.attempt})" if result.attempt > 1 else ""),
-                        f"{one.window.w0:.1f} to {one.window.w1:.1f}",
-                        str(one.ok),
-                        str(one.failed),
-                        number(one.in_tok.mean),
-                        number(one.out_tok.mean),
-                        number(one.output_tok_s),
-                        number(one.ttft_s.p50, 1e3),
-                        number(one.audit.late_p99_s, 1e3),
-                        one.state + (" (interrupted)" if result.interrupted else ""),
-                    ]
-                )
-    return ["## Every repeat", "", *tabled(table)]
 
 
 def tabled(table: Sequence[Sequence[str]]) -> list[str]:

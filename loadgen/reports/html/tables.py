@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from loadgen.assemble import ReportCell, RunReport
-from loadgen.repeat import Result
-from loadgen.reports import machines, over_time, parts, ratios, rows, search, yardsticks
-from loadgen.reports.rows import number
+from loadgen.reports import machines, over_time, parts, ratios, repeats, rows, search, yardsticks
 
 MOST_ROWS = 1000
 """Rows of the longest table on the page. The Markdown report has them all."""
@@ -148,25 +146,5 @@ def _routing(report: RunReport) -> Chapter:
 
 
 def _repeats(report: RunReport) -> Chapter:
-    head = ["cell", "target", "repeat", "window s", "ok", "failed", "input tok", "output tok", "output tok/s"]
-    lines = [[*head, "TTFT p50 ms", "late p99 ms", "state"]]
-    for cell in (*report.cells, *report.routing_cells):
-        for target in cell.targets:
-            lines += [[cell.id, target.target, *_repeat(result)] for result in target.results if result is not None]
+    lines = repeats.rows_of(report)
     return Chapter("repeats", "Every repeat", [table("Each repeat by itself", lines, 2)] if len(lines) > 1 else [])
-
-
-def _repeat(result: Result) -> list[str]:
-    one = result.summary
-    return [
-        f"{result.rep}" + (f" (attempt {result.attempt})" if result.attempt > 1 else ""),
-        f"{one.window.w0:.1f} to {one.window.w1:.1f}",
-        str(one.ok),
-        str(one.failed),
-        number(one.in_tok.mean),
-        number(one.out_tok.mean),
-        number(one.output_tok_s),
-        number(one.ttft_s.p50, 1e3),
-        number(one.audit.late_p99_s, 1e3),
-        (one.state if one.state == "ok" else one.state.upper()) + (" (interrupted)" if result.interrupted else ""),
-    ]
