@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from made_nights import VECTOR
 from numpy.typing import NDArray
 
+from loadgen.nights.baseline import Entry, kept_runs
 from loadgen.nights.regression import WINDOW, against, candidates, discoveries, still_worse
 from loadgen.nights.series import Point, Series, gate
 from loadgen.nights.verdicts import Past, SeriesVerdict, State, confirm, drift, judge, line
@@ -77,6 +79,39 @@ def test_two_nights_far_from_all_others_are_no_part_of_the_baseline_and_a_third_
     assert len(kept) == 12
 
 
+@pytest.mark.parametrize("nights", [13, 14])
+@pytest.mark.parametrize(("mads", "kept"), [(7.4, True), (7.43, False)])
+def test_a_night_is_left_out_from_five_standard_deviations_by_the_mad_on(nights: int, mads: float, kept: bool) -> None:
+    values = [i - (nights - 1) / 2 for i in range(nights)]
+    mad = {13: 3.0, 14: 3.5}[nights]
+    found = against([[*values[:-1], mads * mad]], [0.0])
+    assert int(found.n[0]) == (nights if kept else nights - 1)
+
+
+def test_better_is_the_mirror_image_of_worse() -> None:
+    worse, better = against([LOGS], [LOGS[0] + 0.02]), against([[-y for y in LOGS]], [-LOGS[0] - 0.02])
+    assert better.p_better[0] == pytest.approx(worse.p[0], rel=1e-9)
+    assert worse.p[0] + worse.p_better[0] == pytest.approx(1)
+
+
+def entry(run: str, epoch: str, state: State | None = State.OK, value: float | None = 100) -> Entry:
+    known = msgspec.structs.replace(point(value), run=run)
+    said = None if state is None else SeriesVerdict(series=FAST, run=run, state=state, primary=True, epoch=epoch)
+    return Entry(point=known, verdict=said, epoch=epoch)
+
+
+def test_a_night_of_which_nothing_was_said_is_learning_or_was_not_measured() -> None:
+    assert entry("a", "a", None).state is State.LEARNING
+    assert entry("a", "a", None, value=None).state is State.INVALID
+
+
+def test_runs_are_kept_that_are_good_and_of_the_last_epoch() -> None:
+    before, bad = entry("old", "old"), entry("bad", "new", State.REGRESSION)
+    assert kept_runs([before, entry("new", "new"), bad], []) == {"new"}
+    assert kept_runs([before, entry("new", "new")], []) == {"new"}
+    assert kept_runs([before], []) == {"old"}
+
+
 def test_nights_that_are_all_alike_have_the_spread_of_the_floor_and_it_decides() -> None:
     alike = [math.log(100)] * 14
     assert against([alike], [math.log(100)], 0.005).spread[0] == 0.005
@@ -118,6 +153,8 @@ def test_the_states_of_a_series_in_the_order_in_which_it_goes_through_them() -> 
     assert verdict(100, past(LOGS[:8])).state is State.OK
     assert verdict(100, past()).state is State.OK
     assert verdict(94, past()).candidate
+    assert "1/1" not in line(verdict(94, past()))
+    assert "worse in 1/2" in line(verdict(94, past(), again=99))
     assert verdict(94, past(), again=99).state is State.SUSPECT
     regression = verdict(94, past(), again=95)
     assert (regression.state, regression.alert) == (State.REGRESSION, "tonight")
