@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runner import Done, loadgen, write_scenario
 from fakes import FakeServer
+
+from loadgen.record import Record
 
 NO_OPENAI = pytest.mark.skipif(
     importlib.util.find_spec("openai") is None, reason="the openai package is not installed (extra openai)"
@@ -25,13 +28,25 @@ def run(
     return loadgen(folder, "run", str(write_scenario(folder, text)))
 
 
+def delays(record: Record, written: dict[str, Any], start_ns: int) -> list[float]:
+    """How long after the server wrote each token it was stamped, in ms."""
+    tokens = [write[0] for write in written["writes"] if write[3] == "token"]
+    stamps = [start_ns + (record.t_send or 0) * 1e9 + us * 1e3 for us in record.chunk_us]
+    return [(stamp - at) / 1e6 for stamp, at in zip(stamps, tokens, strict=True)]
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_clients_records_are_those_of_our_driver_but_for_the_clock(tmp_path: Path, driver: str) -> None:
     with FakeServer(ttft_ms=20, gap_ms=5, token_ids=True) as server:
         done = run(tmp_path, server.url, driver)
-    assert done.good, done.err + done.out
+        assert done.good, done.err + done.out
+        truth = {entry["id"]: entry for entry in server.truth()}
     records = done.records(done.attempts()[0])
     assert len(records) >= 3
+    (start_ns,) = [result.start_ns for result in done.results()]
+    found = [delays(record, truth[record.request_id()], start_ns) for record in records]
+    assert min(map(min, found)) > 0
+    assert min(map(max, found)) < 20  # ms; at its best the client and this machine take less for each of twelve tokens
     for record in records:
         assert (record.status, record.driver, record.clock) == ("ok", driver, "user"), record.err
         assert (record.out_tok, len(record.chunk_us), record.tok_source) == (12, 12, "usage")
