@@ -20,7 +20,7 @@ def main() -> int:
     args = arguments()
     try:
         if args.keep:
-            print(keep(Path(args.keep[0]), DATA / f"moe-vs-dense-{args.keep[1]}.tar.xz"))
+            print(keep(Path(args.keep[0]), DATA / f"moe-vs-dense-{args.keep[1]}.tar.xz", not args.without_chunks))
             return 0
         paths = args.runs or sorted(DATA.glob("moe-vs-dense-*.tar.xz"))
         if not paths:
@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="a run's folder, or an archive of one")
     parser.add_argument("--out", type=Path, default=Path("docs/moe-vs-dense.md"), help="the page to write")
     parser.add_argument("--keep", nargs=2, metavar=("RUN", "NAME"), help="put a run's folder into docs/data")
+    parser.add_argument("--without-chunks", action="store_true", help="keep no arrivals of single chunks: a tenth")
     return parser.parse_args()
 
 

@@ -55,22 +55,27 @@ def opened(path: Path, stack: ExitStack) -> Kept:
     return Kept(re.sub(r"[^\w-]", "_", name), report, tuple(sorted(hosts)))
 
 
-def keep(folder: Path, archive: Path) -> Path:
+def keep(folder: Path, archive: Path, chunks: bool = True) -> Path:
     """Packs a run's folder, without what is not kept and without the paths of the machine that it ran on. The same
-    folder gives the same bytes. Raises UsageError where there is no run."""
+    folder gives the same bytes. Without ``chunks`` the request lines lack the arrival of every chunk, which is nine
+    tenths of a long run; what was made of them is in the summaries, and stays. Raises UsageError where there is no
+    run."""
     if not (folder / "run.json").is_file():
         raise UsageError(f"{folder} is no run's folder: it has no run.json; they stand in STORE/runs/<day>/.")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with lzma.open(archive, "w", preset=9) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.is_symlink() and path.name not in LEFT_OUT:
-                _add(tar, path, f"{folder.name}/{path.relative_to(folder)}")
+                _add(tar, path, f"{folder.name}/{path.relative_to(folder)}", chunks)
     return archive
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+def _add(tar: tarfile.TarFile, path: Path, name: str, chunks: bool) -> None:
     """One file, without owner and time, which say nothing of the run."""
     data = path.read_bytes()
+    if not chunks and path.name.startswith("requests-"):
+        lines = (json.loads(line) for line in data.splitlines())
+        data = b"".join(json.dumps({**line, "chunk_us": []}).encode() + b"\n" for line in lines)
     if path.name in ("run.json", "server.json"):
         data = json.dumps(without_places(json.loads(data)), indent=1, ensure_ascii=False).encode()
     entry = tarfile.TarInfo(name)
