@@ -113,6 +113,8 @@ def execute(request: Request, watcher: Watcher) -> RunReport:
     """Runs a scenario from plan to report. Raises LoadgenError for what stops it before anything is measured."""
     cells = [cell for cell in expand(request.loaded.scenario) if request.cells is None or cell.id in request.cells]
     plan = make_plan(request.loaded.scenario, cells, request.loaded.path.parent.absolute())
+    if request.resume is not None:
+        same_plan(request.resume, plan, request.loaded.scenario)
     if plan.searches and request.elsewhere is not None and request.elsewhere.shard is not None:
         raise UsageError(
             "--shard: a search needs the answers of all shards before its next load; search from one place."
@@ -151,7 +153,6 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
         shard = state.elsewhere.shard if state.elsewhere else None
         run.write("run.json", {**description(run, loaded, state.cells, shard), "night": request.night})
     else:
-        same_plan(run, plan, loaded.scenario)
         state.cells |= cells_of(read_probes(run), plan, state.cells)
         again = {**this_owner(), "status": "running", "resumed": utc(), "ended": None, "failures": []}
         run.write("run.json", {**run.read("run.json"), **again})

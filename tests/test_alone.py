@@ -244,6 +244,15 @@ def test_a_run_that_waits_says_for_whom_and_goes_on(place: Place) -> None:
     assert len(place.runs()) == 1
 
 
+def test_a_run_that_cannot_be_gone_on_with_waits_for_nobody(place: Place) -> None:
+    scenario = str(place.scenario())
+    loadgen(place.folder, "run", scenario)
+    with held(machine_locks(["cores"]), "another", 0, print):
+        done = loadgen(place.folder, "run", scenario, "--resume", "last", "--set", "load.concurrency=2")
+    assert done.code == 2, done.err
+    assert "began with another scenario (load.concurrency was 4 and is 2)" in done.err
+
+
 def test_a_load_on_an_endpoint_waits_for_nobody(place: Place) -> None:
     with held(machine_locks(["cores"]), "another", 0, print):
         done = subprocess.run(
