@@ -122,6 +122,8 @@ def test_the_run_folder_is_the_contracts(tmp_path: Path) -> None:
     described = done.description()
     assert described["status"] == "complete"
     assert described["versions"]["loadgen"]
+    (result,) = done.results()
+    assert (result.summary.window.w0, result.summary.window.w1) == (0.2, pytest.approx(1.0))
 
 
 def test_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.drive.job import Shape
 from loadgen.errors import StoreError
 from loadgen.record import Record, from_line, to_line
-from loadgen.written import stop_if_full, strike_out_of
+from loadgen.summary import Window
+from loadgen.written import stop_if_full, strike_out_of, window_of
 
 KEY = 'canary-"4711"-\\of-the-mine'
 
@@ -58,3 +60,32 @@ def test_a_worker_without_a_disk_ends_the_run_and_one_that_died_does_not() -> No
     stop_if_full(["worker 0 (pid 1) was killed by signal 9"])
     with pytest.raises(StoreError, match=r"No space left on device; .* Free some space"):
         stop_if_full(["worker 0 failed: /x: No space left on device; a worker could not go on"])
+
+
+# The measured window --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stopped_at", "w1"), [(None, 5.5), (9.0, 5.5), (3.0, 3.0), (1.0, 2.501)], ids=["whole", "late", "cut", "warming"]
+)
+def test_a_window_has_the_scenarios_length_or_ends_where_it_was_stopped(
+    tmp_path: Path, stopped_at: float | None, w1: float
+) -> None:
+    assert window_of(Shape(window_s=3.0), 2.5, tmp_path, stopped_at) == Window(2.5, pytest.approx(w1))
+
+
+def test_a_window_by_count_goes_from_the_first_measured_send_to_the_last_end(tmp_path: Path) -> None:
+    times = [("warmup", 0.1, 9.0), ("measure", 2.0, 3.0), ("measure", 1.5, 4.0), ("measure", 3.5, None)]
+    found = [
+        Record(seq=0, session=0, phase=phase, t_sched=0.0, status="ok", t_send=a, t_end=b) for phase, a, b in times
+    ]
+    unsent = Record(seq=0, session=0, phase="measure", t_sched=0.0, status="dropped", t_end=9.0)
+    (tmp_path / "requests-h-w0.jsonl").write_bytes(b"".join(map(to_line, found[:2])))
+    (tmp_path / "requests-h-w1.jsonl").write_bytes(b"".join(map(to_line, [*found[2:], unsent])))
+    assert window_of(Shape(requests=3), 1.0, tmp_path, None) == Window(1.5, 4.0)
+    assert window_of(Shape(requests=3, window_s=60.0), 1.0, tmp_path, None) == Window(1.5, 4.0)
+
+
+def test_a_window_in_which_nothing_was_sent_is_short_and_not_empty(tmp_path: Path) -> None:
+    found = window_of(Shape(requests=3), 1.0, tmp_path, None)
+    assert (found.w0, found.length_s) == (1.0, pytest.approx(1e-3))
