@@ -38,7 +38,7 @@ VERSION = 1
 _FOR_REPORTS = ("config", "gpu", "gpus", "bandwidth_gb_s", "price_per_hour", "row")
 """Words of a target that only the report reads."""
 
-_START_S = 20.0
+START_S = 20.0
 """What the start of a server is taken to cost in the estimate when nothing better is known."""
 
 
@@ -164,7 +164,7 @@ def estimate(cells: Iterable[PlannedCell], steps: Sequence[Step]) -> float:
     """Seconds that these steps take, with the starts of their servers."""
     seconds = {cell.id: cell.seconds for cell in cells}
     servers = {step.server for step in steps if step.server is not None}
-    return sum(seconds[step.cell] for step in steps) + _START_S * len(servers)
+    return sum(seconds[step.cell] for step in steps) + START_S * len(servers)
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -194,7 +194,7 @@ def _search_plan(cells: Sequence[Cell], folder: str | Path) -> Plan:
         seconds, assumed = expected(load, shape, cell.scenario.workload, seed_of(cell, 1), Path(folder))
         words: dict[str, Any] = {"cell": cell.id, "axes": cell.axes, "target": name, "server": instance}
         found.append(PlannedSearch(**words, seconds=seconds, assumed=assumed, goal=goal))
-    most = sum(search.goal.probes * search.seconds for search in found) + _START_S * len(servers)
+    most = sum(search.goal.probes * search.seconds for search in found) + START_S * len(servers)
     plan = Plan(scope="instance", cells=(), steps=(), servers=servers, estimate_s=most)
     return msgspec.structs.replace(plan, searches=tuple(found))
 

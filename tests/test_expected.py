@@ -88,5 +88,6 @@ def test_a_plan_states_what_it_has_guessed_and_a_repeat_of_one_short_request_is_
     path = str(write_scenario(tmp_path, text))
     said = " ".join(loadgen(tmp_path, "plan", path).out.split())
     assert "1 cell x 1 target, 3 repeats, about 3 s" in said
+    assert "server start" not in said
     assert "the time is a guess: replies of 16 tokens at 50 a second, the first after 0.2 s; what they take" in said
     assert "guess" not in loadgen(tmp_path, "plan", path, "--set", "load.requests=null", "--set", "load.window_s=5").out

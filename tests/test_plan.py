@@ -137,6 +137,7 @@ def test_the_plan_is_shown_and_nothing_is_started(tmp_path: Path) -> None:
     done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text)))
     assert done.code == 0
     assert "2 cells x 2 targets, 8 repeats, 4 server starts" in done.out
+    assert "each server start counts as 20 s in it" in done.out
     assert "repeat 2: b-2: concurrency=1, concurrency=2" in done.out
     assert not done.store.exists()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from loadgen.limits.planned_memory import Need
-from loadgen.plan import Plan, PlannedSearch, Step
+from loadgen.plan import START_S, Plan, PlannedSearch, Step
 from loadgen.progress import counted, duration, extent
 from loadgen.reports import memory
 from loadgen.reports.text import aligned, wrapped
@@ -53,10 +53,11 @@ def _assumed(plan: Plan, width: int) -> list[str]:
     """What the time rests on that the scenario does not say."""
     said = [*(cell.assumed for cell in plan.cells), *(search.assumed for search in plan.searches)]
     found = list(dict.fromkeys(filter(None, said)))
-    if not found:
-        return []
     more = f", and the like for {counted(len(found) - 1, 'other length')}" if len(found) > 1 else ""
-    return wrapped(f"the time is a guess: {found[0]}{more}; what they take is up to the server", width)
+    lines = [f"the time is a guess: {found[0]}{more}; what they take is up to the server"] if found else []
+    if plan.servers:
+        lines.append(f"each server start counts as {START_S:.0f} s in it; that of a large model takes minutes")
+    return [part for line in lines for part in wrapped(line, width)]
 
 
 def _cells(plan: Plan, scenario: Scenario) -> str:
