@@ -255,6 +255,19 @@ def test_a_load_that_meets_above_one_that_misses_is_a_doubt() -> None:
     assert [doubt.code for doubt in doubts(goal(), trials, 60, [])] == ["not_rising"]
 
 
+def test_a_load_that_is_missed_for_what_no_objective_asks_says_for_what() -> None:
+    """Else a cap of the client's own that is set too low passes for the most that a server can take."""
+    dropped = window(state="invalid", invalid=(Doubt("sends", "Dropped."),), status={"ok": 900, "dropped": 100})
+    top = msgspec.structs.replace(judged(dropped), load=20, windows=2)
+    (doubt,) = doubts(goal(), [known(10, MET), top], 60, [])
+    assert doubt.text == (
+        "At 20 no objective is surely missed by itself: requests were dropped at load.max_in_flight, because so many "
+        "were unanswered."
+    )
+    slow = msgspec.structs.replace(judged(window(30, 500)), load=20, windows=2)
+    assert list(doubts(goal(), [known(10, MET), slow], 60, [])) == []
+
+
 def test_a_window_too_short_to_see_a_queue_grow_is_a_doubt() -> None:
     trials = [known(10, MET), known(10.4, MISSED, 2)]
     assert [doubt.code for doubt in doubts(goal(), trials, 30, [("p99 ttft < 2 s", 2.0)])] == ["short_for_limit"]

@@ -97,6 +97,8 @@ def doubts(goal: Goal, trials: Sequence[Trial], seconds: float, limits: Sequence
     top = next((one for one in trials if one.load == found.blocks), None)
     if top is not None and top.windows == 1 and found.blind is None:
         yield Doubt("once", f"{top.load:g} was measured in one window: a hiccup of the machine would look the same.")
+    if top is not None and top.verdict is Verdict.MISSED and _by_none(top):
+        yield Doubt("by_no_objective", f"At {top.load:g} no objective is surely missed by itself: {top.why}.")
     above = [one.load for one in trials if top is not None and one.load > top.load and one.verdict is Verdict.MET]
     if above:
         yield Doubt("not_rising", f"{min(above):g} meets the objectives although {top.load if top else 0:g} does not.")
@@ -107,6 +109,12 @@ def doubts(goal: Goal, trials: Sequence[Trial], seconds: float, limits: Sequence
                 f"Warm-up and window last {seconds:.3g} s; at a rate {goal.within * 100:.3g} % too high a queue takes "
                 f"{limit / goal.within:.3g} s to grow to the limit of {text}: the answer may be too high by so much.",
             )
+
+
+def _by_none(missed: Trial) -> bool:
+    """Whether a load is called missed for another reason than the misses of an objective: a queue, or our own cap."""
+    known = [one.verdict for one in missed.objectives]
+    return bool(known) and Verdict.MISSED not in known
 
 
 def _worst(trials: Sequence[Trial]) -> str:
