@@ -145,6 +145,17 @@ def test_an_open_loop_goes_through_the_same_path(tmp_path: Path) -> None:
     assert least_late(records) < 1e-3
 
 
+def test_what_the_server_counts_is_of_the_window_and_not_of_the_warm_up(tmp_path: Path) -> None:
+    with FakeServer(ttft_ms=20, gap_ms=5) as server:
+        load = "load: {concurrency: 2, warmup_s: 3, window_s: 2}\n"
+        text = one_target(server.url, load).replace("model: m", "model: m, engine: vllm")  # which has a page of metrics
+        done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
+    (result,), records = done.results(), done.records(done.attempts()[0])
+    everything = sum(record.out_tok or 0 for record in records)
+    assert result.seen.generation_tokens is not None
+    assert 0.1 * everything < result.seen.generation_tokens < 0.75 * everything  # 0.4, but for what a look is late
+
+
 def test_a_file_of_prompts_is_looked_for_beside_the_scenario(tmp_path: Path) -> None:
     beside = tmp_path / "elsewhere"
     beside.mkdir()

@@ -336,14 +336,20 @@ def test_tokens_of_replies_that_ended_are_counted_whole_and_of_a_closed_loop_of_
     assert summarise(uncounted, WINDOW, closed).audit.ended_tok_s is None
 
 
-def test_a_window_of_half_a_second_has_rates_and_a_warm_up_of_exactly_10_s_its_change():
-    before = [reply(4.0, phase="warmup"), reply(8.0, phase="warmup"), reply(9.0, phase="warmup")]
-    summary = summarise([*before, reply(10.1)], Window(10, 10.5), Context(concurrency=1))
+def test_a_window_of_half_a_second_has_rates_and_the_last_ten_of_its_warm_up_their_change():
+    before = [reply(send, phase="warmup") for send in (6.0, 14.0, 18.0, 19.0)]
+    summary = summarise([*before, reply(20.1)], Window(20, 20.5), Context(concurrency=1))
     assert (summary.request_rps, summary.output_tok_s) == (pytest.approx(2), pytest.approx(6))
     assert summary.audit.ended_tok_s == pytest.approx(6)
     assert summary.in_flight == pytest.approx(0.071 / 0.5)
     assert summary.audit.warmup_change == pytest.approx(1)  # from 3 tokens in 5 s to 6
     assert summarise([reply(10.1)], Window(10, 10.5)).audit.offered_rps == pytest.approx(2)
+
+
+def test_a_warm_up_of_ten_seconds_has_a_change_and_a_shorter_one_has_not():
+    for w0, change in ((10.0, pytest.approx(1)), (9.9, None)):
+        records = [reply(w0 - ago, phase="warmup") for ago in (6, 2, 1)]
+        assert summarise([*records, reply(w0 + 1)], Window(w0, w0 + 30)).audit.warmup_change == change
 
 
 def test_whole_replies_have_no_ttft_and_count_their_tokens_at_their_end():

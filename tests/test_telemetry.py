@@ -91,6 +91,15 @@ def test_a_server_that_still_gains_speed_is_not_warm() -> None:
     assert ticked(WarmUp(Shape(concurrency=4, warmup_s=None), 1), rising) in range(19, 27)
 
 
+@pytest.mark.parametrize(("rate", "at"), [(104, 11), (96, 11), (106, None), (94, None)])
+def test_throughput_rests_where_it_changes_by_less_than_5_percent(rate: int, at: int | None) -> None:
+    assert ticked(WarmUp(Shape(concurrency=4, warmup_s=None), 1), [100] * 5 + [rate] * 6) == at
+
+
+def test_no_warm_up_is_over_before_ten_seconds_though_two_of_them_look_like_five() -> None:
+    assert ticked(WarmUp(Shape(concurrency=4, warmup_s=None), 1), [250, 250] + [100] * 20) == 13
+
+
 def test_two_requests_a_slot_must_be_done() -> None:
     assert ticked(WarmUp(Shape(concurrency=64, warmup_s=None), 1), [100] * 60, ended=4) == 32
 
