@@ -152,14 +152,29 @@ class Warned(msgspec.Struct, frozen=True, kw_only=True):
     varies: bool = False
 
 
+def place_of(cell: str, target: str, rep: int) -> str:
+    """A repeat for people, which sentences of failures begin with."""
+    return f"{cell}, {target}, repeat {rep}"
+
+
+def too_late(cell: str, target: TargetCell, described: Mapping[str, Any]) -> list[int]:
+    """The repeats of a target, by number, that a run whose time was up left out, or cut short. One that failed had its
+    time."""
+    if not described.get("out_of_time"):
+        return []
+    missing = [number for number, result in enumerate(target.results, 1) if result is None or result.interrupted]
+    failures = [str(text) for text in described.get("failures") or ()]
+    places = {number: f"{place_of(cell, target.target, number)}: " for number in missing}
+    return [number for number in missing if not any(text.startswith(places[number]) for text in failures)]
+
+
 def not_come_to(cells: Sequence[ReportCell], described: Mapping[str, Any]) -> list[Warned]:
-    """The repeats that a run whose time was up left out, or cut short."""
+    """What a run whose time was up left out, or cut short."""
     where = [
-        f"{cell.id}, {target.target}, repeat {number}"
+        place_of(cell.id, target.target, number)
         for cell in cells
         for target in cell.targets
-        for number, result in enumerate(target.results, 1)
-        if described.get("out_of_time") and (result is None or result.interrupted)
+        for number in too_late(cell.id, target, described)
     ]
     text = "The time was up before this was measured."
     return [Warned(code=OUT_OF_TIME, text=text, where=tuple(where), invalid=False)] if where else []

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from loadgen import launch
 from loadgen.alone import alone
 from loadgen.assemble import RunReport, assemble
+from loadgen.cells import place_of
 from loadgen.described import description, served, utc
 from loadgen.drive.tally import Tick
 from loadgen.ended import status_of
@@ -247,7 +248,7 @@ def _one(state: _State, fleet: Fleet, prober: Prober, sites: Sites, number: int,
         pass
     except (LaunchError, TargetError) as error:
         first = not any(str(error) in failure for failure in state.failures)
-        state.failures.append(f"{step.cell}, {step.target}, repeat {step.rep}: {error}")
+        state.failures.append(f"{place_of(step.cell, step.target, step.rep)}: {error}")
         if first:
             state.watcher.say(f"{step.target} failed: {error}")
     state.watcher.ended(result)
@@ -256,7 +257,7 @@ def _one(state: _State, fleet: Fleet, prober: Prober, sites: Sites, number: int,
 def _ended(state: _State, step: Step, left: list[str]) -> None:
     """The server of a repeat was stopped after it. If something of it is left, the repeat has failed: nobody may take
     a machine for clean, or a run for good, that was left with processes or memory held."""
-    state.failures += [f"{step.cell}, {step.target}, repeat {step.rep}: {problem}" for problem in left]
+    state.failures += [f"{place_of(step.cell, step.target, step.rep)}: {problem}" for problem in left]
     attempts = state.run.repeat(step.cell, step.target, step.rep).attempts()
     if left and attempts and (attempts[-1] / "summary.json").exists():
         fail(attempts[-1], "left_behind", " ".join(left))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli_runner import write_scenario
 from fakes import FakeServer
-from nights_made import SCENARIO, Place
+from nights_made import NORMAL, SCENARIO, Place
 
 from loadgen.assemble import RunReport, assemble
 from loadgen.drive.tally import Tick
@@ -21,6 +21,7 @@ from loadgen.nightly.past_runs import paces
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.history import read_history
 from loadgen.nights.night import remarks
+from loadgen.nights.verdicts import State
 from loadgen.plan import make_plan
 from loadgen.progress import Progress
 from loadgen.reports import rows
@@ -156,6 +157,23 @@ def test_the_first_signal_drains_whatever_the_time_is() -> None:
 
 
 # Nights ---------------------------------------------------------------------------------------------------------------
+
+
+def test_what_failed_in_a_night_that_overran_its_budget_is_invalid_and_was_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path)
+    place.pace(NORMAL, "-1")  # the second server dies
+    text = SCENARIO.replace("model: m}}", "model: m}, b: {engine: ./paced.yaml, model: m}}")
+    up: list[bool] = []
+    monkeypatch.setattr(Interrupt, "out_of_time", property(lambda _: bool(up)))
+    asked = Asked(load(place.scenario(text=text)), place.store, budget_s=1000)
+    night, report = nightly(asked, LateFrom(2, lambda: up.append(True)))
+    assert report.run["out_of_time"]
+    assert night.left_out == ()
+    assert night.exit_code == 6
+    assert not [line for line in remarks(night) if "budget" in line]
+    assert {one.series.target for one in night.verdicts if one.state is State.INVALID} == {"b"}
 
 
 def test_a_night_that_overruns_its_budget_ends_in_order_and_what_it_measured_counts(

@@ -20,6 +20,7 @@ import msgspec
 
 from loadgen.alone import gpus_here, places_of
 from loadgen.assemble import RunReport
+from loadgen.cells import too_late
 from loadgen.doctor.finding import Finding
 from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
 from loadgen.locks import held, machine_locks, name_lock
@@ -161,10 +162,9 @@ def _note_missing(state: _State, report: RunReport) -> None:
     missing = [
         cell.id
         for cell in report.cells
-        if not all(any(one is not None and not one.interrupted for one in target.results) for target in cell.targets)
+        if any(0 < len(target.results) == len(too_late(cell.id, target, report.run)) for target in cell.targets)
     ]
-    if report.run.get("out_of_time"):
-        state.left_out += tuple(missing)
+    state.left_out += tuple(missing)
     run = Run(Path(report.path))
     described = run.read("run.json")
     if tuple(described["night"].get("left_out") or ()) != state.left_out:

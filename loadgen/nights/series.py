@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from loadgen.assemble import RunReport, TargetCell
+from loadgen.cells import too_late
 from loadgen.fair.facts import facts_of, scenario_of
 from loadgen.metrics import METRICS, Measure, measure
 from loadgen.summary import Summary
@@ -100,11 +101,11 @@ def points_of(report: RunReport) -> list[Point]:
     """Every point of a run. The cells of a routing check are no series. A secondary measure that no good repeat has
     gives no point; a primary one gives one that is invalid, unless nothing of it was measured because the time was up.
     """
-    found, late = [], bool(report.run.get("out_of_time"))
+    found = []
     primary = primaries(report.run["scenario"])
     for cell in report.cells:
         for target in cell.targets:
-            if late and all(result is None or result.interrupted for result in target.results):
+            if target.results and len(too_late(cell.id, target, report.run)) == len(target.results):
                 continue
             facts = _facts(report, cell.id, target.target)
             identity = _identity(report, cell.id, target.target, facts)
