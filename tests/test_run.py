@@ -124,6 +124,8 @@ def test_the_run_folder_is_the_contracts(tmp_path: Path) -> None:
     assert described["versions"]["loadgen"]
     (result,) = done.results()
     assert (result.summary.window.w0, result.summary.window.w1) == (0.2, pytest.approx(1.0))
+    (used,) = result.summary.audit.worker_cpu
+    assert 0 < used < 1.1
 
 
 def test_json_is_the_report_and_nothing_else(tmp_path: Path) -> None:
@@ -185,6 +187,7 @@ def test_two_workers_together_are_the_schedule_of_one(tmp_path: Path) -> None:
             text = one_target(server.url, load.replace("WORKERS", workers))
             done = loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)))
             assert len(list(done.attempts()[0].glob("requests-*.jsonl"))) == int(workers)
+            assert [len(result.summary.audit.worker_cpu) for result in done.results()] == [int(workers)]
             records = done.records(done.attempts()[0])
             seen.append(sorted((record.seq, record.t_sched, record.prompt_sha) for record in records))
     assert seen[0] == seen[1]
