@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -110,6 +111,23 @@ def test_a_plan_is_as_wide_as_its_window(tmp_path: Path) -> None:
     assert max(map(len, narrow.splitlines())) <= 40
     assert "order (endpoints take turns):" in narrow
     assert narrow.split() == wide.split(), "nothing is lost"
+
+
+def test_targets_whose_table_is_wider_than_the_window_are_lines(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, ("a", "b"), COMPARED)
+    long = scenario.model_copy(
+        update={
+            "targets": {
+                name: target.model_copy(update={"model": f"an-organisation/{name * 30}"})
+                for name, target in scenario.targets.items()
+            }
+        }
+    )
+    loaded = dataclasses.replace(load(tmp_path / "made.yaml"), scenario=long)
+    said = plan_report.render(make_plan(long, expand(long)), loaded, (), 60)
+    assert f"a: an-organisation/{'a' * 30}; served by http" in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 60
+    assert "target  served by" in plan_report.render(make_plan(long, expand(long)), loaded, (), 160)
 
 
 def test_a_cell_without_any_ratio_has_one_row_with_the_reason(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def chart(one: OverTime, colour: int = 0) -> Lines:
             f"Each step is an interval of {one.intervals[0].length_s:g} s; grey is what was measured. A level line is "
             "a server that does at the end what it did at the beginning; what the eye takes for a slope may be noise, "
             "which is why the drift test stands beside it; axes of speed and memory do not begin at zero. Requests "
-            "count where they ended, tokens where they arrived; an interval that held too few requests for a "
-            "percentile leaves a gap."
+            "count where they ended, tokens where they arrived; over an interval that held too few requests for a "
+            "percentile the line of the one before goes on."
         ),
         x=Axis(name=f"{unit} from the start of the repeat", low=0.0),
         panels=tuple(panels),

@@ -28,7 +28,7 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
         *_assumed(plan, width),
         *_wrapped([*_until(plan), *_routing(plan)], width),
         "",
-        *_targets(_measured(plan, scenario)),
+        *_targets(_measured(plan, scenario), width),
         "",
         *memory.planned(needs, width),
         *_wrapped(_order(plan, compared=scenario.comparison is not None), width),
@@ -91,13 +91,18 @@ def _measured(plan: Plan, scenario: Scenario) -> dict[str, Target]:
     return {name: target for name, target in scenario.targets.items() if plan.searches or name in known}
 
 
-def _targets(targets: Mapping[str, Target]) -> list[str]:
+def _targets(targets: Mapping[str, Target], width: int) -> list[str]:
+    """A table, or a line for each where that is too wide."""
     table = [["target", "served by", "model"]]
     for name, target in targets.items():
         where = ", ".join(target.urls) or target.engine or ""
         model = target.model if isinstance(target.model, str) else f"made from {target.model.config}, random weights"
         table.append([name, where, model])
-    return aligned(table, left=3)
+    lines = aligned(table, left=3)
+    if max(map(len, lines)) <= width:
+        return lines
+    said = [f"{name}: {model}; served by {where}" for name, where, model in table[1:]]
+    return ["targets:", *(part for line in said for part in wrapped(line, width, "  "))]
 
 
 def _search(search: PlannedSearch) -> str:
