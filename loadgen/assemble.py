@@ -140,7 +140,7 @@ def _cell(
         reps = sorted(step.rep for step in plan.steps if step.cell == cell and step.target == target)
         if plan.until is not None:  # a repeat that was never begun is one that nobody needed
             reps = reps[: max(planned.least, run.begun(cell))]
-        results = tuple(_result(run, cell, target, rep) for rep in reps)
+        results = _that_count([_result(run, cell, target, rep) for rep in reps])
         summaries = [result.summary if result else None for result in results]
         judged = judge(objectives, summaries) if any(summaries) else []
         known = dict(zip(reps, results, strict=True))
@@ -157,6 +157,14 @@ def _cell(
         )
     here = tuple(target for target in targets if target.results)
     return ReportCell(id=cell, axes=planned.axes, targets=here, routing=planned.routing)
+
+
+def _that_count(results: Sequence[Result | None]) -> tuple[Result | None, ...]:
+    """One that was interrupted says what there is where nothing else does; beside whole repeats it is a missing one,
+    for a part of a window is no window."""
+    if not any(result is not None and not result.interrupted for result in results):
+        return tuple(results)
+    return tuple(None if result is not None and result.interrupted else result for result in results)
 
 
 def _again(run: Run, cell: str, target: str, results: Mapping[int, Result | None]) -> Iterator[Again]:
@@ -239,8 +247,8 @@ def pairs_of(cell: ReportCell, baseline: str, candidate: str) -> CellPairs:
         axes=cell.axes,
         baseline=baseline,
         candidate=candidate,
-        baseline_repeats=[result.summary if result else None for result in sides[baseline].results],
-        candidate_repeats=[result.summary if result else None for result in sides[candidate].results],
+        baseline_repeats=sides[baseline].whole,
+        candidate_repeats=sides[candidate].whole,
         batch_seen=Sides(*(sides[name].by_repeat(lambda one: one.seen.batch_seen) for name in (baseline, candidate))),
         cached=Sides(*(sides[name].by_repeat(lambda one: one.cached_share) for name in (baseline, candidate))),
         gpus=(sides[baseline].gpus, sides[candidate].gpus),

@@ -60,6 +60,11 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
         return [result.summary for result in self.results if result is not None]
 
     @property
+    def whole(self) -> list[Summary | None]:
+        """The summary of each repeat that was not interrupted, None for one that was, or is missing."""
+        return [None if result is None or result.interrupted else result.summary for result in self.results]
+
+    @property
     def state(self) -> str:
         """ok, invalid or failed, of the worst of its repeats that are there. Where none is: running or waiting in a run
         that goes on, else skipped."""
