@@ -67,6 +67,17 @@ def test_requests_that_the_schedule_had_in_the_window_and_nobody_sent_are_missed
     assert closed.audit.offered_rps is None
 
 
+def test_replies_of_another_length_than_the_scenario_asks_for_are_a_doubt(tmp_path: Path) -> None:
+    found = summary(tmp_path, flawless(400, out_tok=4, ask_tok=3))
+    assert (found.wrong_length, "lengths" in [doubt.code for doubt in found.doubts]) == (400, True)
+
+
+def test_a_burst_is_judged_by_what_its_requests_wait(tmp_path: Path) -> None:
+    late = flawless(400, late=0.006, ttft_s=2.0)
+    assert against(summary(tmp_path, late)) == ["late"]
+    assert against(summary(tmp_path, late, load="{burst: 400}")) == []
+
+
 def test_workers_whose_clocks_are_far_apart_are_held_against_their_repeat(tmp_path: Path) -> None:
     apart = msgspec.structs.replace(GOOD, clocks=(clock(9_000.0), clock(1_000.0, late_us=800.0)))
     found = summary(tmp_path, flawless(400), apart)
