@@ -8,6 +8,7 @@ repeat has (too few samples) is a dash.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
@@ -46,9 +47,10 @@ def number(value: float | None, scale: float = 1.0) -> str:
         return DASH
     value *= scale
     if value != 0 and abs(value) < 0.001:
-        return f"{value:.1g}"
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
-    return f"{value:,.{digits}f}".replace(",", " ") if abs(value) >= 10000 else f"{value:.{digits}f}"
+        return f"{Decimal(f'{value:.1g}'):f}"
+    size = abs(float(f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"))  # as it is shown: 9.9999 is 10.00
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
+    return f"{value:,.{digits}f}".replace(",", " ") if size >= 10000 else f"{value:.{digits}f}"
 
 
 def _ms(metric: str, statistic: str) -> Callable[[TargetCell], str]:
