@@ -45,11 +45,11 @@ def import_(
 
 @commands.command(epilog="Example: loadgen merge last")
 def merge(runs: Runs, store: Store = None, as_json: AsJson = False) -> None:
-    """Make one run of shards (--shard), or of runs that measured different cells (--cell).
+    """Make one run of shards, or of runs of different cells.
 
-    Of a single shard the others are looked for in the store; one that is missing leaves a degraded run. Runs of
-    different cells become one table with its crossings: each cell is of the newest run that measured it as the newest
-    scenario says.
+    Of a single shard (--shard) the others are looked for in the store; one that is missing leaves a degraded run. Runs
+    of different cells (--cell) become one table with its crossings: each cell is of the newest run that measured it as
+    the newest scenario says.
     """
     from loadgen.joining import join
     from loadgen.merging import merge as merged
