@@ -57,7 +57,7 @@ def test_reported_times_are_those_of_the_servers_own_log(tmp_path: Path, concurr
         ((summary, start_ns),) = [(result.summary, result.start_ns) for result in done.results()]
         truth = {entry["id"]: entry for entry in server.truth()}
     records = done.records(done.attempts()[0])
-    assert least_late(records) < 1e-3
+    assert least_late(records) < 2e-3
     ttft, tpot = [], []
     for record in (record for record in records if record.phase == "measure"):
         written = truth[record.request_id()]
@@ -144,7 +144,7 @@ def test_an_open_loop_goes_through_the_same_path(tmp_path: Path) -> None:
     records = done.records(done.attempts()[0])
     assert len(records) == 50
     assert sorted(record.t_sched for record in records) == pytest.approx([i / 50 for i in range(50)])
-    assert least_late(records) < 1e-3
+    assert least_late(records) < 2e-3
 
 
 def test_what_the_server_counts_is_of_the_window_and_not_of_the_warm_up(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_client_is_not_late_by_itself(load: dict[str, Any]) -> None:
     with RawServer(QUICK) as server:
         driven = drive(server.url, {**load, "requests": 60}, connections=3)
     late = [(record.t_send or 0) - record.t_sched for record in driven.records]
-    assert 0 <= min(late) < 1e-3
+    assert 0 <= min(late) < 2e-3
 
 
 def test_an_open_loop_does_not_wait_for_replies() -> None:
@@ -90,7 +90,7 @@ def test_an_open_loop_does_not_wait_for_replies() -> None:
     assert most_at_once(driven.records) == 10
 
 
-def test_a_burst_is_sent_at_once_and_read_meanwhile() -> None:
+def test_a_burst_is_due_at_once_and_every_reply_is_read() -> None:
     arrival = Arrival(kind="burst", count=90)
     with RawServer(QUICK) as server:
         driven = drive(server.url, {"arrival": arrival}, connections=90)
