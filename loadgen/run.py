@@ -239,9 +239,10 @@ def _one(state: _State, fleet: Fleet, prober: Prober, sites: Sites, number: int,
         look = _look(state, sites, step)
         if state.loaded.scenario.comparison is not None and cell.routing is None:
             prober.before(cell, step, site, sites.start_of(step.server), look)
-        set_aside(state.left.beside(number))
-        attempt, folder = state.run.repeat(step.cell, step.target, step.rep).new_attempt()
-        result = run_repeat(fleet, site, step, cell, (state.run.id, folder, attempt), (state.watcher.ticked, look))
+        if not state.interrupt.over:  # nothing that is whole is set aside for a repeat that does not begin
+            set_aside(state.left.beside(number))
+            attempt, folder = state.run.repeat(step.cell, step.target, step.rep).new_attempt()
+            result = run_repeat(fleet, site, step, cell, (state.run.id, folder, attempt), (state.watcher.ticked, look))
         if step.server is not None and not sites.alive(step.server):
             raise sites.lost(step.server)
     except launch.LaunchCancelled:
