@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from cli_runner import loadgen, write_scenario
 
+from loadgen.drive.schedule import digest
 from loadgen.errors import ScenarioError, UsageError
 from loadgen.offered import shape_of
-from loadgen.plan import Plan, make_plan, workers_of
+from loadgen.plan import Plan, make_plan, part_of, seed_of, workers_of
 from loadgen.progress import extent
 from loadgen.scenario import Scenario, expand, load
 from loadgen.scenario.model import Load
@@ -160,6 +161,22 @@ def test_until_plans_the_most_repeats_and_says_the_fewest(tmp_path: Path, scope:
     assert "repeat 6: " in shown
     assert "repeat 7: " not in shown
     assert "so on for as long as it takes, up to repeat 30" in shown
+
+
+def test_a_part_of_a_plan_has_the_servers_and_takes_the_time_of_its_steps(tmp_path: Path) -> None:
+    whole = plan(tmp_path, TWO + UNTIL.replace("SCOPE", "restart"))
+    steps = [step for step in whole.steps if step.rep >= 6]
+    part = part_of(whole, steps)
+    assert list(part.servers) == list(dict.fromkeys(step.server for step in steps))
+    assert (part.estimate_s, part.least_s) == (100 * 12.5 + 20 * 50, 4 * 12.5 + 20 * 2)
+    fixed = plan(tmp_path, TWO.replace("warmup_s: 2", "warmup_s: 2, concurrency: 2") + "repeats: 2\n")
+    assert part_of(fixed, fixed.steps) == fixed
+
+
+def test_the_digest_of_a_cell_is_that_of_its_first_repeats_whole_schedule(tmp_path: Path) -> None:
+    found = scenario(tmp_path, TWO.replace("warmup_s: 2", "warmup_s: 2, rate_rps: 9") + "repeats: 2\n")
+    (cell,), (planned,) = expand(found), make_plan(found, expand(found)).cells
+    assert planned.digest == f"{digest(shape_of(found.load), seed_of(cell, 1), 0, 1):016x}"
 
 
 @pytest.mark.parametrize(("scope", "ladders"), [("restart", 1), ("instance", 2)])

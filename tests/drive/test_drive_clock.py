@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -144,5 +145,9 @@ def test_the_timer_fires_at_its_time_and_once() -> None:
     assert not poll.poll(0)
     timer.arm(1)  # long ago
     assert poll.poll(30_000)
+    fd = timer.fd
     timer.close()
+    assert timer.fd == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     timer.close()
