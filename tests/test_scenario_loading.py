@@ -71,7 +71,7 @@ objectives: [p99 ttft < 1 kg]
         "x.yaml:4:30: targets.dense.model.confg: unknown key; did you mean 'config'?",
         "x.yaml:4:49: targets.dense.concurrency: unknown key here; did you mean load.concurrency?",
         "x.yaml:5:28: targets.moe.model: must be text, not 3",
-        "x.yaml:5:40: targets.moe.devices: must be a list, not 0",
+        "x.yaml:5:40: targets.moe.devices: must be a list, not 0; write [0]",
         "x.yaml:6:3: targets.bad name: a target's name has 1 to 40 letters, digits, '.', '_' or '-', "
         "and starts with a letter, digit or '_'",
         "x.yaml:7:19: targets.far.endpoint: the text 'localhost:8000' is no address; write it like http://127.0.0.1:8000",

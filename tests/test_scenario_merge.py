@@ -338,6 +338,14 @@ def test_values_from_the_environment_are_text_and_shown_by_name(tmp_path: Path) 
     ]
 
 
+def test_what_is_to_be_a_list_is_shown_as_one_and_the_environment_by_name(tmp_path: Path) -> None:
+    text = SMALLEST.replace("engine: hf", 'engine: hf, devices: "${env:W}"')
+    assert complaints(tmp_path, text, env={"W": "canary"}) == [
+        "x.yaml:3:32: targets.dense.devices: must be a list, not the text '${env:W}' "
+        "(what comes from the environment is text); write [${env:W}]"
+    ]
+
+
 def test_a_matrix_takes_no_references(tmp_path: Path) -> None:
     text = SMALLEST + 'matrix: {targets.dense.model: ["${env:M}"]}\n'
     assert complaints(tmp_path, text, env={"M": "m"}) == [

@@ -163,6 +163,8 @@ def _wrong_type(items: list[Any], node: Node) -> str:
     choices = [word.strip("'") for word in wanted if word.startswith("'")]
     near = nearest(node.value, choices) if isinstance(node.value, str) else ""
     hint = " (what comes from the environment is text)" if node.written and not choices else ""
+    if wanted == ["a list"] and isinstance(node.value, str | int) and len(shown(node)) <= 60:
+        near = f"; write [{node.written or node.value}]"  # not what it holds, which may be secret
     listed = wanted[0] if len(wanted) == 1 else f"{', '.join(wanted[:-1])} or {wanted[-1]}"
     return f"must be {listed}, not {shown(node)}{hint}{near}"
 
