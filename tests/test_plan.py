@@ -133,6 +133,28 @@ def test_workers_follow_the_load_unless_they_are_set() -> None:
     assert workers_of(Load.model_validate({"concurrency": 16, "window_s": 1.0, "workers": 3})) == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "cores", "workers"),
+    [
+        ({"concurrency": 512}, 32, 1),
+        ({"concurrency": 513}, 32, 2),
+        ({"rate_rps": 1500.0}, 32, 1),
+        ({"rate_rps": 1501.0}, 32, 2),
+        ({"rates": [[0, 10], [1, 4501]]}, 32, 4),
+        ({"concurrency": 100_000}, 32, 16),  # half of the cores are everybody else's
+        ({"concurrency": 100_000}, 3, 1),
+        ({"concurrency": 100_000}, 1, 1),
+        ({"concurrency": 100_000}, None, 1),
+        ({"concurrency": 2000, "fleet": "ray"}, 1, 4),
+    ],
+)
+def test_workers_are_as_many_as_the_load_needs_and_the_cores_allow(
+    monkeypatch: pytest.MonkeyPatch, words: dict[str, object], cores: int | None, workers: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert workers_of(Load.model_validate({"window_s": 2.0, **words})) == workers
+
+
 def test_the_plan_is_shown_and_nothing_is_started(tmp_path: Path) -> None:
     text = TWO + "matrix: {concurrency: [1, 2]}\nrepeats: 2\ncomparison: {scope: restart}\n"
     done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text)))

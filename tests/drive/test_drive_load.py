@@ -208,9 +208,15 @@ def test_the_phase_of_a_probe_is_probe() -> None:
 
 
 def test_ticks_add_up_to_the_records() -> None:
+    before = time.monotonic_ns()
     with RawServer(slow(0.05)) as server:
         driven = drive(server.url, {"concurrency": 2, "window_s": 1.2}, connections=2)
     assert len(driven.ticks) >= 2
+    times = [tick.t for tick in driven.ticks]
+    assert times == sorted(times)
+    assert times[0] >= 1.0  # a second is over, and not less
+    assert 1.2 <= times[-1] <= (time.monotonic_ns() - before) / 1e9
+    assert sum(tick.tokens for tick in driven.ticks) == sum(record.out_tok or 0 for record in driven.records)
     assert sum(tick.sent for tick in driven.ticks) == len(driven.records) == driven.loop.tally.sent_total
     ended = sum((Counter(tick.ended) for tick in driven.ticks), Counter())
     assert ended == driven.statuses
