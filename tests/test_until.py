@@ -14,7 +14,7 @@ from test_summarise import reply
 
 from loadgen.assemble import RunReport, assemble
 from loadgen.comparing.comparison import ComparedCell
-from loadgen.needless import spared, whole
+from loadgen.needless import rest_of, spared, what_is_left, whole
 from loadgen.plan import Plan, Step, make_plan
 from loadgen.repeat import Result
 from loadgen.reports import rows
@@ -223,3 +223,14 @@ def test_repeats_that_were_wanted_and_are_not_there_are_missing(tmp_path: Path) 
     found = {cell.cell: doubts(cell, "missing") for cell in session.report().comparisons[0].cells}
     assert [text.partition(" repeats")[0] for text in found["concurrency=1"]] == ["4"]
     assert [text.partition(" repeats")[0] for text in found["concurrency=4"]] == ["1"]
+
+
+def test_repeats_of_a_block_that_was_begun_are_among_the_fewest_of_what_is_left(tmp_path: Path) -> None:
+    session = Session(tmp_path).pairs(1, RESTLESS[:7])
+
+    def least(plan: Plan) -> dict[str, int]:
+        left = what_is_left(session.run, plan, paired=True, retry=False)
+        return {cell.id: cell.least for cell in rest_of(session.run, plan, left).cells}
+
+    assert least(session.plan) == {"concurrency=1": 8, "concurrency=4": 6}
+    assert set(least(msgspec.structs.replace(session.plan, until=None)).values()) == {6}
