@@ -13,11 +13,11 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a program printed to its standard output and its standard error. ``problem`` is a clause that says why the
     answer does not count ("there is no program 'x'", "exit code 1: ..."), None if it does."""
 

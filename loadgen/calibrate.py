@@ -8,9 +8,10 @@ as any other; and, of the report of that run, the noise floor (see ``noise.py``)
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.errors import ScenarioError, UsageError
@@ -70,7 +71,7 @@ def against_itself(loaded: Loaded, target: str, repeats: int) -> Loaded:
         expand(twice)
     except ScenarioError as error:
         raise ScenarioError(f"{loaded.path}: with {target} on both sides, {A} and {B}: {error}") from error
-    return dataclasses.replace(loaded, scenario=twice)
+    return msgspec.structs.replace(loaded, scenario=twice)
 
 
 def _matrix(data: Mapping[str, Any], target: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
+
+import msgspec
 
 from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM
 from loadgen.fleet import Stop
@@ -23,8 +24,7 @@ _DRAIN_S = 10.0
 """After the first Ctrl-C, or when the time is up, requests in flight have this long to end."""
 
 
-@dataclass
-class Interrupt:
+class Interrupt(msgspec.Struct):
     """Signals that came: the first drains, the second stops at once. ``exit_code`` is that of the first. From
     ``ends_at`` on (CLOCK_MONOTONIC) nothing is begun any more."""
 

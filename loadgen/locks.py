@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +35,7 @@ CORES = "cores"
 """What servers without GPUs must have alone."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Something that only one process may have: its lock's file, what it is for people (``GPU GPU-5f1c``), and the
     file's mode."""
 

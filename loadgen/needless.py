@@ -14,7 +14,6 @@ before stay in the store and in the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +44,10 @@ class Old(NamedTuple):
     said: SetAside
 
 
-@dataclass(frozen=True)
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """What is left of a run: ``idle`` are the steps that are not run, ``again`` the blocks that are measured again."""
 
-    idle: set[int] = field(default_factory=set)
+    idle: set[int] = msgspec.field(default_factory=set)
     again: Sequence[Sequence[Old]] = ()
 
     def beside(self, number: int) -> Sequence[Old]:

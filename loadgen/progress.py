@@ -11,8 +11,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from loadgen.drive.tally import Tick
 from loadgen.plan import Plan, PlannedCell, Step, estimate
@@ -25,18 +26,17 @@ _RECENT = 16
 """Ticks that speeds are taken over, of all workers together."""
 
 
-@dataclass
-class _Repeat:
+class _Repeat(msgspec.Struct):
     """What workers have said of the repeat that goes on. ``at`` is in s from its start."""
 
     at: float = 0.0
-    in_flight: dict[int, int] = field(default_factory=dict)
-    ended: Counter[str] = field(default_factory=Counter)
-    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    ttft_ms: deque[float] = field(default_factory=lambda: deque(maxlen=400))
+    in_flight: dict[int, int] = msgspec.field(default_factory=dict)
+    ended: Counter[str] = msgspec.field(default_factory=Counter)
+    recent: deque[tuple[int, int]] = msgspec.field(default_factory=lambda: deque(maxlen=_RECENT))
+    ttft_ms: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=400))
     late_us: int = 0
-    cpu: dict[int, float] = field(default_factory=dict)
-    server: Mapping[str, float] = field(default_factory=dict)
+    cpu: dict[int, float] = msgspec.field(default_factory=dict)
+    server: Mapping[str, float] = msgspec.field(default_factory=dict)
 
     def add(self, tick: Tick) -> None:
         """A second of one worker has passed."""

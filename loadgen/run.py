@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from loadgen import launch
 from loadgen.alone import alone
@@ -68,8 +69,7 @@ class Watcher(Protocol):
         """These steps of the plan, by number, will not be run: they are done already, or nobody needs them."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is to be run. ``resume`` is a run whose whole repeats are taken over; with ``retry`` blocks of it that hold
     an invalid one are measured again. ``keep`` leaves the servers that are up at the end as they are, for a look at
     them. ``cells`` are the only ones that are run, by id (None: all), and ``night`` is what a nightly notes of the run,
@@ -89,8 +89,7 @@ class Request:
     ends_at: float = math.inf
 
 
-@dataclass
-class _State:
+class _State(msgspec.Struct):
     """What a run knows while it goes on."""
 
     run: Run
@@ -100,9 +99,9 @@ class _State:
     watcher: Watcher
     keep: bool
     elsewhere: Elsewhere | None = None
-    left: Left = field(default_factory=Left)
-    interrupt: Interrupt = field(default_factory=Interrupt)
-    failures: list[str] = field(default_factory=list)
+    left: Left = msgspec.field(default_factory=Left)
+    interrupt: Interrupt = msgspec.field(default_factory=Interrupt)
+    failures: list[str] = msgspec.field(default_factory=list)
 
     @property
     def ladders(self) -> dict[str, str]:

@@ -7,16 +7,16 @@ no run.json, and so no report takes it for a run.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+
+import msgspec
 
 from loadgen import launch
 from loadgen.errors import EXIT_SIGINT, EXIT_SIGTERM, LaunchError, UsageError
@@ -95,7 +95,7 @@ def with_model(
         folder = launch.make_model(config, models_folder(), python, made.seed, launchers)
     elif not folder.exists():
         tell(f"{folder} does not exist yet: it is made from {config} at the first launch")
-    return dataclasses.replace(spec, model=str(folder), served_name=spec.served_name or config.stem)
+    return msgspec.structs.replace(spec, model=str(folder), served_name=spec.served_name or config.stem)
 
 
 def _missing(spec: launch.LaunchSpec, ask: bool) -> str | None:
@@ -121,8 +121,7 @@ def check_port(port: int | None) -> None:
         raise UsageError(f"--port {port}: another program listens there; name another, or leave the flag out.")
 
 
-@dataclass(frozen=True)
-class Stood:
+class Stood(msgspec.Struct, frozen=True):
     """How a server that stood came to its end. ``exit_code`` is 130 after Ctrl-C, 143 after SIGTERM or a terminal that
     was closed; ``problems`` has a sentence for everything that is left of it."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from model_configs import QWEN2_57B, RELEASED, Fields, dense
+from msgspec.structs import replace
 
 from loadgen.shapes.memory_plan import MemoryPlan, stored_as
 from loadgen.shapes.model_config import shape_of

@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_runner import command, loadgen, write_scenario
 from model_configs import QWEN2_57B, QWEN15_32B
+from msgspec.structs import replace
 
 from loadgen.reports.memory import render, verdict
 from loadgen.shapes.memory_plan import MemoryPlan

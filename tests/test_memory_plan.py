@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_configs import QWEN2_57B, QWEN15_32B, RELEASED, dense
+from msgspec.structs import replace
 from published_memory import (
     GIB,
     SLIPS,

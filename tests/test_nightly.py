@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from cli_runner import Done, command, environment, hear_signals
 from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
@@ -366,7 +366,7 @@ def test_a_machine_that_lost_its_gpus_does_not_measure_another_profile_in_silenc
     with pytest.raises(PreflightError, match=r"the last night ran 'gpu', and now profile 'cpu': .*: --profile cpu\."):
         nightly(lost, Progress(lambda _: None, None))
     assert len(place.runs()) == 1
-    report, _ = nightly(dataclasses.replace(lost, named=True), Progress(lambda _: None, None))
+    report, _ = nightly(msgspec.structs.replace(lost, named=True), Progress(lambda _: None, None))
     assert report.findings == () or report.findings[0].name != "profile"
 
 

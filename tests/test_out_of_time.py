@@ -6,12 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_runner import write_scenario
 from fakes import FakeServer
+from msgspec.structs import replace
 from nights_made import NORMAL, SCENARIO, Place
 
 from loadgen.assemble import RunReport, assemble

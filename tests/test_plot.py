@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import tracemalloc
@@ -197,7 +196,7 @@ def test_the_time_line_has_every_token_and_the_mean_in_flight(repeats: list[tupl
 
 def test_a_step_in_which_nothing_was_sent_has_no_lateness(repeats: list[tuple[list[Record], Trace]]) -> None:
     records, one = repeats[0]
-    few = dataclasses.replace(one, columns={name: column[:3] for name, column in one.columns.items()})
+    few = msgspec.structs.replace(one, columns={name: column[:3] for name, column in one.columns.items()})
     chart = lines(requests.timeline([few], COLOURS))
     panels = {panel.y.name: panel.series[0] for panel in chart.panels}
     width = panels["in flight"].points[1][0]

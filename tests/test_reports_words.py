@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -123,7 +122,7 @@ def test_targets_whose_table_is_wider_than_the_window_are_lines(tmp_path: Path) 
             }
         }
     )
-    loaded = dataclasses.replace(load(tmp_path / "made.yaml"), scenario=long)
+    loaded = msgspec.structs.replace(load(tmp_path / "made.yaml"), scenario=long)
     said = plan_report.render(make_plan(long, expand(long)), loaded, (), 60)
     assert f"a: an-organisation/{'a' * 30}; served by http" in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 60

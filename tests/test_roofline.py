@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +85,7 @@ def test_what_fits_is_whole_requests_beside_all_weights() -> None:
     # 2 * 284 bytes of weights; 13 tokens of 8 bytes a request.
     assert tiny().memory_bytes(3) == 568 + 3 * 13 * 8
     assert tiny().capacity() == (10_000 - 568) // (13 * 8)
-    small = dataclasses.replace(tiny(), gpu=dataclasses.replace(ROUND, memory_bytes=500))
+    small = msgspec.structs.replace(tiny(), gpu=msgspec.structs.replace(ROUND, memory_bytes=500))
     assert small.capacity() == 0
 
 
@@ -233,7 +233,7 @@ def test_a_gpu_is_found_as_people_write_it(name: str) -> None:
 
 
 def test_a_measured_bandwidth_stands_for_the_vendors() -> None:
-    assert gpu("h200", 4.3e12) == dataclasses.replace(GPUS["h200"], bandwidth_b_s=4.3e12)
+    assert gpu("h200", 4.3e12) == msgspec.structs.replace(GPUS["h200"], bandwidth_b_s=4.3e12)
 
 
 def test_an_unknown_gpu_is_a_sentence_with_the_list() -> None:

@@ -3,13 +3,13 @@ wrong with it in the words of the flags."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from loadgen.errors import UsageError
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from loadgen.scenario import MadeModel
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for. ``target`` is ``FILE:NAME``; all others are as in a scenario's target, None where absent."""
 
     engine: str | None
@@ -48,7 +47,7 @@ def spec_of(flags: Flags) -> tuple[LaunchSpec, MadeModel | None]:
         devices = [word.strip() for word in flags.devices.split(",") if word.strip()]
         changes["devices"] = tuple(int(word) if word.isdigit() else word for word in devices)
     return (
-        dataclasses.replace(
+        msgspec.structs.replace(
             spec,
             options={**spec.options, **dict(_option(text) for text in flags.options)},
             env={**spec.env, **dict(_variable(text) for text in flags.env)},

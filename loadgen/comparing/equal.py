@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -41,8 +40,7 @@ _Known: TypeAlias = Sequence[tuple[ComparedCell, Compared, Ratio]]
 """The cells that have a ratio in the measure."""
 
 
-@dataclass(frozen=True)
-class _Side:
+class _Side(msgspec.Struct, frozen=True):
     """One target: its curve by repeat, and where its cells lie (geometric mean over the repeats, id of the cell)."""
 
     target: str

@@ -8,10 +8,10 @@ The words are in ``scenario/factors.py``; pure functions, so that stored runs ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from loadgen.comparing.compare import MAX_CACHED_DIFFERENCE
 from loadgen.comparing.comparison import CellPairs, Comparison, Sides
@@ -92,8 +92,7 @@ def with_note(comparison: Comparison, pairs: Sequence[CellPairs], declared: Sequ
 # Both sides -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(msgspec.Struct, frozen=True):
     """One side of a comparison in one cell: its facts, and the fingerprints of its servers where it has any."""
 
     facts: Mapping[str, str]
@@ -104,8 +103,7 @@ class Side:
         return replace(self, facts={**self.facts, "target": name})
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """What a run kept of its targets besides their results: run.json, the plan, all fingerprints."""
 
     described: Mapping[str, Any]

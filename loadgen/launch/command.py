@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.launch.environment import inherited
@@ -24,8 +25,7 @@ class OptionError(UsageError):
         self.reason = reason
 
 
-@dataclass(frozen=True, kw_only=True)
-class LaunchSpec:
+class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A target as far as its launch goes; the names are the scenario's.
 
     ``folder`` is the scenario's: paths that start with ``./`` or ``../`` are relative to it. ``devices`` and ``cpus``
@@ -37,9 +37,9 @@ class LaunchSpec:
     model: str
     tokenizer: str | None = None
     served_name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     python: str | None = None
     image: str | None = None
     devices: tuple[int | str, ...] = ()
@@ -49,8 +49,7 @@ class LaunchSpec:
     backend: str | None = None
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(msgspec.Struct, frozen=True):
     """A container of ours: the program that runs it, its name, and the label by which it is found again."""
 
     program: str
@@ -58,8 +57,7 @@ class Container:
     label: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `start` needs, and what the rest of a run must know of the engine.
 
     ``model`` is a path or a hub's id. ``env`` is added to the inherited variables; ``secret_env`` too, by reference

@@ -7,11 +7,11 @@ of it lives: a recorded process, one that carries its cookie, or a container wit
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from loadgen.launch import containers, server_json
 from loadgen.launch.command import Container
@@ -19,8 +19,7 @@ from loadgen.launch.processes import ProcessId, Tree, boot_id
 from loadgen.launch.proof import Estate, StopProof, stop_and_prove
 
 
-@dataclass(frozen=True)
-class Leftover:
+class Leftover(msgspec.Struct, frozen=True):
     """A server without its run. ``processes`` and ``containers`` are what lives of it; ``kept`` means that its run was
     told to leave it up."""
 
@@ -32,7 +31,7 @@ class Leftover:
     processes: tuple[ProcessId, ...]
     containers: tuple[str, ...]
     kept: bool
-    record: dict[str, Any] = dataclasses.field(repr=False)
+    record: dict[str, Any]
 
     def sentence(self) -> str:
         """What it is and where, for the user."""
@@ -74,7 +73,7 @@ def kill_leftover(leftover: Leftover) -> StopProof:
     grace_s = float(leftover.record["grace_s"])
     proof = stop_and_prove(Estate(tree, _container(leftover.record), stop, leftover.port, grace_s))
     state = "stopped" if proof.ok else "left"
-    ended = {"state": state, "ended": server_json.now(), "proof": dataclasses.asdict(proof) | {"ok": proof.ok}}
+    ended = {"state": state, "ended": server_json.now(), "proof": msgspec.to_builtins(proof) | {"ok": proof.ok}}
     with contextlib.suppress(OSError):  # a full disk: what does not live is no leftover, whatever its record says
         server_json.write(leftover.folder / server_json.FILE, leftover.record | ended)
     return proof

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.nvml import Unavailable, handles, opened
 
@@ -12,8 +13,7 @@ SLACK_BYTES = 500 * 10**6
 """A GPU counts as given back within this much of what it held before: drivers keep a little for later."""
 
 
-@dataclass(frozen=True)
-class MemoryProof:
+class MemoryProof(msgspec.Struct, frozen=True):
     """``held`` is, for each GPU index that has not given its memory back, how many bytes it holds above what it held
     before; ``pids`` are the processes that NVML names there; ``took_s`` is how long was waited."""
 

@@ -14,10 +14,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 COOKIE = "LOADGEN_SERVER"
@@ -26,8 +26,7 @@ COOKIE = "LOADGEN_SERVER"
 _PROC = Path("/proc")
 
 
-@dataclass(frozen=True)
-class ProcessId:
+class ProcessId(msgspec.Struct, frozen=True):
     """One process, and no later one with the same pid.
 
     ``ticks`` is its start in clock ticks since boot, as Linux gives it (None elsewhere); ``created`` its start in
@@ -62,8 +61,7 @@ class ProcessId:
         return row is not None and not row.dead and self.is_(row)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A line of the process table. ``dead`` means exited and not yet reaped."""
 
     pid: int
@@ -226,8 +224,7 @@ def add_descendants(members: set[int], rows: dict[int, Row]) -> None:
         waiting += new
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a tree ended. ``killed`` had to be killed, ``left`` lives in spite of it."""
 
     killed: tuple[ProcessId, ...]

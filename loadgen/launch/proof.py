@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.launch import containers
 from loadgen.launch.command import Container
@@ -16,8 +17,7 @@ PORT_WAIT_S = 2.0
 """How long a port may take to be free once nobody of ours lives."""
 
 
-@dataclass(frozen=True)
-class StopProof:
+class StopProof(msgspec.Struct, frozen=True):
     """What is known after a stop. ``exit_code`` is the engine's (negative: the signal that ended it), None if unknown;
     ``killed`` are the pids that did not obey SIGTERM, ``left`` those that live in spite of SIGKILL; ``memory`` is None
     where there is no NVML, ``port_free`` where the port never was the server's, ``containers_left`` where there is a
@@ -60,8 +60,7 @@ class StopProof:
         return found
 
 
-@dataclass(frozen=True)
-class Estate:
+class Estate(msgspec.Struct, frozen=True):
     """Everything that a server may leave behind. ``memory_before`` is None where it was not measured; ``owned_port`` is
     false where another process had the port all the time."""
 

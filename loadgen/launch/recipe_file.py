@@ -6,15 +6,15 @@ Errors name ``file:line``, because a recipe is data that users write (``engine: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from loadgen.errors import UsageError
 
 
-@dataclass(frozen=True)
-class RecipeFile:
+class RecipeFile(msgspec.Struct, frozen=True):
     """A parsed recipe. ``values`` is plain (dicts, lists, scalars); ``marked`` is the same with positions."""
 
     path: Path

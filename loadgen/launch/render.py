@@ -14,9 +14,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from loadgen.launch.command import Command, Container, LaunchSpec, OptionError, is_local
 from loadgen.launch.fill import all_filled, deep, filled, merged
@@ -27,8 +28,7 @@ _Found = TypeVar("_Found")
 _OFF = ("", "0", "false", "False", "None")
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True):
     """One way of starting an engine: on the machine, by a given python, or in a container."""
 
     run: list[str]

@@ -6,7 +6,6 @@ What it is and which processes are its own stands in server.json from before its
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import signal
@@ -14,10 +13,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from loadgen.errors import LaunchError
 from loadgen.launch import server_json
@@ -51,8 +51,7 @@ class LaunchCancelled(LaunchError):
     """The run was interrupted while a server was loading."""
 
 
-@dataclass(frozen=True)
-class Spawned:
+class Spawned(msgspec.Struct, frozen=True):
     """A process that `start` has just made, and what must be known to end it. ``secrets`` are values to strike out;
     ``keep`` says that it may outlive us, and so may not print into a pipe that ends with us."""
 
@@ -168,7 +167,7 @@ class Server:
             )
             self._proof = stop_and_prove(estate, reap=self._process.poll, exit_code=self._collected)
             self._log.finish(2.0)
-            self._state["proof"] = dataclasses.asdict(self._proof) | {"ok": self._proof.ok}
+            self._state["proof"] = msgspec.to_builtins(self._proof) | {"ok": self._proof.ok}
             self._state["ended"] = server_json.now()
             self._save("stopped" if self._proof.ok else "left")
         return self._proof

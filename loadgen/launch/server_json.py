@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from loadgen.launch.command import Command
 from loadgen.launch.processes import boot_id, this_process
 from loadgen.redact import is_secret, redact
@@ -46,7 +48,7 @@ def fresh(command: Command, environ: Mapping[str, str], cookie: str, secrets: tu
         "cpus": list(command.cpus),
         "devices": list(command.devices),
         "notes": list(command.notes),
-        "container": None if container is None else vars(container),
+        "container": None if container is None else msgspec.structs.asdict(container),
         "stop": [[redact(word, secrets) for word in words] for words in command.stop],
         "grace_s": command.grace_s,
         "boot_id": boot_id(),

@@ -11,7 +11,6 @@ spared (a shared prefix, several tokens a step). It is a doubt of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -219,7 +218,7 @@ def _roofline(stand: Footing, valid: Sequence[Result]) -> Roofline | None:
     bandwidth = stand.gpu.bandwidth_b_s / (2 if stand.wide else 1)
     return Roofline(
         shape=stand.shape,
-        gpu=dataclasses.replace(stand.gpu, bandwidth_b_s=bandwidth),
+        gpu=msgspec.structs.replace(stand.gpu, bandwidth_b_s=bandwidth),
         gpus=(stand.gpus or 1) // stand.replicas,
         input_tokens=max(1, round(lengths[0])),
         output_tokens=max(1, round(lengths[1])),

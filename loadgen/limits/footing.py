@@ -6,13 +6,13 @@ is not known is None with the reason in words. Floors, normalised rates and the 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.limits.served import Served, Serving
@@ -58,8 +58,7 @@ _QUANTIZED: Mapping[str, str] = MappingProxyType(
 """What a recipe's word for a quantization stores, where the config does not say it better."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Footing:
+class Footing(msgspec.Struct, frozen=True, kw_only=True):
     """One target in one cell. ``gpus`` are all of its GPUs, ``replicas`` how many whole copies of the model they hold.
 
     ``gpu`` carries a bandwidth that the user measured where there is one, and no limit of operations (infinity) where
@@ -132,8 +131,8 @@ def _shape(serving: Serving, served: Served, target: str) -> tuple[ModelShape | 
     except UsageError as error:
         return None, str(error)
     bits = _kv_bits(served.options.get("kv_dtype"))
-    attention = dataclasses.replace(shape.attention, kv_values=shape.attention.kv_values * bits // 16)
-    return dataclasses.replace(shape, attention=attention), None
+    attention = msgspec.structs.replace(shape.attention, kv_values=shape.attention.kv_values * bits // 16)
+    return msgspec.structs.replace(shape, attention=attention), None
 
 
 def _sensible(fields: Mapping[str, Any]) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from loadgen import lengths
 from loadgen.errors import UsageError
@@ -22,8 +23,7 @@ from loadgen.shapes.memory_plan import STEP_TOKENS, MemoryPlan
 from loadgen.workloads import Context, trace
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, kw_only=True):
     """One target in one configuration. ``plan`` is None where its model is not known, and ``why`` says so.
 
     ``memory_bytes`` is that of one of its GPUs, None where it runs on none that is known. ``whole_input`` is False

@@ -7,7 +7,6 @@ far they lie apart says how much of the result is the engine's.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -75,7 +74,8 @@ def _sides(sides: Sequence[Sequence[Roofline]]) -> tuple[Roofline, Roofline] | N
     ):
         return None
     baseline, candidate = (
-        dataclasses.replace(side[0], input_tokens=round(lengths[0]), output_tokens=round(lengths[1])) for side in sides
+        msgspec.structs.replace(side[0], input_tokens=round(lengths[0]), output_tokens=round(lengths[1]))
+        for side in sides
     )
     return baseline, candidate
 

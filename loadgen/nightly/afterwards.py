@@ -7,7 +7,6 @@ them costs that step and no other, and becomes a note.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,8 +22,7 @@ from loadgen.retention import collect
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What the steps need to know: the store, the variable that holds the webhook's URL (None: nobody is told), the
     scenario's own gates, and how long request lines are kept."""
 

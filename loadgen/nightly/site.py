@@ -16,9 +16,10 @@ import calendar
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from loadgen.assemble import assemble
 from loadgen.errors import LoadgenError, StoreError
@@ -36,8 +37,7 @@ LATEST = 30
 _REPORT = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]{6}\.html")
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """Where the site goes. ``served`` folders and files can be read by everyone."""
 
     folder: Path

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -45,8 +44,7 @@ MEASURE, CONFIRM = "measure", "confirm"
 """What a run is to its night: ``night.part`` of run.json."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What a nightly is to do. ``wait_s`` is how long it waits for its locks, ``budget_s`` how long it may take (None:
     as long as it takes). ``resume`` goes on with a night that was not finished, if there is one. ``anyway`` measures
     in spite of what the preflight finds. Request lines are kept for ``keep_s``. ``named`` says that the profile was
@@ -72,8 +70,7 @@ class Asked:
         return self.loaded.scenario.nightly.webhook_env
 
 
-@dataclass
-class _State:
+class _State(msgspec.Struct):
     """What a night knows while it goes on. ``began`` is when it had its locks, ``measured`` the folder of its run once
     that is over."""
 
@@ -85,9 +82,9 @@ class _State:
     profile_before: str | None = None
     left_out: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-    unconfirmed: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    unconfirmed: list[str] = msgspec.field(default_factory=list)
+    failures: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
     @property
     def ends_at(self) -> float:

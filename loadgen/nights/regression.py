@@ -16,8 +16,9 @@ MAD > 3 (wrong in 3.3 % of nights, a series), the night before, and fixed percen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from loadgen.arrays import NDArray, np
 
@@ -43,8 +44,7 @@ RECENT = 7
 """Nights that slow drift is looked for in."""
 
 
-@dataclass(frozen=True)
-class Tested:
+class Tested(msgspec.Struct, frozen=True):
     """Tonight against the baselines, all arrays of one shape: nights that count, their mean and spread, t, the p of
     "not worse" and of "not better", one-sided, and the effect exp(y - mean) - 1. NaN where fewer than two nights are
     left. ``kept`` are the baselines with NaN in place of nights that were dropped."""

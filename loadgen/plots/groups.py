@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell, axis_of
 from loadgen.metrics import Measure
@@ -22,16 +23,14 @@ MOST_LINES = 6
 Value = Callable[[Result], float | None]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """Cells that differ in the axis alone, in its order; ``words`` are the other axes' values, '' for a lone group."""
 
     words: str
     cells: Sequence[ReportCell]
 
 
-@dataclass(frozen=True)
-class Laid:
+class Laid(msgspec.Struct, frozen=True):
     """The cells of a run along ``axis`` (None: by themselves, side by side), in groups. ``of`` is how many groups there
     are, of which those with the cells that matter most are here. ``colours`` numbers the targets."""
 

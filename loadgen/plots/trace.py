@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -72,8 +71,7 @@ class Grid:
         self.width_s *= 2
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """One repeat of one target. ``columns`` are in the order of sending; ``gaps`` counts the gaps between chunks of ok
     requests by `GAP_EDGES_MS`, at their end; ``tokens`` the output tokens as they arrived. ``server`` is what the
     server said of itself: by word, (s from the start, value)."""

@@ -5,9 +5,10 @@ GB are 10**9 bytes throughout, as on the box of a GPU.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from loadgen.limits.planned_memory import Need
 from loadgen.reports.text import aligned, wrapped
@@ -92,7 +93,7 @@ def _whose(plan: MemoryPlan) -> str:
 def _sizes(plan: MemoryPlan) -> list[MemoryPlan]:
     """The plan on every number of GPUs that is shown: those up to 8, and its own."""
     numbers = {gpus for gpus in group_sizes(plan.shape) if gpus <= _MOST_SHOWN} | {plan.gpus}
-    return [dataclasses.replace(plan, gpus=gpus) for gpus in sorted(numbers)]
+    return [msgspec.structs.replace(plan, gpus=gpus) for gpus in sorted(numbers)]
 
 
 def _table(plan: MemoryPlan, memory_bytes: float) -> list[list[str]]:
@@ -110,7 +111,7 @@ def _values(one: MemoryPlan, memory_bytes: float) -> dict[str, Any]:
     peak: Memory = one.at_peak()
     return {
         "gpus": one.gpus,
-        **{f"{name}_bytes": value for name, value in dataclasses.asdict(peak).items()},
+        **{f"{name}_bytes": value for name, value in msgspec.structs.asdict(peak).items()},
         "total_bytes": peak.total,
         "context_bytes": one.gpus * CONTEXT_BYTES,
         "fits": one.fits(memory_bytes),
@@ -140,7 +141,7 @@ def _planned(need: Need) -> str:
     plan, memory_bytes = need.plan, need.memory_bytes
     if plan is None:
         return f"{need.target}: not known: {need.why}"
-    one = dataclasses.replace(plan, batch=1)
+    one = msgspec.structs.replace(plan, batch=1)
     peak = one.at_peak()
     dtype = "float32" if plan.wide else plan.shape.stored.name
     asked = f"request of {plan.input_tokens} + {plan.output_tokens} tokens"

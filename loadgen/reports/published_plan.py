@@ -6,8 +6,9 @@ scenario measures would take in memory, and whether the published number of GPUs
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.limits.planned_memory import Need
@@ -131,7 +132,7 @@ def _need(line: Line, place: str, needs: Needs) -> Need | None:
 
 def _held(need: Need, plan: MemoryPlan) -> MemoryPlan:
     """What must be held at once: an engine with a paged cache lets requests wait, ours holds the whole batch."""
-    return plan if need.at_once else dataclasses.replace(plan, batch=1)
+    return plan if need.at_once else msgspec.structs.replace(plan, batch=1)
 
 
 def _gib(need: Need | None) -> str:
@@ -155,11 +156,11 @@ def _answer(of: Table, row: Mapping[str, str], need: Need | None) -> str:
     do = DASH if fewest is None else f"{fewest} do"
     if not stated.isdecimal():
         return do
-    return f"{stated}: yes" if dataclasses.replace(plan, gpus=int(stated)).fits(size) else f"{stated}: no, {do}"
+    return f"{stated}: yes" if msgspec.structs.replace(plan, gpus=int(stated)).fits(size) else f"{stated}: no, {do}"
 
 
 def _smallest(plan: MemoryPlan) -> str:
-    alone = dataclasses.replace(plan, gpus=1)
+    alone = msgspec.structs.replace(plan, gpus=1)
     for name, gb in sorted(CARDS.items(), key=lambda item: item[1]):
         if alone.fits(gb * 1e9):
             return f"{name} ({gb} GB)"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path as File
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from loadgen.errors import ScenarioError
@@ -28,8 +29,7 @@ from loadgen.scenario.secrets import literal_secrets
 from loadgen.scenario.tree import Node, Path, Problem, node_of
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A scenario and where it came from.
 
     ``source`` is the file's bytes as they are. ``path`` is the file; relative paths in the scenario start from its

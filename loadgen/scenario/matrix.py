@@ -12,9 +12,9 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 from pydantic import ValidationError
 
 from loadgen.errors import ScenarioError
@@ -38,8 +38,7 @@ class CellProblem(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(msgspec.Struct, frozen=True):
     """One point of the matrix.
 
     ``id`` names it in folders and reports and says its values (``concurrency=4``; ``all`` without a matrix).
@@ -53,14 +52,13 @@ class Cell:
     routing: str | None = None
 
 
-@dataclass
-class Combination:
+class Combination(msgspec.Struct):
     """A cell in the making: ``values`` of the axes, and what an include ``added``. ``source`` says by path where in
     the matrix a value is written. ``new`` is True for one that an include made."""
 
     values: dict[Path, Any]
     source: dict[Path, Path]
-    added: dict[Path, Any] = field(default_factory=dict)
+    added: dict[Path, Any] = msgspec.field(default_factory=dict)
     new: bool = False
 
 

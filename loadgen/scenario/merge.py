@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path as File
+
+from msgspec.structs import replace
 
 from loadgen.scenario.tree import MAX_BYTES, Node, Path, Problem, dotted, parse
 

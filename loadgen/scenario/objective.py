@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.metrics import METRICS, STATISTICS, Measure, measure
@@ -47,8 +48,7 @@ _BARE_S = 30.0
 _OBJECTIVE = re.compile(r"(?P<words>[^<>=≤≥]+?)\s*(?P<op><=|>=|<|>|≤|≥)\s*(?P<number>[-+.\deE]+)\s*(?P<unit>\S*)")
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(msgspec.Struct, frozen=True):
     """A limit that a cell must keep.
 
     ``statistic`` is None for a metric that is one number per window. ``op`` is one of ``<``, ``<=``, ``>``, ``>=``;

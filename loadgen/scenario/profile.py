@@ -7,8 +7,7 @@ is chosen by name only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from pydantic import ValidationError
 
 from loadgen.scenario.model import When
@@ -17,8 +16,7 @@ from loadgen.scenario.problems import problems_of
 from loadgen.scenario.tree import Node, Problem
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """What profiles ask about: the number of GPUs, the memory of the smallest in GB, and their name."""
 
     gpus: int
@@ -33,8 +31,7 @@ class Machine:
         return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}{memory}{name}"
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The profile that is used (None for the scenario as it stands) and a sentence that says why."""
 
     name: str | None

@@ -7,8 +7,9 @@ and output are the middle cell's. Prompts that are text outside of a chat templa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from loadgen.routing import DOMAIN, KINDS, RANDOM_WORDS
 from loadgen.scenario.label import cell_id

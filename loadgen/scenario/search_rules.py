@@ -7,8 +7,9 @@ set, and no search.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from loadgen.metrics import METRICS, PERCENTILES
 from loadgen.scenario.label import cell_id

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import msgspec
 
 Path = tuple[str | int, ...]
 
@@ -32,8 +33,7 @@ class Problem(NamedTuple):
         return ": ".join(part for part in (self.where, dotted(self.path), self.reason) if part)
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """A value with its place.
 
     ``value`` is a scalar, a list of nodes or a mapping of names to nodes. ``where`` is the place of the value and
@@ -142,14 +142,13 @@ class _TooMuchError(Exception):
     pass
 
 
-@dataclass
-class _Builder:
+class _Builder(msgspec.Struct):
     """Makes Nodes of ruamel's nodes. ``open`` holds the containers around the current one, to find endless anchors."""
 
     where: str
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = msgspec.field(default_factory=list)
     count: int = 0
-    open: set[int] = field(default_factory=set)
+    open: set[int] = msgspec.field(default_factory=set)
 
     def node(self, raw: Any, path: Path, key: Any) -> Node:
         self.count += 1

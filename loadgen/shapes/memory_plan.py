@@ -17,13 +17,13 @@ keep the last (``last``), and cut long prompts into steps of ``step_tokens``.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.shapes.model_shape import ModelShape
@@ -79,8 +79,7 @@ def gpu_bytes(text: str) -> float:
     return float(found[1]) * (1 << 30 if found[2] == "gib" else 1e9)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes at the peak, summed over GPUs. ``activations`` or ``logits`` is 0, whichever was the smaller.
 
     ``tables`` are rotary tables that old transformers kept in every layer; ``copies`` what crossed to the first GPU.
@@ -99,8 +98,7 @@ class Memory:
         return self.weights + self.tables + self.kv + self.activations + self.logits + self.copies
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryPlan:
+class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A model (in the precision of its shape) that serves ``batch`` requests of these lengths at once.
 
     ``split``: ``tensor`` cuts every layer over the GPUs, so that KV heads are held twice where there are fewer of them
@@ -141,18 +139,18 @@ class MemoryPlan:
 
     def requests(self, memory_bytes: float) -> int:
         """The most requests of these lengths at once; 0 where none fits."""
-        if not dataclasses.replace(self, batch=1).fits(memory_bytes):
+        if not msgspec.structs.replace(self, batch=1).fits(memory_bytes):
             return 0
         low, high = 1, _MOST_REQUESTS
         while high - low > 1:
             middle = (low + high) // 2
-            fits = dataclasses.replace(self, batch=middle).fits(memory_bytes)
+            fits = msgspec.structs.replace(self, batch=middle).fits(memory_bytes)
             low, high = (middle, high) if fits else (low, middle)
         return low
 
     def tokens(self, memory_bytes: float) -> int:
         """Tokens of KV cache that fit beside the weights and what a step of one request takes."""
-        peak = dataclasses.replace(self, batch=1).at_peak()
+        peak = msgspec.structs.replace(self, batch=1).at_peak()
         return max(0, math.floor((self._room(memory_bytes) - peak.total + peak.kv) / self.kv_bytes_per_token))
 
     def _room(self, memory_bytes: float) -> float:
@@ -166,7 +164,7 @@ class MemoryPlan:
         # accelerate sends the outputs of a split model back to the GPU of its inputs: a float32 copy. That a third GPU
         # adds another is what two published rows say, and nothing else: docs/memory.md.
         crossed = self.gpus - 1 if self.split == "layers" and self.prompt_logits == "all" else 0
-        return dataclasses.replace(memory, copies=4.0 * crossed * prompt * self.shape.vocabulary)
+        return msgspec.structs.replace(memory, copies=4.0 * crossed * prompt * self.shape.vocabulary)
 
     def _decode(self) -> Memory:
         return self._memory(self.batch * (self.input_tokens + self.output_tokens), self.batch, self.batch)
@@ -197,13 +195,13 @@ def group_sizes(shape: ModelShape) -> Iterator[int]:
 
 def fewest_gpus(plan: MemoryPlan, memory_bytes: float) -> int | None:
     """The smallest tensor-parallel group that holds the plan; None where no size that divides the heads does."""
-    sizes = (dataclasses.replace(plan, gpus=gpus, split="tensor") for gpus in group_sizes(plan.shape))
+    sizes = (msgspec.structs.replace(plan, gpus=gpus, split="tensor") for gpus in group_sizes(plan.shape))
     return next((one.gpus for one in sizes if one.fits(memory_bytes)), None)
 
 
 def fewest_by_layers(plan: MemoryPlan, memory_bytes: float) -> int | None:
     """The fewest GPUs that hold the plan with whole layers on each; None where a GPU a layer is not enough."""
-    sizes = (dataclasses.replace(plan, gpus=gpus, split="layers") for gpus in range(1, plan.shape.layers + 1))
+    sizes = (msgspec.structs.replace(plan, gpus=gpus, split="layers") for gpus in range(1, plan.shape.layers + 1))
     return next((one.gpus for one in sizes if one.fits(memory_bytes)), None)
 
 

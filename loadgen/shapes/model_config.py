@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.shapes.model_shape import Attention, Experts, Mlp, ModelShape
 from loadgen.shapes.precision import Precision, stored_precision
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Family:
+class _Family(msgspec.Struct, frozen=True, kw_only=True):
     """How an architecture departs from Llama's.
 
     ``bias``: attention has biases on q, k and v, or on all four where ``attention_bias`` says so. ``own_head_dim``:

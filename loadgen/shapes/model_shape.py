@@ -15,13 +15,13 @@ them on average. Real routers are skewed and the tokens of one domain agree, so 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.shapes.precision import PLAIN_BYTES, Precision
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attention:
+class Attention(msgspec.Struct, frozen=True, kw_only=True):
     """One layer's attention. ``linear``: weights of its projections; ``other``: biases, norms, sinks.
 
     ``kv_values``: numbers that it caches per token. ``prefill_flops`` and ``decode_flops``: operations per token and
@@ -38,8 +38,7 @@ class Attention:
     kv_heads: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mlp:
+class Mlp(msgspec.Struct, frozen=True, kw_only=True):
     """Layers with a dense MLP: their number, and the weights and biases of each."""
 
     layers: int
@@ -47,8 +46,7 @@ class Mlp:
     other: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experts:
+class Experts(msgspec.Struct, frozen=True, kw_only=True):
     """Layers with routed experts: ``number`` of them, ``per_token`` chosen, weights and biases of one.
 
     ``shared``: weights of the experts that every token passes; ``router``: those that choose, and the shared gate.
@@ -67,8 +65,7 @@ class Experts:
         return self.number * (1 - math.pow(1 - self.per_token / self.number, tokens))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelShape:
+class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     """A model by its numbers. ``mlp`` and ``experts`` hold the layers of either kind; ``experts`` is None for none.
 
     ``windowed_layers`` attend to the last ``window`` tokens only. ``stored`` is the precision that its config states.

@@ -7,11 +7,11 @@ counted, because at 4 bits they are 4 % of the weights.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from loadgen.errors import UsageError
 
@@ -19,8 +19,7 @@ PLAIN_BYTES = 2
 """Bytes of a value that is not quantized: bf16 or fp16."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Precision:
+class Precision(msgspec.Struct, frozen=True, kw_only=True):
     """Bits of a quantized weight; ``group`` weights share a scale and a zero point (None: too many for them to count).
 
     ``experts_only`` leaves all but the routed experts in 16 bits. ``fp8_compute`` multiplies in fp8 where a GPU can;
@@ -76,7 +75,7 @@ def stored_precision(quantization: Mapping[str, Any] | None, place: str) -> Prec
     if method in ("gptq", "awq") and bits in (4, 8):
         group = quantization.get("group_size")
         grouped = group if isinstance(group, int) and group > 0 else None  # -1 is one group a column
-        return dataclasses.replace(PRECISIONS[f"int{bits}"], group=grouped)
+        return msgspec.structs.replace(PRECISIONS[f"int{bits}"], group=grouped)
     raise UsageError(
         f"{place}: quantization_config.quant_method: {method!r} is not known here; say what comes nearest to it with "
         f"--dtype ({', '.join(PRECISIONS)})."

@@ -19,23 +19,22 @@ tensor-parallel group, KV heads that such a group holds twice, scheduling, sampl
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.shapes.model_shape import ModelShape
 from loadgen.shapes.precision import PLAIN_BYTES
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """Peaks of one GPU: bytes, bytes/s, and dense FLOP/s of its tensor cores. ``fp8_flop_s`` is None without fp8."""
 
     name: str
@@ -75,7 +74,7 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
 def gpu(name: str, bandwidth_b_s: float | None = None) -> Gpu:
     """The GPU of this name, with a measured bandwidth in place of its vendor's. Raises UsageError with the list."""
     found = GPUS[gpu_key(name)]
-    return found if bandwidth_b_s is None else dataclasses.replace(found, bandwidth_b_s=bandwidth_b_s)
+    return found if bandwidth_b_s is None else msgspec.structs.replace(found, bandwidth_b_s=bandwidth_b_s)
 
 
 def gpu_key(name: str) -> str:
@@ -88,8 +87,7 @@ def gpu_key(name: str) -> str:
     return key
 
 
-@dataclass(frozen=True, kw_only=True)
-class Floor:
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
     """One step, or one prefill: what it moves and does, and how long each takes at the peaks (s)."""
 
     bytes: float
@@ -108,8 +106,7 @@ class Floor:
         return "bandwidth" if self.bandwidth_s >= self.compute_s else "compute"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roofline:
+class Roofline(msgspec.Struct, frozen=True, kw_only=True):
     """One model on ``gpus`` GPUs that split it perfectly; its weights are in the precision of its shape.
 
     ``input_tokens`` and ``output_tokens`` are those of every request; all of a batch run in step.
@@ -207,8 +204,7 @@ class Roofline:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crossing:
+class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     """Where the better of two models changes, by a measure of `MEASURES`: at batch size ``at``, mostly between two.
 
     ``direction`` is the candidate's: it ``overtakes`` the baseline from there on, or it ``falls behind``.

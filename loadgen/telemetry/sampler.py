@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,8 +31,7 @@ EVERY_S = 1.0
 Look = Callable[[nvml.Owners], tuple[GpuReading, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """Where a target runs, as far as telemetry can find it.
 
     ``gpus`` are its GPUs on this machine by index or UUID (empty: any), None where it runs on another one. ``dcgm`` is

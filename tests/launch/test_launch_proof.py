@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadgen.launch import MemoryProof, StopProof
@@ -34,7 +34,7 @@ GONE = StopProof(
 
 def test_a_server_of_which_nothing_is_left_has_no_problems() -> None:
     assert GONE.ok
-    assert dataclasses.replace(GONE, killed=(5,), memory=None, port_free=None).ok
+    assert msgspec.structs.replace(GONE, killed=(5,), memory=None, port_free=None).ok
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_server_of_which_nothing_is_left_has_no_problems() -> None:
     ],
 )
 def test_what_is_left_of_a_server_is_a_sentence(left: dict[str, object], sentence: str) -> None:
-    proof = dataclasses.replace(GONE, **left)  # type: ignore[arg-type]
+    proof = msgspec.structs.replace(GONE, **left)  # type: ignore[arg-type]
     assert not proof.ok
     (problem,) = proof.problems()
     assert problem.startswith(sentence)
@@ -87,7 +87,7 @@ def test_a_signal_reaches_the_process_that_was_meant_and_no_other_of_its_number(
     try:
         meant = identify(sleeper.pid)
         assert meant is not None
-        later = dataclasses.replace(
+        later = msgspec.structs.replace(
             meant, ticks=None if meant.ticks is None else meant.ticks + 1, created=meant.created + 9
         )
         assert not send(later, signal.SIGKILL)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loadgen.launch import Command, LaunchSpec, OptionError, dry_run_text, load_recipe, render
@@ -263,5 +263,5 @@ def test_the_dry_run_is_a_line_that_a_shell_runs_to_the_same_argv_and_environmen
 
 
 def test_the_dry_run_shows_the_pinning() -> None:
-    made = dataclasses.replace(command(spec("hf", python="/p")), cpus=(0, 2))
+    made = msgspec.structs.replace(command(spec("hf", python="/p")), cpus=(0, 2))
     assert " taskset -c 0,2 /p /opt/launchers/hf_server.py " in dry_run_text(made, {})

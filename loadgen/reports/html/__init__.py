@@ -12,11 +12,12 @@ of HTML. The Content-Security-Policy lets nothing run or load but what its hashe
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from loadgen import __version__
 from loadgen.assemble import RunReport
@@ -45,7 +46,7 @@ def render(report: RunReport, charts: bool = True) -> str:
     if not charts:
         return text
     found = details(report, MOST_BYTES - len(text.encode()))
-    return _rendered(template, dataclasses.replace(shown, inside=found), charts)
+    return _rendered(template, msgspec.structs.replace(shown, inside=found), charts)
 
 
 def _template() -> Template:

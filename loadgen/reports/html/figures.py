@@ -7,7 +7,6 @@ those that `thinned` keeps: the lowest and the highest of each stretch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -22,8 +21,7 @@ MOST_ROWS = 24
 ZOOM = "The ends of the bar below the chart can be drawn in, to look closer."
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(msgspec.Struct, frozen=True):
     """A chart and its table; ``id`` is that of both in the page. ``reading`` says how it is read."""
 
     id: str

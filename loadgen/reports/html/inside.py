@@ -7,9 +7,10 @@ Those that matter most come first where there is no room for all: the page stays
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+
+import msgspec
 
 from loadgen.assemble import RunReport, TargetCell
 from loadgen.errors import StoreError
@@ -31,8 +32,7 @@ MOST_REQUESTS = 2_000_000
 NOT_ALL = f"Not every repeat is drawn: at most {MOST_REPEATS} of a target, and {MOST_REQUESTS} requests in all."
 
 
-@dataclass(frozen=True)
-class Detail:
+class Detail(msgspec.Struct, frozen=True):
     """The figures of one cell."""
 
     id: str
@@ -40,8 +40,7 @@ class Detail:
     figures: Sequence[Figure]
 
 
-@dataclass(frozen=True)
-class Inside:
+class Inside(msgspec.Struct, frozen=True):
     """The cells that are shown, and what is said of the others."""
 
     details: Sequence[Detail] = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.assemble import RunReport
 from loadgen.plots import cells as of_cells
@@ -18,8 +19,7 @@ from loadgen.reports.html.tables import Chapter, Table
 from loadgen.reports.html.words import Compare
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """The page from its top to its end."""
 
     name: str

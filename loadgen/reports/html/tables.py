@@ -6,7 +6,6 @@ In: a `RunReport`. Out: tables, in the order of the page. The template escapes e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -17,8 +16,7 @@ MOST_ROWS = 1000
 """Rows of the longest table on the page. The Markdown report has them all."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """Rows of text under a head. The first ``left`` columns stand to the left; ``more`` is said below it."""
 
     caption: str
@@ -29,8 +27,7 @@ class Table:
     marked: Sequence[str] = ("FAILED", "INVALID", "SKIPPED")
 
 
-@dataclass(frozen=True)
-class Chapter:
+class Chapter(msgspec.Struct, frozen=True):
     """Tables under one heading, and lines below them."""
 
     id: str

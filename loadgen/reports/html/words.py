@@ -6,8 +6,9 @@ In: a `RunReport`. Out: text, escaped by the template and nowhere before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from loadgen.assemble import RunReport
 from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
@@ -26,16 +27,14 @@ FIRST_CROSSINGS = 3
 Kind = Literal["better", "worse", "unsure", "even"]
 
 
-@dataclass(frozen=True)
-class Verdicted:
+class Verdicted(msgspec.Struct, frozen=True):
     """The sentence of a cell, and what it says of the candidate."""
 
     text: str
     kind: Kind
 
 
-@dataclass(frozen=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True):
     """A comparison on the first screen: where the two cross along the axis of the matrix, the cells that say most, the
     others, and how the two compare at an equal batch and at equal speed a user."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.nights.baseline import Entry
 from loadgen.nights.verdicts import number
@@ -22,8 +23,7 @@ TICKS = 4
 """About so many lines across."""
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """A night: where it stands, its state, and what is shown when it is pointed at."""
 
     x: float
@@ -33,8 +33,7 @@ class Mark:
     text: str
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(msgspec.Struct, frozen=True):
     """``bands`` are outlines of closed shapes and ``normals`` lines, as SVG writes paths; ``epochs`` are the x at which
     one begins; ``ticks`` are (y, label); ``dates`` are (x, label, SVG's text-anchor)."""
 

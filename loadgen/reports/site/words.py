@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from loadgen.nights.baseline import SOUND, Entry, failing, last_good
 from loadgen.nights.blame import changes
@@ -40,16 +41,14 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """A line and how it is meant: better, worse, unsure."""
 
     kind: str
     text: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """How one series stands."""
 
     href: str
@@ -64,8 +63,7 @@ class Row:
     plot: Plot | None
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(msgspec.Struct, frozen=True):
     """A run of the store; ``what`` says whether it was a night, and what came of it."""
 
     id: str
@@ -76,8 +74,7 @@ class Ran:
     what: str
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """The last night of one scenario, and how its series stand."""
 
     name: str
@@ -89,8 +86,7 @@ class Told:
     secondary: Sequence[Row]
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(msgspec.Struct, frozen=True):
     """The first page."""
 
     standing: str
@@ -102,8 +98,7 @@ class Index:
     runs: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class NightRow:
+class NightRow(msgspec.Struct, frozen=True):
     """One night of a series. ``notes`` says what was not the same as in the night before."""
 
     at: str
@@ -119,8 +114,7 @@ class NightRow:
     notes: str
 
 
-@dataclass(frozen=True)
-class Sheet:
+class Sheet(msgspec.Struct, frozen=True):
     """The page of one series."""
 
     name: str
