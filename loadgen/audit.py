@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from loadgen.metrics import PERCENTILES
-from loadgen.statistics import Sample, floor_of, nearest_rank, rank
+from loadgen.statistics import Sample, nearest_rank, rank
 from loadgen.summary import Context, Doubt, Summary
 
 MIN_WINDOW_S = 30.0
@@ -152,8 +151,10 @@ def _in_step(summary: Summary) -> str:
 
 def _longer(summary: Summary) -> str:
     life = summary.e2e_s.mean or 0.0
-    wanted = math.ceil(_LIVES * life)
+    wanted, lasted = math.ceil(_LIVES * life), summary.window.length_s
     window = f"make load.window_s {wanted} s or more, {_LIVES} times what a request takes ({life:.2g} s)"
+    if wanted <= lasted:
+        window = f"make load.window_s longer than its {lasted:.3g} s; a request takes {life:.2g} s"
     if summary.audit.offered_rps is not None:  # an open loop has no slots that could start apart
         return f"{window}."
     return f"{window}; or load.ramp_s {math.ceil(_APART * life)} s, so that slots start apart and stay so."
@@ -229,11 +230,11 @@ def _tokens(summary: Summary, context: Context) -> Iterator[Doubt]:
 
 
 def _lengths(summary: Summary, context: Context) -> Iterator[Doubt]:
+    from loadgen.sample import too_few  # not before: it loads numpy
+
     n, length, warmup = summary.ok, summary.window.length_s, summary.window.w0
-    blank = [name for name in ("p50", "p90", "p95", "p99") if n < floor_of(PERCENTILES[name])]
-    if blank and n:
-        needs = ", ".join(f"{name} needs {floor_of(PERCENTILES[name])}" for name in blank)
-        yield Doubt("few_samples", f"{n} requests are too few for every percentile: {needs}.")
+    if n and (few := too_few(n, None if context.burst else length)):
+        yield Doubt("few_samples", few)
     if length < MIN_WINDOW_S:
         yield Doubt("short_window", f"The window lasted {length:.3g} s, less than {MIN_WINDOW_S:.0f} s.")
     ended, wanted = sum(summary.warmup_status.values()), 2 * (context.concurrency or 0)

@@ -8,6 +8,7 @@ microsecond is no bucket: stamps are whole microseconds, so nothing is rounded.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from loadgen.arrays import NDArray, np
@@ -119,3 +120,23 @@ class Microseconds:
             max=float(values[-1]) / 1e6,
             **percentiles,
         )
+
+
+def too_few(n: int, length_s: float | None) -> str | None:
+    """Which percentiles up to p99 are blank for want of replies, of which there are ``n`` > 0, and what would hold
+    enough of them; None where there are enough. ``length_s`` is that of the window, None for a burst."""
+    floors = {name: floor for name in ("p50", "p90", "p95", "p99") if n < (floor := floor_of(PERCENTILES[name]))}
+    if not floors:
+        return None
+    need = "is blank: it needs" if len(floors) == 1 else "are blank: they need"
+    said = f"{_listed(floors)} {need} {_listed(floors.values())} replies, and there {'was' if n == 1 else 'were'} {n}."
+    if length_s is None:
+        return f"{said} Raise load.burst."
+    windows = _listed(math.ceil(length_s * floor / n) for floor in floors.values())
+    return f"{said} At this rate a load.window_s of {windows} s holds so many."
+
+
+def _listed(parts: Iterable[object]) -> str:
+    """``a, b and c``."""
+    *most, last = map(str, parts)
+    return f"{', '.join(most)} and {last}" if most else last

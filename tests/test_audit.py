@@ -269,12 +269,24 @@ def test_repeated_prompts_are_no_doubt_where_the_server_says_that_none_was_cache
     assert codes(summarise(run(prompt_sha="aa", cached_tok=0), LONG)) == []
 
 
+def test_a_blank_percentile_says_what_would_fill_it():
+    assert text(summarise(run(1), LONG), "few_samples") == (
+        "p50, p90, p95 and p99 are blank: they need 6, 35, 73 and 381 replies, and there was 1. At this rate a "
+        "load.window_s of 240, 1400, 2920 and 15240 s holds so many."
+    )
+    assert text(summarise(run(300), LONG, Context(burst=True)), "few_samples") == (
+        "p99 is blank: it needs 381 replies, and there were 300. Raise load.burst."
+    )
+    assert "few_samples" not in codes(summarise(run(381), LONG))
+
+
 def test_a_short_window_a_short_warm_up_and_a_small_sample_are_said():
     summary = summarise(run(50), Window(3, 8))
     assert text(summary, "short_window") == "The window lasted 5 s, less than 30 s."
     assert text(summary, "short_warmup") == "Warm-up lasted 3 s, less than 10 s."
     assert text(summary, "few_samples") == (
-        "50 requests are too few for every percentile: p95 needs 73, p99 needs 381."
+        "p95 and p99 are blank: they need 73 and 381 replies, and there were 50. At this rate a load.window_s of "
+        "8 and 39 s holds so many."
     )
 
 
