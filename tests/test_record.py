@@ -21,6 +21,7 @@ from loadgen.record import (
     Record,
     Usage,
     from_line,
+    host_name,
     read_records,
     to_line,
 )
@@ -122,3 +123,11 @@ def test_a_cumulative_chunk_counts_for_what_it_adds() -> None:
     assert one.after(two) == Chunk(text="He", tokens=0)  # text that does not go on from the one before is taken whole
     plain = Chunk(text="x")
     assert plain.after(one) is plain
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("gpu-7", "gpu-7"), ("a_b/../c.local", "a-b----c-local"), ("", "host"), ("x" * 64, "x" * 40)]
+)
+def test_a_hosts_name_is_a_part_of_a_files_name(monkeypatch: pytest.MonkeyPatch, host: str, name: str) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert host_name() == name
