@@ -15,6 +15,7 @@ import msgspec
 from loadgen.comparing.comparison import CellPairs, Compared, ComparedCell, Comparison, Crossings, Settings, Sides
 from loadgen.comparing.crossing import crossings
 from loadgen.comparing.equal import equal_crossings
+from loadgen.comparing.phase import phase_doubt
 from loadgen.comparing.sentence import cell_name, sentence
 from loadgen.metrics import METRICS, Measure, find, margin, measure
 from loadgen.statistics import MIN_REPEATS, Ratio, Verdict, holm, ratio_paired, ratio_welch, repeats_needed, verdict
@@ -200,6 +201,10 @@ def _doubts(cell: CellPairs, primary: Compared) -> Iterator[Doubt]:
             "half_block",
             f"{n} pairs{where} leave half an ABBA block: a drift of the machine is not fully cancelled.",
         )
+    if primary.ratio is not None:
+        a, b = ([one for one in side if one is not None] for side in (cell.baseline_repeats, cell.candidate_repeats))
+        found = phase_doubt(measure(primary.measure).metric, primary.ratio.half_width, (a, b), where)
+        yield from (found,) if found is not None else ()
     repeats = (*cell.baseline_repeats, *cell.candidate_repeats)
     missing = sum(repeat is None for repeat in repeats)
     if missing:
