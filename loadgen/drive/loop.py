@@ -279,7 +279,8 @@ class Loop:
     def _record(self, exchange: Exchange) -> None:
         record = to_record(exchange, self.job, self.start, self.count_tokens)
         self.tally.count_record(record)
-        self.bad_in_a_row = 0 if record.status == "ok" else self.bad_in_a_row + 1
+        if record.t_send is not None:  # what was never sent says nothing of the server
+            self.bad_in_a_row = 0 if record.status == "ok" else self.bad_in_a_row + 1
         if self.talks is not None:
             self.talks.recorded(exchange, record)
         if record.ttft_s is not None:

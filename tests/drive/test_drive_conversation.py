@@ -265,3 +265,16 @@ def test_probes_ask_first_turns_alone() -> None:
     with RawServer(Listener()) as at:
         driven = talk(at.url, {"concurrency": 1, "requests": 4}, think=30.0, phase="probe")
     assert [(record.session, record.turn) for record in driven.records] == [(0, 0), (1, 0), (2, 0), (3, 0)]
+
+
+def test_drops_of_the_clients_own_cap_do_not_hold_up_the_next_turn_of_a_good_conversation() -> None:
+    stuck = threading.Event()
+    server = Listener(lambda turn: b"" if turn == 0 and stuck.wait(0.04) else None)
+    with RawServer(server) as at:
+        driven = talk(at.url, {"arrival": Arrival(kind="burst", count=40), "max_in_flight": 2}, settings={"turns": 2})
+    assert driven.statuses["dropped"] > 20
+    talked = [turns for turns in by_session(driven.records).values() if [one.status for one in turns] == ["ok", "ok"]]
+    assert talked
+    for first, second in talked:
+        assert first.t_end is not None
+        assert second.t_sched == pytest.approx(first.t_end, abs=1e-6)
