@@ -53,8 +53,11 @@ def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    from loadgen.reports.html.compiled import Compiled
+
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
+        bytecode_cache=Compiled(_FOLDER, Path(__file__)),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=partial(_one_line, Markup),
