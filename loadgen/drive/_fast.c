@@ -1,4 +1,4 @@
-/* The two steps that a client does for every token, in C: a socket is read with its stamp, and the whole HTTP chunks of
+/* The steps that a client does for every token, in C: sockets are read with their stamps, and the whole HTTP chunks of
  * whole, familiar events are taken out of what was read.
  *
  * fast.py has the same in Python and says when that is used; scan.py says what a template is. This file takes what the
@@ -19,19 +19,34 @@
 
 static char room[1 << 16]; /* one for all reads, so that it stays in the cache; the interpreter is locked meanwhile */
 
-static PyObject *with_stamp(Py_ssize_t length, struct msghdr *message) {
+typedef struct { PyObject *data, *stamp, *now; } Read; /* what a read of a socket gives; see receive */
+
+static void forget(Read *one) {
+    Py_CLEAR(one->data);
+    Py_CLEAR(one->stamp);
+    Py_CLEAR(one->now);
+}
+
+/* 1: read; 0: nothing was, see errno; -1: an exception is set. */
+static int read_socket(int fd, long size, Read *one) {
+    _Alignas(struct cmsghdr) char control[64];
+    struct iovec into = {room, size};
+    struct msghdr message = {
+        .msg_iov = &into, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct timespec now;
+    ssize_t length;
+    do length = recvmsg(fd, &message, MSG_DONTWAIT);
+    while (length < 0 && errno == EINTR);
+    if (length < 0) return 0;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    struct cmsghdr *stamp = CMSG_FIRSTHDR(message); /* the socket was asked for nothing else */
-    PyObject *parts[3] = {
-        PyBytes_FromStringAndSize(room, length),
-        stamp ? PyBytes_FromStringAndSize((char *)CMSG_DATA(stamp), stamp->cmsg_len - CMSG_LEN(0))
-              : PyBytes_FromStringAndSize(NULL, 0),
-        PyLong_FromLongLong(now.tv_sec * 1000000000LL + now.tv_nsec),
-    };
-    PyObject *found = parts[0] && parts[1] && parts[2] ? PyTuple_Pack(3, parts[0], parts[1], parts[2]) : NULL;
-    for (int i = 0; i < 3; i++) Py_XDECREF(parts[i]);
-    return found;
+    struct cmsghdr *stamp = CMSG_FIRSTHDR(&message); /* the socket was asked for nothing else */
+    one->data = PyBytes_FromStringAndSize(room, length);
+    one->stamp = stamp ? PyBytes_FromStringAndSize((char *)CMSG_DATA(stamp), stamp->cmsg_len - CMSG_LEN(0))
+                       : PyBytes_FromStringAndSize(NULL, 0);
+    one->now = PyLong_FromLongLong(now.tv_sec * 1000000000LL + now.tv_nsec);
+    if (one->data && one->stamp && one->now) return 1;
+    forget(one);
+    return -1;
 }
 
 PyDoc_STRVAR(receive_doc,
@@ -47,14 +62,115 @@ static PyObject *receive(PyObject *self, PyObject *const *args, Py_ssize_t count
         PyErr_Format(PyExc_ValueError, "receive takes a descriptor and a size up to %zd", (Py_ssize_t)sizeof room);
         return NULL;
     }
-    _Alignas(struct cmsghdr) char control[64];
-    struct iovec into = {room, size};
-    struct msghdr message = {
-        .msg_iov = &into, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    ssize_t length;
-    do length = recvmsg((int)fd, &message, MSG_DONTWAIT);
-    while (length < 0 && errno == EINTR);
-    return length < 0 ? PyErr_SetFromErrno(PyExc_OSError) : with_stamp(length, &message);
+    Read one = {NULL, NULL, NULL};
+    int found = read_socket((int)fd, size, &one);
+    if (found < 0) return NULL;
+    if (!found) return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *parts = PyTuple_Pack(3, one.data, one.stamp, one.now);
+    forget(&one);
+    return parts;
+}
+
+/* -- reading many ------------------------------------------------------------------------------------------------- */
+
+enum { EXCHANGE, HOT, ROOM, LAST_READ, PIECES, STAMPS, READS, NAMES };
+static const char *const spelled[NAMES] = {"exchange", "hot", "room", "last_read", "pieces", "stamps", "reads"};
+
+typedef struct {
+    PyObject *names[NAMES]; /* the attributes, interned */
+    PyObject *large;        /* the room of a stream that fills what it has */
+    long event;             /* what a socket has to be ready for */
+    Py_ssize_t many, much, bytes;
+    PyObject *rest, *odd, *full; /* see read_on */
+} Reading;
+
+/* A list of the exchange, one longer: its new length, or -1. */
+static Py_ssize_t add_to(PyObject *exchange, PyObject *name, PyObject *value) {
+    PyObject *list = PyObject_GetAttr(exchange, name);
+    Py_ssize_t length = -1;
+    if (list && !PyList_Append(list, value)) length = PyList_Size(list);
+    Py_XDECREF(list);
+    return length;
+}
+
+static int may_be_the_end(const char *data, Py_ssize_t len) {
+    return len < 7 || (!memcmp(data + len - 4, "\r\n\r\n", 4) && memcmp(data + len - 6, "\r\n", 2));
+}
+
+static int keep(Reading *r, PyObject *connection, PyObject *exchange, Read *one, long size) {
+    char *data;
+    Py_ssize_t len, waiting;
+    if (PyObject_SetAttr(exchange, r->names[LAST_READ], one->now) || PyBytes_AsStringAndSize(one->data, &data, &len))
+        return -1;
+    if (may_be_the_end(data, len)) {
+        PyObject *found = PyTuple_Pack(5, connection, exchange, one->data, one->stamp, one->now);
+        int failed = !found || PyList_Append(r->odd, found);
+        Py_XDECREF(found);
+        return failed ? -1 : 0;
+    }
+    r->bytes += len;
+    waiting = add_to(exchange, r->names[PIECES], one->data);
+    if (waiting < 0 || add_to(exchange, r->names[STAMPS], one->stamp) < 0
+        || add_to(exchange, r->names[READS], one->now) < 0)
+        return -1;
+    if (len >= size && PyObject_SetAttr(exchange, r->names[ROOM], r->large)) return -1;
+    return waiting >= r->many || len >= r->much ? PyList_Append(r->full, exchange) : 0;
+}
+
+/* 1: the socket was read; 0: it is for others to read; -1: an exception is set. */
+static int read_one(Reading *r, int fd, PyObject *connection) {
+    PyObject *exchange = PyObject_GetAttr(connection, r->names[EXCHANGE]), *hot = NULL, *size = NULL;
+    Read one = {NULL, NULL, NULL};
+    int done = exchange ? 0 : -1;
+    if (exchange && exchange != Py_None) {
+        hot = PyObject_GetAttr(exchange, r->names[HOT]);
+        done = hot ? 0 : -1;
+        if (hot == Py_True) {
+            size = PyObject_GetAttr(exchange, r->names[ROOM]);
+            long want = size ? PyLong_AsLong(size) : -1;
+            if (want < 1 || want > (long)sizeof room) done = -1;
+            else if ((done = read_socket(fd, want, &one)) > 0 && keep(r, connection, exchange, &one, want)) done = -1;
+            if (done < 0 && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "an exchange has no such room");
+        }
+    }
+    forget(&one);
+    Py_XDECREF(size);
+    Py_XDECREF(hot);
+    Py_XDECREF(exchange);
+    return done;
+}
+
+static int read_all(Reading *r, PyObject *ready, PyObject *connections) {
+    for (Py_ssize_t i = 0; i < PyList_Size(ready); i++) {
+        PyObject *item = PyList_GetItem(ready, i), *fd = PyTuple_GetItem(item, 0), *event = PyTuple_GetItem(item, 1);
+        if (!fd || !event) return -1;
+        PyObject *connection = PyLong_AsLong(event) == r->event ? PyDict_GetItemWithError(connections, fd) : NULL;
+        int done = connection ? read_one(r, (int)PyLong_AsLong(fd), connection) : 0;
+        if (PyErr_Occurred() || done < 0 || (!done && PyList_Append(r->rest, item))) return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(read_on_doc,
+"read_on(ready, connections, event, many, much, large, /)\n--\n\n"
+"Once each of the ready sockets that carry a familiar stream: see hot.py, which has the same in Python.");
+
+static PyObject *read_on(PyObject *self, PyObject *args) {
+    Reading r = {{NULL}, NULL, 0, 0, 0, 0, PyList_New(0), PyList_New(0), PyList_New(0)};
+    PyObject *ready, *connections, *found = NULL;
+    int failed = !r.rest || !r.odd || !r.full;
+    (void)self;
+    for (int i = 0; i < NAMES; i++) failed = !(r.names[i] = PyUnicode_InternFromString(spelled[i])) || failed;
+    if (!failed
+        && PyArg_ParseTuple(args, "O!O!lnnO!", &PyList_Type, &ready, &PyDict_Type, &connections, &r.event, &r.many,
+                            &r.much, &PyLong_Type, &r.large)
+        && !read_all(&r, ready, connections))
+        found = Py_BuildValue("OOOn", r.rest, r.odd, r.full, r.bytes);
+    for (int i = 0; i < NAMES; i++) Py_XDECREF(r.names[i]);
+    Py_XDECREF(r.rest);
+    Py_XDECREF(r.odd);
+    Py_XDECREF(r.full);
+    return found;
 }
 #endif
 
@@ -201,9 +317,53 @@ static PyObject *take(PyObject *self, PyObject *args) {
     return found;
 }
 
+/* -- stamps ------------------------------------------------------------------------------------------------------ */
+
+#ifdef __linux__
+/* 1: the arrival is in the list; 0: it cannot be true; -1: an exception is set. */
+static int arrived(PyObject *stamp, PyObject *read, long long offset, long long sent, PyObject *list, long long *most) {
+    char *data;
+    Py_ssize_t len;
+    struct timespec moment;
+    long long now = PyLong_AsLongLong(read);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(stamp, &data, &len)) return -1;
+    if (len != sizeof moment) return 0;
+    memcpy(&moment, data, sizeof moment);
+    long long at = moment.tv_sec * 1000000000LL + moment.tv_nsec - offset;
+    if (at > now || at < sent) return 0;
+    if (now - at > *most) *most = now - at;
+    PyObject *value = PyLong_FromLongLong(at);
+    int failed = !value || PyList_Append(list, value);
+    Py_XDECREF(value);
+    return failed ? -1 : 1;
+}
+
+PyDoc_STRVAR(arrivals_doc,
+"arrivals(stamps, reads, offset_ns, sent_ns, /)\n--\n\n"
+"When pieces arrived, and the longest that one waited; None where a stamp cannot be true: see stamps.py.");
+
+static PyObject *arrivals(PyObject *self, PyObject *args) {
+    PyObject *stamps, *reads, *list = PyList_New(0), *found = NULL;
+    long long offset, sent, most = 0;
+    int good = 1;
+    (void)self;
+    if (list && PyArg_ParseTuple(args, "O!O!LL", &PyList_Type, &stamps, &PyList_Type, &reads, &offset, &sent)) {
+        Py_ssize_t count = PyList_Size(stamps);
+        if (PyList_Size(reads) != count) PyErr_SetString(PyExc_ValueError, "every stamp has the time of its read");
+        for (Py_ssize_t i = 0; i < count && good > 0 && !PyErr_Occurred(); i++)
+            good = arrived(PyList_GetItem(stamps, i), PyList_GetItem(reads, i), offset, sent, list, &most);
+        if (!PyErr_Occurred()) found = good > 0 && count ? Py_BuildValue("OL", list, most) : Py_BuildValue("");
+    }
+    Py_XDECREF(list);
+    return found;
+}
+#endif
+
 static PyMethodDef methods[] = {
 #ifdef __linux__
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
+    {"read_on", read_on, METH_VARARGS, read_on_doc},
+    {"arrivals", arrivals, METH_VARARGS, arrivals_doc},
 #endif
     {"take", take, METH_VARARGS, take_doc},
     {NULL, NULL, 0, NULL},

@@ -1,9 +1,9 @@
-"""The two steps that are done for every token exist twice: in Python, and in C (`_fast.c`) at half the CPU.
+"""The steps that are done for every token exist twice: in Python, and in C (`_fast.c`) at half the CPU.
 
 The C is built where loadgen is installed with a compiler and Python's headers at hand; where it is not, nothing is
 missing: the times are the kernel's either way. ``LOADGEN_PURE=1`` in the environment leaves it aside.
 
-* reading a socket with its stamp: `receiver`;
+* reading a socket with its stamp: `receiver`; and all that carry familiar streams at once: `hot.read_on`;
 * taking the familiar events out of what was read: ``native.take``, or the Python in `scan.py`.
 """
 

@@ -196,9 +196,11 @@ def _add_reply(record: Record, exchange: Exchange, reply: Reply, start: int) -> 
 
 def _add_tokens(record: Record, reply: Reply, count_tokens: CountTokens | None) -> None:
     """Tokens by the server's usage, else by the ids that it sent, else by the tokenizer; never by counting chunks."""
-    by_ids = sum(reply.chunk_tok) if reply.chunk_tok and all(reply.chunk_tok) else None
-    if by_ids is not None and any(n != 1 for n in reply.chunk_tok) and reply.stream:
-        record.chunk_tok = reply.chunk_tok
+    by_ids = len(reply.chunk_tok) or None
+    if reply.chunk_tok.count(1) != by_ids:  # nearly always there is one each
+        by_ids = sum(reply.chunk_tok) if reply.chunk_tok and all(reply.chunk_tok) else None
+        if by_ids is not None and reply.stream:
+            record.chunk_tok = reply.chunk_tok
     usage = reply.said.usage
     if usage is not None:
         record.in_tok = usage.in_tok

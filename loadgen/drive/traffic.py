@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from loadgen.drive.balance import make_balance
 from loadgen.drive.clock import now_ns, realtime_ns_of
+from loadgen.drive.hot import read_on
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.poll import READ, WRITE, make_poll
@@ -19,12 +20,10 @@ from loadgen.drive.pools import Pools
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.reply import Reply
 from loadgen.drive.sockets import LARGE_READ, SMALL_READ, Connection
-from loadgen.drive.understand import MANY, Backlog, ends
+from loadgen.drive.understand import Backlog, ends
 
 _READS = 32
 """Most reads from one socket before the others have their turn: a server may send faster than this program reads."""
-_MUCH = 16384
-"""A piece of so many bytes is not left to wait for others: this is a flood, and memory is bounded."""
 
 
 class Traffic:
@@ -61,13 +60,10 @@ class Traffic:
         ready = self.poll.poll(wait)
         began = now_ns()
         connections, read = self.pools.connections, self._read
-        for fd, event in ready:
+        for fd, event in self._familiar(ready) if ready else ():
             connection = connections.get(fd)
             if event == READ and connection is not None and (exchange := connection.exchange) is not None:
-                if exchange.hot:  # nearly always
-                    self._read_on(connection, exchange)
-                else:
-                    read(connection, exchange)
+                read(connection, exchange)
             elif connection is None:
                 if fd in self._others:
                     self._others[fd]()
@@ -153,29 +149,18 @@ class Traffic:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def _read_on(self, connection: Connection, exchange: Exchange) -> None:
-        """One more piece of a familiar stream, in as few steps as there are: this runs once for every token."""
-        try:
-            data, stamp, now = connection.receive(exchange.room)
-        except OSError:
-            self._read(connection, exchange)
-            return
-        exchange.last_read = now
-        if len(data) < 7 or (data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")):  # perhaps the end
+    def _familiar(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Reads what is familiar of what is ready; the rest of it."""
+        rest, odd, full, kept = read_on(ready, self.pools.connections)
+        self.backlog.bytes += kept
+        for exchange in full:
+            self.backlog.add(exchange)
+        for connection, exchange, data, stamp, now in odd:  # perhaps the end
             if data:
                 self._piece(connection, exchange, data, stamp, now)
             else:
                 self._closed(connection, exchange, now)
-            return
-        pieces = exchange.pieces
-        pieces.append(data)
-        exchange.stamps.append(stamp)
-        exchange.reads.append(now)
-        self.backlog.bytes += len(data)
-        if len(data) >= exchange.room:
-            exchange.room = LARGE_READ
-        if len(pieces) >= MANY or len(data) >= _MUCH:
-            self.backlog.add(exchange)
+        return rest
 
     def _read(self, connection: Connection, exchange: Exchange) -> None:
         reply = exchange.reply

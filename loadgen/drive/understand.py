@@ -6,16 +6,14 @@ in faster than that for long, `full` says that memory asks for a slice all the s
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
-from operator import sub
 
 from loadgen.drive.clock import RealtimeOffset, realtime_ns_of
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.reply import Reply
+from loadgen.drive.stamps import arrivals_of
 
 _SLICE = 128
 _SLICE_BYTES = 256 << 10
@@ -110,25 +108,12 @@ class Backlog:
         self.whole(exchange)
 
     def arrivals(self, exchange: Exchange, stamps: list[bytes], reads: list[int]) -> list[int]:
-        """When pieces reached this host (monotonic ns): by the kernel's stamps, where those can be true.
-
-        A stamp from before the send or after the read comes from a clock that was set in between.
-        """
-        try:
-            raw = _timespecs(len(stamps)).unpack(b"".join(stamps))
-        except struct.error:  # a piece without a stamp
+        """When pieces reached this host (monotonic ns): by the kernel's stamps, where those can be true."""
+        found = arrivals_of(stamps, reads, self.offset.ns, exchange.t_send)
+        if found is None:
             return [self.arrival(exchange, *pair) for pair in zip(stamps, reads, strict=True)]
-        offset = self.offset.ns
-        if raw[0] == raw[-2]:  # all within one second
-            base = raw[0] * 1_000_000_000 - offset
-            found = [base + rest for rest in raw[1::2]]
-        else:
-            found = [second * 1_000_000_000 + rest - offset for second, rest in zip(raw[::2], raw[1::2], strict=True)]
-        lags = list(map(sub, reads, found))
-        if min(lags) < 0 or min(found) < exchange.t_send:
-            return [self.arrival(exchange, *pair) for pair in zip(stamps, reads, strict=True)]
-        exchange.lag_ns = max(exchange.lag_ns, *lags)
-        return found
+        exchange.lag_ns = max(exchange.lag_ns, found[1])
+        return found[0]
 
     def arrival(self, exchange: Exchange, stamp: bytes, read_at: int) -> int:
         """When a piece reached this host (monotonic ns): by the kernel's stamp, if there is one that can be true.
@@ -189,12 +174,6 @@ def _may_be_hot(exchange: Exchange) -> bool:
     """True if the bytes of its pieces alone show where the reply may end."""
     reply = exchange.reply
     return reply is not None and reply.stream and reply.head.chunked and exchange.plain
-
-
-@lru_cache(maxsize=256)
-def _timespecs(count: int) -> struct.Struct:
-    """The layout of ``count`` struct timespec, one after the other."""
-    return struct.Struct(f"@{2 * count}q")
 
 
 def ends(exchange: Exchange, reply: Reply, data: bytes) -> bool:
