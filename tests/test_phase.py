@@ -89,3 +89,10 @@ def test_open_loops_and_latencies_have_no_such_error() -> None:
     opened = msgspec.structs.replace(closed, audit=msgspec.structs.replace(closed.audit, offered_rps=1.0))
     assert error_of("output_tok_s", [opened]) is None
     assert error_of("ttft_s", [closed]) is None
+
+
+def test_an_error_that_is_small_beside_the_margin_is_not_worth_a_word() -> None:
+    a, b = [server(1.1, 0.05, 10, 150)] * 4, [server(1.5, 0.04, 10, 150)] * 4
+    assert told(compared(a, b)) == []
+    errors = [error_of("output_tok_s", side) for side in (a, b)]
+    assert math.hypot(*(one for one in errors if one is not None)) == pytest.approx(0.005, abs=0.0003)

@@ -203,7 +203,8 @@ def _doubts(cell: CellPairs, primary: Compared) -> Iterator[Doubt]:
         )
     if primary.ratio is not None:
         a, b = ([one for one in side if one is not None] for side in (cell.baseline_repeats, cell.candidate_repeats))
-        found = phase_doubt(measure(primary.measure).metric, primary.ratio.half_width, (a, b), where)
+        known = primary.ratio.half_width, primary.margin
+        found = phase_doubt(measure(primary.measure).metric, known, (a, b), where)
         yield from (found,) if found is not None else ()
     repeats = (*cell.baseline_repeats, *cell.candidate_repeats)
     missing = sum(repeat is None for repeat in repeats)

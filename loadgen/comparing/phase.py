@@ -19,21 +19,25 @@ from collections.abc import Sequence
 from loadgen.summary import Doubt, Summary
 
 _OF_TOKENS = "output_tok_s"
+_SMALL = 4
+"""Two standard deviations that are half the margin can make a verdict of a difference that is none."""
 _RATES = (_OF_TOKENS, "request_rps", "total_tok_s")
 
 
 def phase_doubt(
-    metric: str, half_width: float | None, sides: tuple[Sequence[Summary], Sequence[Summary]], where: str
+    metric: str, ratio: tuple[float | None, float], sides: tuple[Sequence[Summary], Sequence[Summary]], where: str
 ) -> Doubt | None:
-    """Said of a ratio whose interval (``half_width`` on the logarithm) is narrower than one phase lets it be true to.
+    """Said of a ratio whose interval is narrower than one phase lets it be true to. ``ratio`` is the interval's half
+    width on the logarithm, and the margin: what is small beside it is not worth a word.
 
     None for open loops, for what is no rate, and where nothing is known of the requests' lives.
     """
+    half_width, margin = ratio
     errors = [error_of(metric, side) for side in sides]
     if half_width is None or None in errors:
         return None
     error = math.hypot(*(one for one in errors if one is not None))
-    if half_width >= error:
+    if half_width >= error or error < margin / _SMALL:
         return None
     longest = max(summary.e2e_s.mean or 0.0 for side in sides for summary in side)
     return Doubt(
