@@ -36,12 +36,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     def has(self, server: str) -> bool:
         """Whether a server instance, or a start of one, served a cell that is taken."""
-        return server in self.servers or re.sub(r"-\d+$", "", server) in self.servers
+        return self._instance(server) in self.servers
 
     def renamed(self, server: str) -> str:
         """The new name of a server instance or of one of its starts: ``a-1-2`` is the second start of ``a-1``."""
-        base = server if server in self.servers else re.sub(r"-\d+$", "", server)
+        base = self._instance(server)
         return self.servers.get(base, base) + server[len(base) :]
+
+    def _instance(self, server: str) -> str:
+        return server if server in self.servers else re.sub(r"-\d+$", "", server)
 
 
 def write_joined(run: Run, parts: Sequence[Part]) -> None:

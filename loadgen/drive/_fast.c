@@ -76,8 +76,9 @@ static PyObject *receive(PyObject *self, PyObject *const *args, Py_ssize_t count
 enum { EXCHANGE, HOT, ROOM, LAST_READ, PIECES, STAMPS, READS, NAMES };
 static const char *const spelled[NAMES] = {"exchange", "hot", "room", "last_read", "pieces", "stamps", "reads"};
 
+static PyObject *names[NAMES]; /* the same, interned, once for all calls */
+
 typedef struct {
-    PyObject *names[NAMES]; /* the attributes, interned */
     PyObject *large;        /* the room of a stream that fills what it has */
     long event;             /* what a socket has to be ready for */
     Py_ssize_t many, much, bytes;
@@ -100,7 +101,7 @@ static int may_be_the_end(const char *data, Py_ssize_t len) {
 static int keep(Reading *r, PyObject *connection, PyObject *exchange, Read *one, long size) {
     char *data;
     Py_ssize_t len, waiting;
-    if (PyObject_SetAttr(exchange, r->names[LAST_READ], one->now) || PyBytes_AsStringAndSize(one->data, &data, &len))
+    if (PyObject_SetAttr(exchange, names[LAST_READ], one->now) || PyBytes_AsStringAndSize(one->data, &data, &len))
         return -1;
     if (may_be_the_end(data, len)) {
         PyObject *found = PyTuple_Pack(5, connection, exchange, one->data, one->stamp, one->now);
@@ -109,24 +110,24 @@ static int keep(Reading *r, PyObject *connection, PyObject *exchange, Read *one,
         return failed ? -1 : 0;
     }
     r->bytes += len;
-    waiting = add_to(exchange, r->names[PIECES], one->data);
-    if (waiting < 0 || add_to(exchange, r->names[STAMPS], one->stamp) < 0
-        || add_to(exchange, r->names[READS], one->now) < 0)
+    waiting = add_to(exchange, names[PIECES], one->data);
+    if (waiting < 0 || add_to(exchange, names[STAMPS], one->stamp) < 0
+        || add_to(exchange, names[READS], one->now) < 0)
         return -1;
-    if (len >= size && PyObject_SetAttr(exchange, r->names[ROOM], r->large)) return -1;
+    if (len >= size && PyObject_SetAttr(exchange, names[ROOM], r->large)) return -1;
     return waiting >= r->many || len >= r->much ? PyList_Append(r->full, exchange) : 0;
 }
 
 /* 1: the socket was read; 0: it is for others to read; -1: an exception is set. */
 static int read_one(Reading *r, int fd, PyObject *connection) {
-    PyObject *exchange = PyObject_GetAttr(connection, r->names[EXCHANGE]), *hot = NULL, *size = NULL;
+    PyObject *exchange = PyObject_GetAttr(connection, names[EXCHANGE]), *hot = NULL, *size = NULL;
     Read one = {NULL, NULL, NULL};
     int done = exchange ? 0 : -1;
     if (exchange && exchange != Py_None) {
-        hot = PyObject_GetAttr(exchange, r->names[HOT]);
+        hot = PyObject_GetAttr(exchange, names[HOT]);
         done = hot ? 0 : -1;
         if (hot == Py_True) {
-            size = PyObject_GetAttr(exchange, r->names[ROOM]);
+            size = PyObject_GetAttr(exchange, names[ROOM]);
             long want = size ? PyLong_AsLong(size) : -1;
             if (want < 1 || want > (long)sizeof room) done = -1;
             else if ((done = read_socket(fd, want, &one)) > 0 && keep(r, connection, exchange, &one, want)) done = -1;
@@ -156,17 +157,17 @@ PyDoc_STRVAR(read_on_doc,
 "Once each of the ready sockets that carry a familiar stream: see hot.py, which has the same in Python.");
 
 static PyObject *read_on(PyObject *self, PyObject *args) {
-    Reading r = {{NULL}, NULL, 0, 0, 0, 0, PyList_New(0), PyList_New(0), PyList_New(0)};
+    Reading r = {NULL, 0, 0, 0, 0, PyList_New(0), PyList_New(0), PyList_New(0)};
     PyObject *ready, *connections, *found = NULL;
     int failed = !r.rest || !r.odd || !r.full;
     (void)self;
-    for (int i = 0; i < NAMES; i++) failed = !(r.names[i] = PyUnicode_InternFromString(spelled[i])) || failed;
+    for (int i = 0; i < NAMES; i++)
+        if (!names[i] && !(names[i] = PyUnicode_InternFromString(spelled[i]))) failed = 1;
     if (!failed
         && PyArg_ParseTuple(args, "O!O!lnnO!", &PyList_Type, &ready, &PyDict_Type, &connections, &r.event, &r.many,
                             &r.much, &PyLong_Type, &r.large)
         && !read_all(&r, ready, connections))
         found = Py_BuildValue("OOOn", r.rest, r.odd, r.full, r.bytes);
-    for (int i = 0; i < NAMES; i++) Py_XDECREF(r.names[i]);
     Py_XDECREF(r.rest);
     Py_XDECREF(r.odd);
     Py_XDECREF(r.full);

@@ -147,11 +147,10 @@ CONTAINER_OPTIONS: dict[str, Any] = {
     "publish": {"run": ["-p", "{value}"]},
     "shm_size": {"run": ["--shm-size", "{value}"]},
     "hub_volume": {"run": ["-v", "{value}:/data"], "env": {"HF_HUB_CACHE": "/data"}},
-    # they may hold the image's own cache
     "volumes": {"run": ["-v", "{value}"], "each": True, "replaces": ["hub_volume"]},
 }
 """What every container is started with, and docker's own words among the options. ``hub_volume`` (a volume's name, or a
-folder of this machine) keeps what engines fetch from Hugging Face's hub."""
+folder of this machine) keeps what engines fetch from Hugging Face's hub; ``volumes`` may hold it in its place."""
 
 
 class Docker(Part):
