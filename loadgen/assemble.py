@@ -11,7 +11,18 @@ from typing import Any
 
 import msgspec
 
-from loadgen.cells import Again, Ahead, ReportCell, TargetCell, Warned, again_of, ahead_of, not_come_to, warnings_of
+from loadgen.cells import (
+    Again,
+    Ahead,
+    ReportCell,
+    TargetCell,
+    Warned,
+    again_of,
+    ahead_of,
+    elsewhere,
+    not_come_to,
+    warnings_of,
+)
 from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
 from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
@@ -99,7 +110,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         comparisons=comparisons,
         routing_cells=extra,
         routing=_routing(cells, extra, comparisons),
-        warnings=(*late, *warnings_of((*cells, *extra))),
+        warnings=(*late, *elsewhere(described), *warnings_of((*cells, *extra))),
         failures=failures,
         exit_code=interrupted or _exit_code(found, failures, searches, late=bool(late)),
         searches=searches,

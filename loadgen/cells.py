@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadgen.host import machine_words
 from loadgen.judge import Judgement
 from loadgen.plan import Plan
 from loadgen.repeat import Result
@@ -183,6 +184,18 @@ def not_come_to(cells: Sequence[ReportCell], described: Mapping[str, Any]) -> li
     ]
     text = "The time was up before this was measured."
     return [Warned(code=OUT_OF_TIME, text=text, where=tuple(where), invalid=False)] if where else []
+
+
+def elsewhere(described: Mapping[str, Any]) -> list[Warned]:
+    """That a run went on on another machine, if it did."""
+    places = [machine_words(place["machine"]) for place in described.get("elsewhere") or ()]
+    if not places:
+        return []
+    text = (
+        f"The run began on {machine_words(described['machine'])} and went on on {' and '.join(dict.fromkeys(places))}: "
+        "a pair was measured on one machine, but figures of single targets are averages over both."
+    )
+    return [Warned(code="elsewhere", text=text, where=("the run",), invalid=False)]
 
 
 def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:

@@ -45,6 +45,17 @@ def description(run: Run, loaded: Loaded, cells: Mapping[str, Cell], shard: Any)
     }
 
 
+def going_on(run: Run) -> dict[str, Any]:
+    """The whole of it, for a run that goes on now. Each machine that is another one, in words, than where it began is
+    added to ``elsewhere``: pairs are whole on one machine, averages are not."""
+    began = run.read("run.json")
+    here, places = host.fingerprint(), list(began.get("elsewhere", ()))
+    if host.machine_words(here) != host.machine_words(began["machine"]):
+        places.append({"since": utc(), "machine": here})
+    owned = {**this_owner(), "status": "running", "resumed": utc(), "ended": None, "failures": []}
+    return {**began, **owned, **({"elsewhere": places} if places else {})}
+
+
 def served(loaded: Loaded, cells: Mapping[str, Cell]) -> Serving:
     """What the targets of the cells serve, as far as their files are here by now."""
     return serving(list(cells.values()), loaded.path.parent.absolute())

@@ -31,8 +31,9 @@ from loadgen.until import enough, last_of_block, stands
 ASKED = ("targets", "workload", "load", "matrix")
 """What a repeat is made of, beside the plan."""
 
-REACHED = ("python", "api_key_env", "proxy")
-"""Words of a target by which it is reached from here, and which may be mended before a run goes on."""
+REACHED = ("python", "api_key_env", "proxy", "devices")
+"""Words of a target by which it, and what it runs on, is reached from here, and which may be mended before a run goes
+on: a GPU has another number on another machine."""
 
 
 class Old(NamedTuple):

@@ -21,7 +21,7 @@ from loadgen import launch
 from loadgen.alone import alone
 from loadgen.assemble import RunReport, assemble
 from loadgen.cells import place_of
-from loadgen.described import description, served, utc
+from loadgen.described import description, going_on, served, utc
 from loadgen.drive.tally import Tick
 from loadgen.ended import status_of
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
@@ -29,7 +29,7 @@ from loadgen.fair.fingerprint import Prober
 from loadgen.fleet import Elsewhere, Fleet, Stop, open_fleet
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.needless import Left, same_plan, set_aside, spared, what_is_left
-from loadgen.ownership import held, this_owner, tidy
+from loadgen.ownership import held, tidy
 from loadgen.plan import Plan, PlannedCell, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.left import lines as left_lines
@@ -154,8 +154,7 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
         run.write("run.json", {**description(run, loaded, state.cells, shard), "night": request.night})
     else:
         state.cells |= cells_of(read_probes(run), plan, state.cells)
-        again = {**this_owner(), "status": "running", "resumed": utc(), "ended": None, "failures": []}
-        run.write("run.json", {**run.read("run.json"), **again})
+        run.write("run.json", going_on(run))
     return state
 
 

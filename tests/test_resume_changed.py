@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,13 @@ from pathlib import Path
 import pytest
 from cli_runner import Done, loadgen, write_scenario
 from fakes import FakeServer
+from made_runs import made_run
+from scenario_text import scenario
+
+from loadgen.errors import UsageError
+from loadgen.needless import same_plan
+from loadgen.plan import make_plan
+from loadgen.scenario import expand
 
 TEXT = """targets: {{a: {{endpoint: '{url}', model: m}}}}
 workload: {{prompts: natural, output: {{exact: 4}}}}
@@ -56,3 +64,29 @@ def test_what_nothing_measured_depends_on_may_be_another_when_a_run_goes_on(begu
     done = resumed(begun, "repeats: 2", "repeats: 2\ndescription: what we wanted to know")
     assert done.code in (0, 5)
     assert len(done.results()) == 2
+
+
+def test_a_run_goes_on_on_another_machine_and_says_so(begun: tuple[Path, str]) -> None:
+    folder, _ = begun
+    run = next(folder.rglob("run.json")).parent
+    shutil.rmtree(next(run.glob("cells/*/a/rep-002")))
+    described = json.loads((run / "run.json").read_text())
+    described["machine"] |= {"cpu": "Abacus", "cores": 3, "gpus": []}
+    (run / "run.json").write_text(json.dumps(described))
+    done = resumed(begun, "model: m", "model: m")
+    assert done.code in (0, 5)
+    report = json.loads((run / "report.json").read_text())
+    said = [one["text"] for one in report["warnings"] if one["code"] == "elsewhere"]
+    assert len(said) == 1
+    assert said[0].startswith("The run began on Abacus, 3 cores, no GPU and went on on ")
+
+
+def test_a_gpu_may_have_another_number_when_a_run_goes_on(tmp_path: Path) -> None:
+    text = "targets: {{a: {{engine: vllm, model: /m, devices: [{}], options: {{max_model_len: {}}}}}}}\n"
+    text += "workload: {{prompts: natural, output: {{max: 4}}}}\nload: {{concurrency: 1, window_s: 1}}\n"
+    text = "schema: loadgen/v1\n" + text
+    began, moved, changed = (scenario(tmp_path, text.format(*words)) for words in ((2, 64), (0, 64), (2, 65)))
+    run = made_run(tmp_path / "store", began, {"a": (1.0,)})
+    same_plan(run, make_plan(moved, expand(moved)), moved)
+    with pytest.raises(UsageError, match="max_model_len was 64 and is 65"):
+        same_plan(run, make_plan(changed, expand(changed)), changed)
