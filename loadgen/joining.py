@@ -63,7 +63,7 @@ def _part(run: Run) -> Part:
 def _check(part: Part, newest: Part) -> None:
     """What must be alike for the cells of two runs to stand in one table."""
     one, two = part.run.id, newest.run.id
-    a, b = _placeless(part.described["scenario"]), _placeless(newest.described["scenario"])
+    a, b = (_placeless(public_dict(from_public(one.described["scenario"]))) for one in (part, newest))
     for word in ("name", "seed", "targets", "workload", "load", "comparison", "objectives"):
         if a.get(word) != b.get(word):
             raise UsageError(f"{one} and {two} are not of one scenario: their `{word}` differ. `loadgen compare` them.")

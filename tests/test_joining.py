@@ -119,6 +119,19 @@ def test_a_joined_run_is_reported_and_judged_again_like_any_other(parts: Parts, 
     assert f"measured by {parts.old.id}" in " ".join(finished(loadgen(tmp_path, "report", report.path)).out.split())
 
 
+def test_a_run_of_before_a_word_of_the_scenario_was_there_is_joined_like_any_other(
+    parts: Parts, tmp_path: Path
+) -> None:
+    older = parts.copy(parts.old, tmp_path / "older")
+    told = older.read("run.json")
+    for target in told["scenario"]["targets"].values():
+        assert target.pop("balance") is None
+    older.write("run.json", told)
+    assert [cell.id for cell in join([older, parts.new], tmp_path / "store").cells] == [
+        cell.id for cell in join([parts.old, parts.new], tmp_path / "store").cells
+    ]
+
+
 def test_the_runs_that_were_joined_stay_as_they_are(parts: Parts, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for run in (parts.old, parts.new) for path in run.folder.rglob("*.json")}
     join([parts.old, parts.new], tmp_path)
