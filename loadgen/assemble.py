@@ -25,7 +25,7 @@ from loadgen.cells import (
 )
 from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import CellPairs, Comparison, Settings, Sides
-from loadgen.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED, EXIT_OK
+from loadgen.ended import exit_code_of
 from loadgen.fair.fairness import Kept, held, with_note
 from loadgen.fair.fingerprint import Fingerprint, read_fingerprints
 from loadgen.judge import judge
@@ -101,7 +101,7 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
     failures = tuple(described.get("failures", ()))
     objectives = objectives_of(described["scenario"])
     searches = tuple(searched(run, plan, number, objectives) for number in range(len(plan.searches)))
-    late = not_come_to(found, described)
+    lacking = [] if searches else not_come_to(found, described)
     return RunReport(
         path=str(run.folder),
         run=described,
@@ -110,9 +110,9 @@ def assemble(run: Run, interrupted: int | None = None) -> RunReport:
         comparisons=comparisons,
         routing_cells=extra,
         routing=_routing(cells, extra, comparisons),
-        warnings=(*late, *elsewhere(described), *warnings_of((*cells, *extra))),
+        warnings=(*lacking, *elsewhere(described), *warnings_of((*cells, *extra))),
         failures=failures,
-        exit_code=interrupted or _exit_code(found, failures, searches, late=bool(late)),
+        exit_code=interrupted or exit_code_of(found, failures, searches, lacking=bool(lacking)),
         searches=searches,
         floors=known.floors,
         normalised=known.normalised,
@@ -282,23 +282,3 @@ def _routing(
     pattern = next((cell.id for cell in cells if cell.axes == axes), "all")
     contrasts = [(one.cells[0].baseline, one.cells[0].candidate) for one in comparisons if one.cells]
     return routing_check(pattern, sides, contrasts)
-
-
-def _exit_code(
-    cells: tuple[ReportCell, ...], failures: tuple[str, ...], searches: tuple[Searched, ...], late: bool
-) -> int:
-    """The contract's exit code: failed before invalid or degraded, before a missed objective. A probe that fails or
-    misses is what a search looks for. A run whose time was up (``late``) is degraded if it measured anything."""
-    if searches and not failures:
-        codes = [search.exit_code for search in searches]
-        return next((code for code in (EXIT_FAILED, EXIT_INVALID, EXIT_OBJECTIVE_MISSED) if code in codes), EXIT_OK)
-    targets = [target for cell in cells for target in cell.targets]
-    states = {target.state for target in targets}
-    if failures or "failed" in states or ("skipped" in states and not (late and len(states) > 1)):
-        return EXIT_FAILED
-    results = [result for target in targets for result in target.results if result is not None]
-    if late or "invalid" in states or any(result.lost for result in results):
-        return EXIT_INVALID
-    if any(judgement.met is False for target in targets for judgement in target.judgements):
-        return EXIT_OBJECTIVE_MISSED
-    return EXIT_OK

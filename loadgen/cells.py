@@ -21,8 +21,8 @@ Ahead = Literal["running", "waiting"]
 """What a repeat without a result is in a run that goes on: it is being measured, or its turn has not come."""
 
 
-OUT_OF_TIME = "out_of_time"
-"""The code of what a run did not come to."""
+OUT_OF_TIME, MISSING = "out_of_time", "missing"
+"""The codes of what a run did not come to: its time was up, or it was ended otherwise."""
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,27 +163,42 @@ def place_of(cell: str, target: str, rep: int) -> str:
     return f"{cell}, {target}, repeat {rep}"
 
 
+def missing_of(cell: str, target: TargetCell, described: Mapping[str, Any]) -> list[int]:
+    """The repeats of a target, by number, that were planned and are not whole, without a failure that says why. What a
+    run that goes on has still to come to is not missing."""
+    missing = [
+        number
+        for number, result in enumerate(target.results, 1)
+        if (result is None or result.interrupted) and number not in target.ahead
+    ]
+    failures = [str(text) for text in described.get("failures") or ()]
+    places = {number: f"{place_of(cell, target.target, number)}: " for number in missing}
+    return [
+        number
+        for number in missing
+        if not any(text.startswith(places[number]) or f": {places[number]}" in text for text in failures)
+    ]
+
+
 def too_late(cell: str, target: TargetCell, described: Mapping[str, Any]) -> list[int]:
     """The repeats of a target, by number, that a run whose time was up left out, or cut short. One that failed had its
     time."""
-    if not described.get("out_of_time"):
-        return []
-    missing = [number for number, result in enumerate(target.results, 1) if result is None or result.interrupted]
-    failures = [str(text) for text in described.get("failures") or ()]
-    places = {number: f"{place_of(cell, target.target, number)}: " for number in missing}
-    return [number for number in missing if not any(text.startswith(places[number]) for text in failures)]
+    return missing_of(cell, target, described) if described.get("out_of_time") else []
 
 
 def not_come_to(cells: Sequence[ReportCell], described: Mapping[str, Any]) -> list[Warned]:
-    """What a run whose time was up left out, or cut short."""
+    """What a run was planned for and did not come to, or cut short: its time was up, or it was ended, or a part of it
+    was, or files of it are gone."""
     where = [
         place_of(cell.id, target.target, number)
         for cell in cells
         for target in cell.targets
-        for number in too_late(cell.id, target, described)
+        for number in missing_of(cell.id, target, described)
     ]
-    text = "The time was up before this was measured."
-    return [Warned(code=OUT_OF_TIME, text=text, where=tuple(where), invalid=False)] if where else []
+    code, text = MISSING, "This was planned, and is not there: the run was ended before it, or its files are gone."
+    if described.get("out_of_time"):
+        code, text = OUT_OF_TIME, "The time was up before this was measured."
+    return [Warned(code=code, text=text, where=tuple(where), invalid=False)] if where else []
 
 
 def elsewhere(described: Mapping[str, Any]) -> list[Warned]:

@@ -10,6 +10,7 @@ import pytest
 from made_runs import made_run, scenario_of, summary, write
 
 from loadgen.assemble import assemble
+from loadgen.cells import MISSING
 from loadgen.ended import status_of
 from loadgen.plan import Plan, make_plan
 from loadgen.scenario import expand
@@ -42,6 +43,16 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], int, str]] = {
     "failed": ([(DEAD, {}), (DEAD, {})], {}, 6, "complete"),
     "failed and invalid": ([(DEAD, {}), (INVALID, LOST)], {}, 6, "degraded"),
     "a failure beside": ([(SLOW, {}), (INVALID, {})], {"failures": ["a died"]}, 6, "degraded"),
+    "a repeat missing": ([(GOOD, {}), None], {}, 5, "degraded"),
+    "a repeat missing, and missed": ([(SLOW, {}), None], {}, 5, "degraded"),
+    "a repeat missing, and failed": ([(DEAD, {}), None], {}, 6, "degraded"),
+    "a repeat missing because its server died": (
+        [(GOOD, {}), None],
+        {"failures": ["all, a, repeat 2: a died"]},
+        6,
+        "degraded",
+    ),
+    "a repeat missing because the time was up": ([(GOOD, {}), None], {"out_of_time": True}, 5, "degraded"),
     "nothing measured": ([None, None], {}, 6, "failed"),
 }
 
@@ -63,3 +74,38 @@ def test_a_repeat_that_was_not_measured_degrades_its_run_unless_nobody_needs_it(
     (missing,) = [number for number, step in enumerate(plan.steps) if step.rep == 2]
     assert status_of(run, plan, (), (), signalled=False) == "degraded"
     assert status_of(run, plan, {missing}, (), signalled=False) == "complete"
+
+
+def test_what_is_missing_is_said_once_with_its_place_unless_a_failure_says_it(tmp_path: Path) -> None:
+    run, _ = run_of(tmp_path, (GOOD, {}), None)
+    (said,) = [one for one in assemble(run).warnings if one.code == MISSING]
+    assert (said.where, said.invalid) == (("all, a, repeat 2",), False)
+    for words in ("", "shard 1: "):  # as a run says it, and one that was merged
+        described = {**run.read("run.json"), "failures": [f"{words}all, a, repeat 2: a died"]}
+        run.write("run.json", described)
+        assert [one for one in assemble(run).warnings if one.code == MISSING] == []
+
+
+def test_a_run_of_which_a_target_of_a_cell_was_never_measured_is_degraded_and_not_failed(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, ["a", "b"])
+    run = made_run(tmp_path / "store", scenario, {"a": [1000.0] * 6})
+    report = assemble(run)
+    assert [target.state for target in report.cells[0].targets] == ["ok", "skipped"]
+    assert report.exit_code == 5
+
+
+def test_a_run_that_goes_on_lacks_nothing_yet(tmp_path: Path) -> None:
+    run, _ = run_of(tmp_path, (GOOD, {}), None, status="running")
+    report = assemble(run)
+    assert report.exit_code == 0
+    assert [one for one in report.warnings if one.code == MISSING] == []
+
+
+def test_repeats_that_until_had_no_need_of_are_not_missing(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, ["a", "b"], "comparison: {baseline: a, until: 50%}\n")
+    values = [1000.0, 1010.0, 1005.0, 1000.0, 995.0, 1004.0]
+    run = made_run(tmp_path / "store", scenario, {"a": values, "b": values})
+    assert assemble(run).exit_code == 0
+    (gone,) = run.folder.glob("cells/*/b/rep-002/attempt-1/summary.json")
+    gone.unlink()
+    assert assemble(run).exit_code == 5
