@@ -11,6 +11,7 @@ from made_runs import made_run, scenario_of, summary, write
 
 from loadgen.assemble import assemble
 from loadgen.cells import MISSING
+from loadgen.cli.resuming import hints
 from loadgen.ended import status_of
 from loadgen.plan import Plan, make_plan
 from loadgen.scenario import expand
@@ -109,3 +110,21 @@ def test_repeats_that_until_had_no_need_of_are_not_missing(tmp_path: Path) -> No
     (gone,) = run.folder.glob("cells/*/b/rep-002/attempt-1/summary.json")
     gone.unlink()
     assert assemble(run).exit_code == 5
+
+
+def test_which_repeats_are_missing_and_how_to_get_them_is_said_to_who_wants_no_progress_too(tmp_path: Path) -> None:
+    run, _ = run_of(tmp_path, (GOOD, {}), None)
+    said = (
+        f"loadgen: planned repeats are missing: all, a, repeat 2. `loadgen run s.yaml --resume {run.id}`, with the "
+        "same flags, measures them."
+    )
+    assert list(hints(assemble(run), Path("s.yaml"), quiet=True)) == [said]
+    write(run, ("all", "a", 2), INVALID)
+    assert list(hints(assemble(run), Path("s.yaml"), quiet=True)) == []
+    (again,) = hints(assemble(run), Path("s.yaml"), quiet=False)
+    assert again.endswith("--retry-invalid`, with the same flags, measures what is invalid or failed again.")
+
+
+def test_of_a_run_that_measured_nothing_no_repeat_is_named(tmp_path: Path) -> None:
+    run, _ = run_of(tmp_path, None, None)
+    assert list(hints(assemble(run), Path("s.yaml"), quiet=False)) == []

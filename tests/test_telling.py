@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_runs import made_run, scenario_of
 from nights_made import Hook, listening
 
+from loadgen.assemble import assemble
 from loadgen.nightly.notify import message, send, write_summary
-from loadgen.nightly.telling import tell, tell_not_run
+from loadgen.nightly.telling import tell, tell_not_run, wrongs
 from loadgen.nights.night import NightReport, exit_code_of, head, lines, news, remarks, standing
-from loadgen.nights.series import Series
-from loadgen.nights.verdicts import Drift, SeriesVerdict, State
+from loadgen.nights.series import Series, points_of
+from loadgen.nights.verdicts import Drift, SeriesVerdict, State, judge
 from loadgen.reports.night import render, render_markdown
 from loadgen.store import read_json, write_json
 
@@ -34,6 +36,16 @@ def verdict(state: State, name: str = "batch16", primary: bool = True, **fields:
 def night(*verdicts: SeriesVerdict, **fields: Any) -> NightReport:
     known: dict[str, Any] = {"name": "n", "run": "r", "path": "/s/r", "started": "", "exit_code": 0}
     return NightReport(verdicts=verdicts, **{**known, **fields})
+
+
+def test_a_night_that_lacks_repeats_says_so_and_is_degraded_and_no_regression(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "store", scenario_of(tmp_path, ["a"], "repeats: 3\n"), {"a": [1000.0, 1010.0, None]})
+    report = assemble(run)
+    assert wrongs(report) == ["It was not measured whole: 1 repeats are missing, the first all, a, repeat 3."]
+    assert report.exit_code == 5
+    points = points_of(report)
+    assert {(one.state, one.reps) for one in points if one.primary} == {("degraded", 2)}
+    assert {one.state for one in judge(points, {}, {})} == {State.LEARNING}
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from loadgen.plan import Plan
     from loadgen.scenario import Scenario
     from loadgen.store import Run
+
+NAMED = 3
+"""So many of the repeats that are missing are named."""
 
 Resume = Annotated[
     str | None,
@@ -56,13 +59,34 @@ def refuse_beside(resume: str | None, retry: bool, others: Mapping[str, object])
             )
 
 
-def hint(report: RunReport, scenario: Path) -> str | None:
-    """How what is invalid or failed is measured again; None where nothing is, or a search has found its own way."""
+def hints(report: RunReport, scenario: Path, quiet: bool) -> Iterator[str]:
+    """How what a run lacks is measured, and what is invalid or failed measured again; nothing of a search, which finds
+    its own way. That repeats are missing is no progress, and is said where one wants to hear none (``quiet``), too."""
+    shard = bool(report.run.get("shard"))
+    found = [] if report.searches else list(_missing(report))
+    resumed = ["loadgen", "run", str(scenario), "--resume", str(report.run["run"])]
+    if found:
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        how = "" if shard else f" `{shlex.join(resumed)}`, with the same flags, measures them."
+        yield f"loadgen: planned repeats are missing: {'; '.join(found[:NAMED])}{more}.{how}"
     states = {target.state for cell in (*report.cells, *report.routing_cells) for target in cell.targets}
-    if report.searches or report.run.get("shard") or not states & {"invalid", "failed"}:
-        return None
-    words = shlex.join(["loadgen", "run", str(scenario), "--resume", str(report.run["run"]), "--retry-invalid"])
-    return f"loadgen: `{words}`, with the same flags, measures what is invalid or failed again."
+    if not (report.searches or shard or quiet) and states & {"invalid", "failed"}:
+        words = shlex.join([*resumed, "--retry-invalid"])
+        yield f"loadgen: `{words}`, with the same flags, measures what is invalid or failed again."
+
+
+def _missing(report: RunReport) -> Iterator[str]:
+    """The places of repeats that are not whole; none where nothing was measured, and a new run does as well."""
+    from loadgen.cells import place_of
+
+    cells = (*report.cells, *report.routing_cells)
+    if not any(target.summaries for cell in cells for target in cell.targets):
+        return
+    for cell in cells:
+        for target in cell.targets:
+            for number, summary in enumerate(target.whole, 1):
+                if summary is None:
+                    yield place_of(cell.id, target.target, number)
 
 
 def left_of(run: Run, plan: Plan, scenario: Scenario, retry: bool) -> tuple[Plan, list[str]]:

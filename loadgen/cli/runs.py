@@ -25,7 +25,7 @@ from loadgen.cli.flags import (
     waiting,
 )
 from loadgen.cli.fleets import Address, FleetKind, Share, StartAt, Workers, elsewhere, settings
-from loadgen.cli.resuming import Resume, Retry, begun, hint
+from loadgen.cli.resuming import Resume, Retry, begun, hints
 from loadgen.cli.screen import Screen, put, speaks_unicode, tell, width
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def run(
     with Screen(quiet) as screen:
         report = execute(request, screen.progress)
     _print_report(report, as_json)
-    if not quiet and (said := hint(report, scenario)) is not None:
-        tell(said)
+    for line in hints(report, scenario, quiet):
+        tell(line)
     raise typer.Exit(report.exit_code)
 
 

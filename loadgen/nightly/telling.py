@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from loadgen.assemble import RunReport
-from loadgen.cells import OUT_OF_TIME
+from loadgen.cells import MISSING, OUT_OF_TIME
 from loadgen.errors import LoadgenError
 from loadgen.nightly.notify import message, send
 from loadgen.nights.night import NightReport, head, lines, news, standing
@@ -69,17 +69,18 @@ def tell_not_run(store: Path, name: str, variable: str | None, why: str, measure
 
 
 def wrongs(report: RunReport | None, which: str = "") -> list[str]:
-    """What makes a run less than good, in sentences: failures, repeats that the budget had no time for, invalid cells,
+    """What makes a run less than good, in sentences: failures, repeats that are missing, invalid cells,
     objectives that were missed."""
     if report is None:
         return []
     missed = [line for line in objectives.lines(report, objectives.ASCII) if line.startswith(objectives.ASCII.missed)]
     invalid = [line for line in rows.warning_lines(report) if line.startswith("INVALID: ")]
     failed = [f"FAILED: {line}" for line in rows.failure_lines(report)]
-    places = [one.where for one in report.warnings if one.code == OUT_OF_TIME]
+    why = {OUT_OF_TIME: "The budget was used up before its end", MISSING: "It was not measured whole"}
     late = [
-        f"The budget was used up before its end: {len(where)} repeats are missing, the first {where[0]}."
-        for where in places
+        f"{why[one.code]}: {len(one.where)} repeats are missing, the first {one.where[0]}."
+        for one in report.warnings
+        if one.code in why
     ]
     return [f"{which}{line}" for line in (*failed, *late, *invalid, *missed)]
 
