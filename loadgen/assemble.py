@@ -164,6 +164,7 @@ def _cell(
                     rep: ahead[cell, target, rep] for rep in reps if not known[rep] and (cell, target, rep) in ahead
                 },
                 again=tuple(_again(run, cell, target, known)),
+                probed=bool(plan.searches),
             )
         )
     here = tuple(target for target in targets if target.results)

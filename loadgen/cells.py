@@ -12,8 +12,10 @@ import msgspec
 
 from loadgen.host import machine_words
 from loadgen.judge import Judgement
+from loadgen.metrics import Measure
 from loadgen.plan import Plan
 from loadgen.repeat import Result
+from loadgen.search.verdict import answers
 from loadgen.store import Repeat, Run
 from loadgen.summary import Doubt, Summary
 
@@ -23,6 +25,8 @@ Ahead = Literal["running", "waiting"]
 
 OUT_OF_TIME, MISSING = "out_of_time", "missing"
 """The codes of what a run did not come to: its time was up, or it was ended otherwise."""
+
+_TOKEN_RATES = ("output_tok_s", "total_tok_s")
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,8 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
 
     ``gpus`` is the number of its GPUs, None where nobody knows. ``doubts`` weaken what its repeats say together;
     ``routing`` weakens what is said of a mixture of experts. ``ahead`` are the repeats, by number, that a run which
-    goes on has not come to the end of; ``again`` those that were measured again, an attempt each.
+    goes on has not come to the end of; ``again`` those that were measured again, an attempt each. ``probed`` says that
+    its repeats are windows of a search.
     """
 
     target: str
@@ -54,6 +59,7 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
     routing: Doubt | None = None
     ahead: dict[int, Ahead] = {}
     again: tuple[Again, ...] = ()
+    probed: bool = False
 
     @property
     def summaries(self) -> list[Summary]:
@@ -67,8 +73,10 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def state(self) -> str:
-        """ok, invalid or failed, of the worst of its repeats that are there. Where none is: running or waiting in a run
-        that goes on, else skipped."""
+        """ok, invalid or failed, of the worst of its repeats that are there; of a search ok if a window answers. Where
+        none is there: running or waiting in a run that goes on, else skipped."""
+        if self.probed and self.valid:
+            return "ok"
         states = [*(summary.state for summary in self.summaries), *self.ahead.values()]
         return next(
             (state for state in ("failed", "invalid", "ok", "running", "waiting") if state in states), "skipped"
@@ -84,10 +92,28 @@ class TargetCell(msgspec.Struct, frozen=True, kw_only=True):
         """Something of each repeat, None for one that is missing."""
         return tuple(value(result) if result is not None else None for result in self.results)
 
+    def vouched(self, summary: Summary) -> bool:
+        """Whether a repeat says something of the server. A window of a search does in an overload, too, in which
+        requests were dropped or nothing was answered: what the server could not do is no fault of the client."""
+        return answers(summary) if self.probed else summary.state == "ok"
+
+    @property
+    def good(self) -> list[Result]:
+        """The repeats that may be averaged: an invalid one never is."""
+        return [result for result in self.results if result is not None and self.vouched(result.summary)]
+
     @property
     def valid(self) -> list[Summary]:
-        """The summaries that may be averaged: an invalid one never is."""
-        return [summary for summary in self.summaries if summary.state == "ok"]
+        """Their summaries."""
+        return [result.summary for result in self.good]
+
+
+def value_of(summary: Summary, what: Measure) -> float | None:
+    """A measure of a repeat that may be averaged. Where requests ran in step a window of a search answers all the same,
+    but has no token rates."""
+    if what.metric in _TOKEN_RATES and any(doubt.code == "one_phase" for doubt in summary.invalid):
+        return None
+    return summary.get(what)
 
 
 class ReportCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,8 +252,9 @@ def warnings_of(cells: tuple[ReportCell, ...]) -> list[Warned]:
                 if result is None:
                     continue
                 where = f"{cell.id}, {target.target}, repeat {result.rep}"
+                invalid = not target.vouched(result.summary)
                 for doubt in result.summary.invalid:
-                    found.setdefault((doubt.code, target.target, True), []).append((where, doubt.text))
+                    found.setdefault((doubt.code, target.target, invalid), []).append((where, doubt.text))
                 for doubt in result.summary.doubts:
                     found.setdefault((doubt.code, target.target, False), []).append((where, doubt.text))
     merged: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}

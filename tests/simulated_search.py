@@ -43,6 +43,7 @@ class Simulated:
         self.run: Run = create_run(folder / "store", "sought")
         self.driven: list[Probe] = []
         self.late_from: float | None = None
+        self.waves_from: float | None = None
         write_json(self.run.folder / "plan.json", self.plan)
         known = {
             "run": self.run.id, "status": "complete", "started": "2026-11-20T01:00:00Z", "ended": None,
@@ -85,4 +86,6 @@ class Simulated:
         )
         if self.late_from is not None and probe.load >= self.late_from:
             return msgspec.structs.replace(one, state="invalid", invalid=(Doubt("late", "The client sent late."),))
+        if self.waves_from is not None and probe.load >= self.waves_from:
+            return msgspec.structs.replace(one, state="invalid", invalid=(Doubt("one_phase", "Requests ran in step."),))
         return one

@@ -14,7 +14,7 @@ from loadgen.errors import UsageError
 from loadgen.fleet import Elsewhere, Shard
 from loadgen.nightly.story import Asked, nightly
 from loadgen.progress import Progress
-from loadgen.reports import csv, html, junit, markdown, text
+from loadgen.reports import csv, html, junit, markdown, repeats, rows, text
 from loadgen.reports import json as json_report
 from loadgen.reports import plan as plan_report
 from loadgen.run import Request, execute
@@ -95,6 +95,33 @@ def test_a_client_that_is_the_limit_is_named_and_the_run_is_invalid(tmp_path: Pa
     assert report.exit_code == 5
     assert "at 40 the client itself was the limit" in report.searches[0].sentence
     assert "INVALID, 3 windows" in text.render(report, 160)
+
+
+def test_an_overload_that_was_measured_is_missed_and_not_invalid(tmp_path: Path) -> None:
+    made = Simulated(tmp_path)
+    made.waves_from = 100
+    made.follow()
+    report = made.report()
+    assert report.exit_code == 0
+    (row,) = [row for row in rows.rows(report) if row[:2] == ["160", "a"]]
+    head = rows.rows(report)[0]
+    assert row[-1] == "missed"
+    assert row[head.index("TTFT p50 ms")] != rows.DASH, "what was measured is shown"
+    assert row[head.index("output tok/s")] == rows.DASH, "a rate of one phase is none"
+    for shown in (text.render(report, 200), markdown.render(report), html.render(report)):
+        assert "INVALID" not in shown
+        assert "Requests ran in step." in shown
+
+
+def test_a_client_that_is_the_limit_is_invalid_in_every_table(tmp_path: Path) -> None:
+    made = Simulated(tmp_path)
+    made.late_from = 30
+    made.follow()
+    report = made.report()
+    found = rows.rows(report)
+    assert {row[-1] for row in found if row[0] == "40"} == {"INVALID"}
+    assert {row[-1] for row in repeats.rows_of(report) if row[0] == "rate_rps=40"} == {"INVALID"}
+    assert "INVALID: The client sent late." in markdown.render(report)
 
 
 def test_a_limit_that_no_load_keeps_is_a_missed_objective(tmp_path: Path) -> None:

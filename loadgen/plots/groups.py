@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell, axis_of
+from loadgen.cells import value_of
 from loadgen.metrics import Measure
 from loadgen.plots.chart import Axis, Point, Series
 from loadgen.plots.choice import by_weight
@@ -118,13 +119,12 @@ def _x(report: RunReport, axis: str | None) -> Axis:
 
 def measured(metric: str, statistic: str | None = None) -> Value:
     """The value of a measure in a repeat."""
-    return lambda one: one.summary.get(Measure(metric, statistic))
+    return lambda one: value_of(one.summary, Measure(metric, statistic))
 
 
 def values(target: TargetCell, value: Value) -> list[float]:
     """Of the valid repeats, those that are known."""
-    found = [value(one) for one in target.results if one is not None and one.summary.state == "ok"]
-    return [one for one in found if one is not None]
+    return [known for one in target.good if (known := value(one)) is not None]
 
 
 def mean(known: Sequence[float]) -> float | None:

@@ -106,8 +106,7 @@ def traces(report: RunReport, cell: ReportCell, every: bool = True, target_name:
     for target in cell.targets:
         if target_name not in (None, target.target):
             continue
-        found = [result for result in target.results if result is not None]
-        valid = [result for result in found if result.summary.state == "ok"] or found
+        valid = target.good or [result for result in target.results if result is not None]
         for result in valid if every else valid[:1]:
             folder = run.repeat(cell.id, target.target, result.rep).folder / f"attempt-{result.attempt}"
             if request_files(folder):

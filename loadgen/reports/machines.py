@@ -193,7 +193,7 @@ def _memory_notes(shown: Sequence[Held]) -> Iterator[str]:
 def _held(report: RunReport) -> Iterator[Held]:
     for cell in report.cells:
         for target in cell.targets:
-            results = [one for one in target.results if one is not None and one.summary.state == "ok"]
+            results = target.good
             yield Held(cell, target.target, results, _set_aside(report, cell.id, target), _idle(report, results))
 
 

@@ -84,7 +84,7 @@ def _held(cell: ReportCell, kind: str) -> Iterator[Held]:
         results = [result for result in target.results if result is not None]
         for name in dict.fromkeys(name for result in results for name in result.parts.get(kind, ())):
             mine = [result for result in results if name in result.parts.get(kind, ())]
-            valid = [result.parts[kind][name] for result in mine if result.summary.state == "ok"]
+            valid = [result.parts[kind][name] for result in mine if target.vouched(result.summary)]
             yield Held(cell, target.target, name, [result.parts[kind][name] for result in mine], valid)
 
 

@@ -3,9 +3,10 @@ of text, of the routing check's cells too; repeats that are missing have no row.
 
 from __future__ import annotations
 
-from loadgen.assemble import RunReport
+from loadgen.assemble import RunReport, TargetCell
 from loadgen.repeat import Result
 from loadgen.reports.rows import number
+from loadgen.summary import Summary
 
 _HEAD = (
     *("cell", "target", "repeat", "window s", "ok", "failed", "input tok", "output tok", "output tok/s"),
@@ -18,11 +19,11 @@ def rows_of(report: RunReport) -> list[list[str]]:
     lines = [[*_HEAD]]
     for cell in (*report.cells, *report.routing_cells):
         for target in cell.targets:
-            lines += [[cell.id, target.target, *_row(one)] for one in target.results if one is not None]
+            lines += [[cell.id, target.target, *_row(one, target)] for one in target.results if one is not None]
     return lines
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, target: TargetCell) -> list[str]:
     one = result.summary
     return [
         f"{result.rep}" + (f" (attempt {result.attempt})" if result.attempt > 1 else ""),
@@ -34,5 +35,11 @@ def _row(result: Result) -> list[str]:
         number(one.output_tok_s),
         number(one.ttft_s.p50, 1e3),
         number(one.audit.late_p99_s, 1e3),
-        (one.state if one.state == "ok" else one.state.upper()) + (" (interrupted)" if result.interrupted else ""),
+        _state(one, target) + (" (interrupted)" if result.interrupted else ""),
     ]
+
+
+def _state(one: Summary, target: TargetCell) -> str:
+    """INVALID is what the client cannot vouch for; an overload that a search looked for is no such thing."""
+    state = "ok" if one.state == "invalid" and target.vouched(one) else one.state
+    return state if state == "ok" else state.upper()

@@ -12,13 +12,14 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
-from loadgen.cells import Warned, again_lines
+from loadgen.cells import Warned, again_lines, value_of
 from loadgen.fair.facts import scenario_of
 from loadgen.metrics import METRICS, Measure, measure
 from loadgen.progress import counted
 from loadgen.published.presets import preset_of
 from loadgen.reports import about
 from loadgen.scenario.label import value_text
+from loadgen.search.verdict import Trial, Verdict
 
 
 class Column(NamedTuple):
@@ -36,7 +37,7 @@ DASH = "-"
 
 def mean(target: TargetCell, metric: str, statistic: str | None = None) -> float | None:
     """Mean over the valid repeats of a measure; None if no repeat has it."""
-    values = [summary.get(Measure(metric, statistic)) for summary in target.valid]
+    values = [value_of(summary, Measure(metric, statistic)) for summary in target.valid]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -62,7 +63,7 @@ def _plain(metric: str) -> Callable[[TargetCell], str]:
 
 
 def _batch(target: TargetCell) -> str:
-    seen = [result.seen.batch_seen for result in target.results if result and result.summary.state == "ok"]
+    seen = [result.seen.batch_seen for result in target.good]
     known = [value for value in seen if value is not None]
     return number(sum(known) / len(known)) if known else DASH
 
@@ -117,7 +118,8 @@ def columns_of(report: RunReport) -> Sequence[Column]:
     for requests; what is compared in always."""
     scenario = report.run["scenario"]
     limited = any(mean(target, "goodput") is not None for cell in report.cells for target in cell.targets)
-    columns = _with_compared((*COLUMNS[:2], *GOODPUT, *COLUMNS[2:]) if limited else COLUMNS, report)
+    every = (*COLUMNS[:2], *GOODPUT, *COLUMNS[2:]) if limited else COLUMNS
+    columns = _with_compared(every, report) if not report.searches else (*every[:-1], _found(report))
     preset = preset_of(scenario.get("preset"), scenario.get("published"))
     if preset is None:
         return columns
@@ -139,6 +141,27 @@ def _with_compared(columns: tuple[Column, ...], report: RunReport) -> tuple[Colu
     scale = METRICS[what.metric].read_in[1]
     value = Column(what.head, lambda target: number(mean(target, what.metric, what.statistic), scale), 0, str(what))
     return (columns[0], value, *columns[1:])
+
+
+def _found(report: RunReport) -> Column:
+    """What a search says of each of its loads, in place of the state of its windows."""
+    last = {(probe.cell, search.target): probe for search in report.searches for probe in search.probes}
+
+    def text(target: TargetCell) -> str:
+        cells = [result.cell for result in target.results if result is not None]
+        probe = last.get((cells[0], target.target)) if cells else None
+        return target.stands if probe is None or probe.trial is None else verdict(probe.trial)
+
+    sought = any(probe.trial for probe in last.values())
+    return Column("objectives" if sought else "state", text)
+
+
+def verdict(trial: Trial) -> str:
+    """What is said of a load, and which way an undecided one is taken."""
+    if trial.verdict is Verdict.INVALID:
+        return "INVALID"
+    lean = {True: " (as met)", False: " (as missed)", None: ""}[trial.leans]
+    return f"{trial.verdict}{lean}" if trial.verdict is Verdict.UNDECIDED else str(trial.verdict)
 
 
 def _speed(what: Measure) -> Callable[[TargetCell], str]:

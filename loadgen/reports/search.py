@@ -12,7 +12,7 @@ from loadgen.assemble import RunReport
 from loadgen.metrics import METRICS, measure
 from loadgen.plots.search import title_of
 from loadgen.reports.machines import Table
-from loadgen.reports.rows import DASH, number
+from loadgen.reports.rows import DASH, number, verdict
 from loadgen.reports.yardsticks import Column
 from loadgen.search.path import Goal
 from loadgen.search.sweep import Course
@@ -108,10 +108,8 @@ def _percent(value: float, interval: tuple[float, float]) -> str:
 
 
 def _verdict(trial: Trial | None) -> str:
-    """The verdict on a load by then, and which way an undecided one is taken."""
+    """The verdict on a load by then, and of how many windows."""
     if trial is None:
         return DASH
-    word = str(trial.verdict) if trial.verdict != "invalid" else "INVALID"
-    lean = {True: " (as met)", False: " (as missed)", None: ""}[trial.leans] if trial.verdict == "undecided" else ""
     windows = f", {trial.windows} windows" if trial.windows > 1 else ""
-    return f"{word}{lean}{windows}"
+    return f"{verdict(trial)}{windows}"

@@ -74,8 +74,7 @@ def details(report: RunReport, room: int, requests: int = MOST_REQUESTS) -> Insi
 
 def _worth(target: TargetCell) -> list[Result]:
     """The valid repeats; where there is none, those that are there."""
-    results = [one for one in target.results if one is not None]
-    return [one for one in results if one.summary.state == "ok"] or results
+    return target.good or [one for one in target.results if one is not None]
 
 
 def _chosen(target: TargetCell, requests: int) -> list[Result]:
