@@ -276,12 +276,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises StoreError with the path."""
     try:
-        value: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise StoreError(f"{path} is no JSON object: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} is no JSON: {error}") from error
-    return value
 
 
 def append_line(path: Path, value: Any) -> None:

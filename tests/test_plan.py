@@ -243,3 +243,18 @@ def test_only_the_cells_that_are_asked_for_are_planned(tmp_path: Path) -> None:
     wrong = loadgen(tmp_path, "plan", path, "--cell", "concurrency=3")
     assert wrong.code == 2
     assert "--cell concurrency=3: there is no such cell; did you mean 'concurrency=" in wrong.err
+
+
+def test_a_plan_says_what_telemetry_is_required_and_whether_it_is_here(tmp_path: Path) -> None:
+    two = TWO.replace("load: {", "load: {concurrency: 1, ")
+    text = two.replace("b: {engine: hf,", "b: {engine: ollama,") + "telemetry: {require: [engine]}\n"
+    done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text)))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    first = lines.index("required of telemetry (a run without it is refused before anything starts):")
+    assert lines[first + 1].startswith("  engine of a: its server says it at /")
+    assert lines[first + 2].startswith("  engine of b: not here: ")
+    assert lines[first + 2].endswith("launchers/ollama.yaml names no page of metrics")
+    assert lines[first + 3] == ""
+    assert "`loadgen run` would refuse this here: telemetry.require: engine of target b" in done.err
+    assert "required of telemetry" not in loadgen(tmp_path, "plan", str(write_scenario(tmp_path, two))).out

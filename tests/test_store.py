@@ -147,3 +147,10 @@ def test_request_lines_are_on_the_disk_before_the_summary_that_is_made_of_them(t
     named = done.index("rename summary.json")
     assert done.index(f"sync {lines.name}") < named
     assert done[named + 1] == "sync attempt-1"
+
+
+@pytest.mark.parametrize("text", [b"", b"\0" * 99, b"null", b"[1]", b'"x"', b'{"a": "\xff"}', b'{"a": ', b"[" * 99999])
+def test_what_is_no_json_object_is_a_sentence_with_its_path(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(text)
+    with pytest.raises(StoreError, match=r"run\.json is no JSON"):
+        read_json(tmp_path / "run.json")

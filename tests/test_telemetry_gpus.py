@@ -22,7 +22,8 @@ from loadgen.telemetry import dcgm
 from loadgen.telemetry.measured import Telemetry, interpolated, machine_doubts, measured, throttled
 from loadgen.telemetry.nvml import Owners, idle_watts, watched
 from loadgen.telemetry.reading import GpuReading, Reading, Usage
-from loadgen.telemetry.required import check_required
+from loadgen.telemetry.required import Required, check_required
+from loadgen.telemetry.required import required as requirements
 from loadgen.telemetry.sampler import Machine, Sampler, words_of
 
 S = 10**9
@@ -369,6 +370,31 @@ def test_what_is_required_and_will_not_be_known_is_refused(
     with pytest.raises(UsageError) as refused:
         required(tmp_path, words, target, window)
     assert sentence in str(refused.value)
+
+
+def test_what_is_required_is_told_before_a_run_and_no_page_is_asked_for(
+    tmp_path: Path, put: Callable[..., FakeNvml]
+) -> None:
+    put(Gpu(millijoules=None))
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "schema: loadgen/v1\ntargets:\n  a: {engine: vllm, model: m}\n"
+        "  b: {engine: vllm, endpoint: 'http://127.0.0.1:9', model: m}\n"
+        "workload: {prompts: natural, output: {exact: 8}}\nload: {concurrency: 1, window_s: 60}\n"
+        "telemetry: {require: [energy, engine], dcgm: {b: 'http://127.0.0.1:9/dcgm'}}\n"
+    )
+    cells = expand(load(path).scenario)
+    assert requirements(cells, tmp_path) == [
+        Required("energy", "a", "the GPUs of this machine say it", "GPU-a has no energy counter"),
+        Required("engine", "a", "its server says it at /metrics"),
+        Required("energy", "b", "http://127.0.0.1:9/dcgm is asked when a run begins"),
+        Required("engine", "b", "http://127.0.0.1:9/metrics is asked when a run begins"),
+    ]
+    with pytest.raises(UsageError, match="energy of target a will not be known"):
+        check_required(cells, tmp_path, ask=False)
+    put(Gpu())
+    assert [one.missing for one in requirements(cells, tmp_path)] == [None] * 4
+    check_required(cells, tmp_path, ask=False)
 
 
 def test_an_exporter_without_energy_does_not_do_where_energy_is_required(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
     from loadgen.room import room, shortages
     from loadgen.scenario import expand
     from loadgen.standing import planned_commands
+    from loadgen.telemetry.required import required
 
     cells = chosen(expand(loaded.scenario), only_cells)
     made = make_plan(loaded.scenario, cells, loaded.path.parent)
@@ -145,7 +146,8 @@ def _scenario(loaded: Loaded, only_cells: list[str] | None, with_commands: bool,
         put(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
     else:
         needs = planned_memory(cells, loaded.path.parent.absolute(), nvml_gpus())
-        show(plan_report.render(made, loaded, needs, width(sys.stdout)))
+        wanted = required(cells, loaded.path.parent.absolute())
+        show(plan_report.render(made, loaded, needs, width(sys.stdout), wanted))
         _say_what_run_refuses(loaded, cells)
         for short in shortages(cells, room()):
             tell(f"loadgen: {'not enough room here' if short.certain else 'perhaps not enough room'}: {short.text}")
@@ -156,9 +158,11 @@ def _say_what_run_refuses(loaded: Loaded, cells: list[Cell]) -> None:
     from loadgen.alone import gpus_for, stand_apart
     from loadgen.errors import LoadgenError
     from loadgen.targets import check
+    from loadgen.telemetry.required import check_required
 
     try:
         check(loaded, cells, ask=False)
+        check_required(cells, loaded.path.parent.absolute(), ask=False)
         stand_apart(cells, gpus_for(cells))
     except LoadgenError as error:
         tell(f"loadgen: `loadgen run` would refuse this here: {error}")

@@ -14,10 +14,14 @@ from loadgen.reports.text import aligned, wrapped
 from loadgen.scenario import Loaded, Scenario, Target
 from loadgen.search.sweep import Course
 from loadgen.statistics import UNTIL_MOST
+from loadgen.telemetry.required import Required
 
 
-def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 160) -> str:
-    """What ``loadgen plan`` prints. ``needs``: the memory of its targets, where that is known."""
+def render(
+    plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 160, required: Sequence[Required] = ()
+) -> str:
+    """What ``loadgen plan`` prints. ``needs``: the memory of its targets, where that is known; ``required``: what they
+    must have of telemetry."""
     scenario = loaded.scenario
     about = [scenario.name + (f": {scenario.description.strip()}" if scenario.description else "")]
     if loaded.profile:
@@ -31,6 +35,7 @@ def render(plan: Plan, loaded: Loaded, needs: Sequence[Need] = (), width: int = 
         *_targets(_measured(plan, scenario), width),
         "",
         *memory.planned(needs, width),
+        *_required(required, width),
         *_wrapped(_order(plan, compared=scenario.comparison is not None), width),
     ]
     return "\n".join(lines) + "\n"
@@ -103,6 +108,16 @@ def _targets(targets: Mapping[str, Target], width: int) -> list[str]:
         return lines
     said = [f"{name}: {model}; served by {where}" for name, where, model in table[1:]]
     return ["targets:", *(part for line in said for part in wrapped(line, width, "  "))]
+
+
+def _required(required: Sequence[Required], width: int) -> list[str]:
+    """A line for each word of ``telemetry.require`` and each target, and an empty one after them."""
+    said = [
+        f"  {one.word} of {one.target}: {one.where if one.missing is None else f'not here: {one.missing}'}"
+        for one in required
+    ]
+    head = "required of telemetry (a run without it is refused before anything starts):"
+    return [*_wrapped([head, *said], width), ""] if said else []
 
 
 def _search(search: PlannedSearch) -> str:

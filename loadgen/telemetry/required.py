@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from loadgen.errors import UsageError
 from loadgen.launch import load_recipe
@@ -15,26 +17,66 @@ from loadgen.telemetry.nvml import Owners, read
 from loadgen.telemetry.reading import GpuReading
 
 
-def check_required(cells: Sequence[Cell], folder: Path) -> None:
-    """Raises UsageError for the first thing that is required and will not be known. ``folder`` is the scenario's."""
-    asked: set[tuple[str, str]] = set()
+class Required(msgspec.Struct, frozen=True):
+    """One ``word`` of ``telemetry.require``, for one target: why it will not be known (``missing``), else ``where`` it
+    will be read, as a clause."""
+
+    word: str
+    target: str
+    where: str = ""
+    missing: str | None = None
+
+
+def required(cells: Sequence[Cell], folder: Path) -> list[Required]:
+    """What these cells require, as far as that can be told without asking another machine or a server. ``folder`` is
+    the scenario's."""
+    return [
+        Required(
+            word, name, _where(cell, name, target, word, folder), _missing(cell, name, target, word, folder, False)
+        )
+        for cell, name, target, word in _once(cells)
+    ]
+
+
+def check_required(cells: Sequence[Cell], folder: Path, ask: bool = True) -> None:
+    """Raises UsageError for the first thing that is required and will not be known. ``folder`` is the scenario's;
+    without ``ask`` no page of another program is asked for."""
+    for cell in cells:
+        if "energy" in cell.scenario.telemetry.require:
+            _long_enough(cell)
+    for cell, name, target, word in _once(cells):
+        missing = _missing(cell, name, target, word, folder, ask)
+        if missing is not None:
+            raise UsageError(
+                f"telemetry.require: {word} of target {name} will not be known: {missing}. Nothing was started; take "
+                "the word out of telemetry.require to measure without it."
+            )
+
+
+def _once(cells: Sequence[Cell]) -> Iterator[tuple[Cell, str, Target, str]]:
+    """Each target with each word that is required of it, in the first cell where that is so."""
+    known: set[tuple[str, str]] = set()
     for cell in cells:
         for name, target in cell.scenario.targets.items():
             for word in cell.scenario.telemetry.require:
-                if word == "energy":
-                    _long_enough(cell)
-                if (name, word) not in asked:
-                    asked.add((name, word))
-                    _check(cell, name, target, word, folder)
+                if (name, word) not in known:
+                    known.add((name, word))
+                    yield cell, name, target, word
 
 
-def _check(cell: Cell, name: str, target: Target, word: str, folder: Path) -> None:
-    missing = _engine(target, folder) if word == "engine" else _gpus(cell, name, target, word == "energy")
-    if missing is not None:
-        raise UsageError(
-            f"telemetry.require: {word} of target {name} will not be known: {missing}. Nothing was started; take the "
-            "word out of telemetry.require to measure without it."
-        )
+def _missing(cell: Cell, name: str, target: Target, word: str, folder: Path, ask: bool) -> str | None:
+    return _engine(target, folder, ask) if word == "engine" else _gpus(cell, name, target, word == "energy", ask)
+
+
+def _where(cell: Cell, name: str, target: Target, word: str, folder: Path) -> str:
+    """Where a word will be read, if it is not missing."""
+    if word != "engine":
+        url = cell.scenario.telemetry.exporter(name, not target.launched)
+        return "the GPUs of this machine say it" if url is None else f"{url} is asked when a run begins"
+    recipe = load_recipe(target.engine, folder) if target.engine else None
+    path = (recipe.metrics if recipe is not None else None) or ""
+    pages = ", ".join(url + path for url in target.urls)
+    return f"{pages} is asked when a run begins" if pages else f"its server says it at {path}"
 
 
 def _long_enough(cell: Cell) -> None:
@@ -46,7 +88,7 @@ def _long_enough(cell: Cell) -> None:
         )
 
 
-def _engine(target: Target, folder: Path) -> str | None:
+def _engine(target: Target, folder: Path, ask: bool) -> str | None:
     recipe = load_recipe(target.engine, folder) if target.engine else None
     if recipe is None:
         return "an endpoint tells its counters only where its `engine` is named"
@@ -54,16 +96,18 @@ def _engine(target: Target, folder: Path) -> str | None:
         return f"{recipe.place} names no page of metrics"
     if not all(url.startswith("http") for url in target.urls):
         return "its endpoint is a socket, whose page is not read"
-    missing = (_page(url + recipe.metrics, target.proxy)[1] for url in target.urls)
+    missing = (_page(url + recipe.metrics, target.proxy)[1] for url in target.urls if ask)
     return next((why for why in missing if why is not None), None)
 
 
-def _gpus(cell: Cell, name: str, target: Target, energy: bool) -> str | None:
+def _gpus(cell: Cell, name: str, target: Target, energy: bool, ask: bool) -> str | None:
     url = cell.scenario.telemetry.exporter(name, not target.launched)
     if url is None and not target.launched:
         return "it is an endpoint, and telemetry.dcgm names no exporter beside it"
     if url is None:
         readings, missing = _local(target)
+    elif not ask:
+        return None
     else:
         text, missing = _page(url, target.proxy)
         readings = dcgm.read(text, target.devices or ())
