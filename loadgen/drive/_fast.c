@@ -19,13 +19,14 @@
 
 static char room[1 << 16]; /* one for all reads, so that it stays in the cache; the interpreter is locked meanwhile */
 
-typedef struct { PyObject *data, *stamp, *now; } Read; /* what a read of a socket gives; see receive */
+typedef struct { /* what a read of a socket gives; see receive */
+    PyObject *data;
+    struct timespec stamp;
+    int stamped;
+    long long now;
+} Read;
 
-static void forget(Read *one) {
-    Py_CLEAR(one->data);
-    Py_CLEAR(one->stamp);
-    Py_CLEAR(one->now);
-}
+static long long ns_of(const struct timespec *moment) { return moment->tv_sec * 1000000000LL + moment->tv_nsec; }
 
 /* 1: read; 0: nothing was, see errno; -1: an exception is set. */
 static int read_socket(int fd, long size, Read *one) {
@@ -40,13 +41,15 @@ static int read_socket(int fd, long size, Read *one) {
     if (length < 0) return 0;
     clock_gettime(CLOCK_MONOTONIC, &now);
     struct cmsghdr *stamp = CMSG_FIRSTHDR(&message); /* the socket was asked for nothing else */
+    one->now = ns_of(&now);
+    one->stamped = stamp && stamp->cmsg_len == CMSG_LEN(sizeof one->stamp);
+    if (one->stamped) memcpy(&one->stamp, CMSG_DATA(stamp), sizeof one->stamp);
     one->data = PyBytes_FromStringAndSize(room, length);
-    one->stamp = stamp ? PyBytes_FromStringAndSize((char *)CMSG_DATA(stamp), stamp->cmsg_len - CMSG_LEN(0))
-                       : PyBytes_FromStringAndSize(NULL, 0);
-    one->now = PyLong_FromLongLong(now.tv_sec * 1000000000LL + now.tv_nsec);
-    if (one->data && one->stamp && one->now) return 1;
-    forget(one);
-    return -1;
+    return one->data ? 1 : -1;
+}
+
+static PyObject *stamp_of(const Read *one) {
+    return PyBytes_FromStringAndSize((const char *)&one->stamp, one->stamped ? sizeof one->stamp : 0);
 }
 
 PyDoc_STRVAR(receive_doc,
@@ -62,19 +65,17 @@ static PyObject *receive(PyObject *self, PyObject *const *args, Py_ssize_t count
         PyErr_Format(PyExc_ValueError, "receive takes a descriptor and a size up to %zd", (Py_ssize_t)sizeof room);
         return NULL;
     }
-    Read one = {NULL, NULL, NULL};
+    Read one;
     int found = read_socket((int)fd, size, &one);
     if (found < 0) return NULL;
     if (!found) return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *parts = PyTuple_Pack(3, one.data, one.stamp, one.now);
-    forget(&one);
-    return parts;
+    return Py_BuildValue("NNL", one.data, stamp_of(&one), one.now);
 }
 
 /* -- reading many ------------------------------------------------------------------------------------------------- */
 
-enum { EXCHANGE, HOT, ROOM, LAST_READ, PIECES, STAMPS, READS, NAMES };
-static const char *const spelled[NAMES] = {"exchange", "hot", "room", "last_read", "pieces", "stamps", "reads"};
+enum { EXCHANGE, HOT, ROOM, PIECES, MARKS, NAMES };
+static const char *const spelled[NAMES] = {"exchange", "hot", "room", "pieces", "marks"};
 
 static PyObject *names[NAMES]; /* the same, interned, once for all calls */
 
@@ -85,13 +86,29 @@ typedef struct {
     PyObject *rest, *odd, *full; /* see read_on */
 } Reading;
 
-/* A list of the exchange, one longer: its new length, or -1. */
-static Py_ssize_t add_to(PyObject *exchange, PyObject *name, PyObject *value) {
-    PyObject *list = PyObject_GetAttr(exchange, name);
+/* One piece more waits in the exchange: how many do now, or -1. */
+static Py_ssize_t add_piece(PyObject *exchange, PyObject *data) {
+    PyObject *list = PyObject_GetAttr(exchange, names[PIECES]);
     Py_ssize_t length = -1;
-    if (list && !PyList_Append(list, value)) length = PyList_Size(list);
+    if (list && !PyList_Append(list, data)) length = PyList_Size(list);
     Py_XDECREF(list);
     return length;
+}
+
+/* Its mark: see stamps.py. 0, or -1. */
+static int add_mark(PyObject *exchange, const Read *one) {
+    long long mark[2] = {one->stamped ? ns_of(&one->stamp) : 0, one->now};
+    PyObject *marks = PyObject_GetAttr(exchange, names[MARKS]);
+    int failed = !marks;
+    if (marks && !PyByteArray_Check(marks)) {
+        PyErr_SetString(PyExc_TypeError, "marks are a bytearray");
+        failed = 1;
+    }
+    Py_ssize_t length = failed ? 0 : PyByteArray_Size(marks);
+    failed = failed || PyByteArray_Resize(marks, length + (Py_ssize_t)sizeof mark);
+    if (!failed) memcpy(PyByteArray_AsString(marks) + length, mark, sizeof mark);
+    Py_XDECREF(marks);
+    return failed ? -1 : 0;
 }
 
 static int may_be_the_end(const char *data, Py_ssize_t len) {
@@ -101,41 +118,37 @@ static int may_be_the_end(const char *data, Py_ssize_t len) {
 static int keep(Reading *r, PyObject *connection, PyObject *exchange, Read *one, long size) {
     char *data;
     Py_ssize_t len, waiting;
-    if (PyObject_SetAttr(exchange, names[LAST_READ], one->now) || PyBytes_AsStringAndSize(one->data, &data, &len))
-        return -1;
+    if (PyBytes_AsStringAndSize(one->data, &data, &len)) return -1;
     if (may_be_the_end(data, len)) {
-        PyObject *found = PyTuple_Pack(5, connection, exchange, one->data, one->stamp, one->now);
+        PyObject *found = Py_BuildValue("OOONL", connection, exchange, one->data, stamp_of(one), one->now);
         int failed = !found || PyList_Append(r->odd, found);
         Py_XDECREF(found);
         return failed ? -1 : 0;
     }
     r->bytes += len;
-    waiting = add_to(exchange, names[PIECES], one->data);
-    if (waiting < 0 || add_to(exchange, names[STAMPS], one->stamp) < 0
-        || add_to(exchange, names[READS], one->now) < 0)
+    waiting = add_piece(exchange, one->data);
+    if (waiting < 0 || add_mark(exchange, one)) return -1;
+    if (len >= size
+        && (PyObject_SetAttr(exchange, names[HOT], r->large) || PyObject_SetAttr(exchange, names[ROOM], r->large)))
         return -1;
-    if (len >= size && PyObject_SetAttr(exchange, names[ROOM], r->large)) return -1;
     return waiting >= r->many || len >= r->much ? PyList_Append(r->full, exchange) : 0;
 }
 
 /* 1: the socket was read; 0: it is for others to read; -1: an exception is set. */
 static int read_one(Reading *r, int fd, PyObject *connection) {
-    PyObject *exchange = PyObject_GetAttr(connection, names[EXCHANGE]), *hot = NULL, *size = NULL;
-    Read one = {NULL, NULL, NULL};
+    PyObject *exchange = PyObject_GetAttr(connection, names[EXCHANGE]), *hot = NULL;
+    Read one;
     int done = exchange ? 0 : -1;
     if (exchange && exchange != Py_None) {
         hot = PyObject_GetAttr(exchange, names[HOT]);
-        done = hot ? 0 : -1;
-        if (hot == Py_True) {
-            size = PyObject_GetAttr(exchange, names[ROOM]);
-            long want = size ? PyLong_AsLong(size) : -1;
-            if (want < 1 || want > (long)sizeof room) done = -1;
-            else if ((done = read_socket(fd, want, &one)) > 0 && keep(r, connection, exchange, &one, want)) done = -1;
-            if (done < 0 && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "an exchange has no such room");
+        long size = hot ? PyLong_AsLong(hot) : -1; /* 0: it is not familiar */
+        if (size < 0 || size > (long)sizeof room) done = -1;
+        else if (size > 0 && (done = read_socket(fd, size, &one)) > 0) {
+            if (keep(r, connection, exchange, &one, size)) done = -1;
+            Py_DECREF(one.data);
         }
+        if (done < 0 && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "an exchange has no such room");
     }
-    forget(&one);
-    Py_XDECREF(size);
     Py_XDECREF(hot);
     Py_XDECREF(exchange);
     return done;
@@ -258,8 +271,8 @@ static Py_ssize_t walk(const Template *t, const char *data, Py_ssize_t len, PyOb
     return p - data;
 }
 
-static int append(PyObject *list, Py_ssize_t value) {
-    PyObject *number = PyLong_FromSsize_t(value);
+static int append(PyObject *list, long long value) {
+    PyObject *number = PyLong_FromLongLong(value);
     int bad = !number || PyList_Append(list, number);
     Py_XDECREF(number);
     return !bad;
@@ -321,39 +334,28 @@ static PyObject *take(PyObject *self, PyObject *args) {
 /* -- stamps ------------------------------------------------------------------------------------------------------ */
 
 #ifdef __linux__
-/* 1: the arrival is in the list; 0: it cannot be true; -1: an exception is set. */
-static int arrived(PyObject *stamp, PyObject *read, long long offset, long long sent, PyObject *list, long long *most) {
-    char *data;
-    Py_ssize_t len;
-    struct timespec moment;
-    long long now = PyLong_AsLongLong(read);
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(stamp, &data, &len)) return -1;
-    if (len != sizeof moment) return 0;
-    memcpy(&moment, data, sizeof moment);
-    long long at = moment.tv_sec * 1000000000LL + moment.tv_nsec - offset;
-    if (at > now || at < sent) return 0;
-    if (now - at > *most) *most = now - at;
-    PyObject *value = PyLong_FromLongLong(at);
-    int failed = !value || PyList_Append(list, value);
-    Py_XDECREF(value);
-    return failed ? -1 : 1;
-}
-
 PyDoc_STRVAR(arrivals_doc,
-"arrivals(stamps, reads, offset_ns, sent_ns, /)\n--\n\n"
+"arrivals(marks, offset_ns, sent_ns, /)\n--\n\n"
 "When pieces arrived, and the longest that one waited; None where a stamp cannot be true: see stamps.py.");
 
 static PyObject *arrivals(PyObject *self, PyObject *args) {
-    PyObject *stamps, *reads, *list = PyList_New(0), *found = NULL;
-    long long offset, sent, most = 0;
-    int good = 1;
+    PyObject *marks, *list = PyList_New(0), *found = NULL;
+    long long offset, sent, most = 0, mark[2];
     (void)self;
-    if (list && PyArg_ParseTuple(args, "O!O!LL", &PyList_Type, &stamps, &PyList_Type, &reads, &offset, &sent)) {
-        Py_ssize_t count = PyList_Size(stamps);
-        if (PyList_Size(reads) != count) PyErr_SetString(PyExc_ValueError, "every stamp has the time of its read");
-        for (Py_ssize_t i = 0; i < count && good > 0 && !PyErr_Occurred(); i++)
-            good = arrived(PyList_GetItem(stamps, i), PyList_GetItem(reads, i), offset, sent, list, &most);
-        if (!PyErr_Occurred()) found = good > 0 && count ? Py_BuildValue("OL", list, most) : Py_BuildValue("");
+    if (list && PyArg_ParseTuple(args, "O!LL", &PyByteArray_Type, &marks, &offset, &sent)) {
+        const char *at = PyByteArray_AsString(marks), *end = at + PyByteArray_Size(marks);
+        int good = at != end;
+        if ((end - at) % sizeof mark) {
+            PyErr_SetString(PyExc_ValueError, "these are no whole marks");
+            end = at;
+        }
+        for (; good && at < end; at += sizeof mark) {
+            memcpy(mark, at, sizeof mark);
+            long long moment = mark[0] - offset;
+            good = mark[0] && moment <= mark[1] && moment >= sent && append(list, moment);
+            if (mark[1] - moment > most) most = mark[1] - moment;
+        }
+        if (!PyErr_Occurred()) found = good ? Py_BuildValue("OL", list, most) : Py_BuildValue("");
     }
     Py_XDECREF(list);
     return found;

@@ -1,7 +1,7 @@
 """Familiar streams are read many at a time, each once: this is done for every token, and in C where that is built.
 
 A stream is familiar (hot) when its first token is in and the bytes of its pieces alone show where it may end. Its
-pieces are kept with their stamps and understood later, many together; only what may be the end is looked at at once.
+pieces are kept with their marks and understood later, many together; only what may be the end is looked at at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from loadgen.drive import fast
 from loadgen.drive.poll import READ
 from loadgen.drive.sockets import LARGE_READ
+from loadgen.drive.stamps import mark_of
 from loadgen.drive.understand import MANY
 
 _MUCH = 16384
@@ -34,21 +35,20 @@ def read_on(ready: list[tuple[int, int]], connections: Mapping[int, Any]) -> Fou
         if exchange is None or not exchange.hot:
             rest.append(item)
             continue
+        size = exchange.hot
         try:
-            data, stamp, now = connection.receive(exchange.room)  # type: ignore[union-attr]
+            data, stamp, now = connection.receive(size)  # type: ignore[union-attr]
         except OSError:
             rest.append(item)
             continue
-        exchange.last_read = now
         if len(data) < 7 or (data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")):
             odd.append((connection, exchange, data, stamp, now))
             continue
         exchange.pieces.append(data)
-        exchange.stamps.append(stamp)
-        exchange.reads.append(now)
+        exchange.marks += mark_of(stamp, now)
         kept += len(data)
-        if len(data) >= exchange.room:
-            exchange.room = LARGE_READ
+        if len(data) >= size:
+            exchange.hot = exchange.room = LARGE_READ
         if len(exchange.pieces) >= MANY or len(data) >= _MUCH:
             full.append(exchange)
     return rest, odd, full, kept

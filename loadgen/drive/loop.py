@@ -211,7 +211,7 @@ class Loop:
         for exchange in self.rounds.part(now > self.drain_until or self.backlog.full):
             if (failed := overdue(exchange, now, self.shape, self.drain_until)) is not None:
                 self.traffic.fail(exchange, *failed)
-            if exchange.pieces and (self.backlog.full or now - exchange.last_read > _CHECK_NS):
+            if exchange.pieces and (self.backlog.full or now - exchange.heard_at > _CHECK_NS):
                 self.backlog.add(exchange)
         if now >= self.tally.due:
             self.offset.sample()

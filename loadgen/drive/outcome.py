@@ -14,6 +14,7 @@ from loadgen.drive.http import MalformedReply
 from loadgen.drive.job import Job
 from loadgen.drive.reply import Reply
 from loadgen.drive.sockets import READ
+from loadgen.drive.stamps import last_read_of
 from loadgen.record import Phase, Prompt, Record
 from loadgen.redact import redact
 
@@ -24,13 +25,13 @@ _TEXT_LIMIT = 300
 class Exchange:
     """One request on its way. Times are monotonic ns, 0 while they have not come.
 
-    ``pieces`` are bytes waiting to be understood, ``stamps`` the kernel's stamps, ``reads`` when they were read;
-    ``queued`` says that the exchange stands in that queue. ``hot``: its first token is in and its chunked stream is
-    read without a second look, ``room`` bytes at a time; ``plain``: it does not run over TLS. ``failed`` is the status
-    that the driver itself saw (timeout, reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is
-    True while every arrival was stamped by the kernel. ``closed``: the server closed the connection; ``ended``: no
-    more can come. ``left`` is what is missing of a known length; ``place`` the number of its endpoint where there are
-    several.
+    ``pieces`` are bytes waiting to be understood and ``marks`` when each came (`stamps.py`); ``queued`` says that the
+    exchange stands in that queue. It is read ``room`` bytes at a time; ``hot`` is that, too, while its first token is
+    in and its chunked stream is read without a second look, else 0; ``plain``: it does not run over TLS. ``last_read``
+    leaves out the pieces that wait, `heard_at` does not. ``failed`` is the status that the driver itself saw (timeout,
+    reset ...), None while nothing failed, and ``why`` its text. ``kernel`` is True while every arrival was stamped by
+    the kernel. ``closed``: the server closed the connection; ``ended``: no more can come. ``left`` is what is missing
+    of a known length; ``place`` the number of its endpoint where there are several.
     """
 
     __slots__ = (
@@ -44,17 +45,16 @@ class Exchange:
         "lag_ns",
         "last_read",
         "left",
+        "marks",
         "phase",
         "pieces",
         "place",
         "plain",
         "prompt",
         "queued",
-        "reads",
         "reply",
         "room",
         "send",
-        "stamps",
         "t_due",
         "t_end",
         "t_send",
@@ -66,8 +66,7 @@ class Exchange:
         self.prompt = prompt
         self.phase = phase
         self.pieces: list[bytes] = []
-        self.stamps: list[bytes] = []
-        self.reads: list[int] = []
+        self.marks = bytearray()
         self.reply: Reply | None = None
         self.head = b""
         self.left: int | None = None
@@ -80,13 +79,18 @@ class Exchange:
         self.t_send = 0
         self.last_read = 0
         self.t_end = 0
-        self.hot = False
+        self.hot = 0
         self.room = READ
         self.place = 0
         self.plain = True
         self.closed = False
         self.ended = False
         self.queued = False
+
+    @property
+    def heard_at(self) -> int:
+        """When bytes of it were last read (monotonic ns)."""
+        return max(self.last_read, last_read_of(self.marks))
 
     def never(self, status: str, why: str) -> None:
         """It ends without having been sent."""

@@ -18,7 +18,8 @@ def overdue(exchange: Exchange, now: int, shape: Shape, drain_until: int) -> tup
         return "connect_error", f"no connection within load.connect_timeout_s = {shape.connect_timeout_s:g} s"
     if sent and now - sent > shape.timeout_s * 1e9:
         return "timeout", f"not complete after load.timeout_s = {shape.timeout_s:g} s"
-    if sent and now - exchange.last_read > shape.stall_timeout_s * 1e9:
+    silent = now - shape.stall_timeout_s * 1e9
+    if sent and exchange.last_read < silent and exchange.heard_at < silent:  # the first is asked at less cost
         return "stalled", f"no byte for load.stall_timeout_s = {shape.stall_timeout_s:g} s"
     if now > drain_until:
         return "cancelled", "the run was stopped, or load.drain_s was over, before its end"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -139,11 +140,14 @@ class Reply:
             self._chunks_here += 1
             self._piece_over()
             return
-        for number, (events, chunks) in enumerate(zip(taken.counts, taken.chunks, strict=True)):
-            self.chunk_ns += [arrivals[number]] * events
-            self._chunks_here += chunks
-            if number < taken.pieces:
-                self._piece_over()
+        self.chunk_ns += chain.from_iterable(map(repeat, arrivals, taken.counts))
+        first, *others = taken.chunks
+        self._chunks_here += first
+        if taken.pieces:
+            self._piece_over()
+            whole = others[: taken.pieces - 1]
+            self.coalesced += len(whole) - whole.count(0) - whole.count(1)
+            self._chunks_here = sum(others[taken.pieces - 1 :])
 
     def _piece_over(self) -> None:
         self.coalesced += self._chunks_here > 1

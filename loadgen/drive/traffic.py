@@ -156,6 +156,7 @@ class Traffic:
         for exchange in full:
             self.backlog.add(exchange)
         for connection, exchange, data, stamp, now in odd:  # perhaps the end
+            exchange.last_read = now
             if data:
                 self._piece(connection, exchange, data, stamp, now)
             else:
@@ -207,7 +208,7 @@ class Traffic:
             return
         if reply.head.chunked and not reply.stream and not self.backlog.settled(exchange):
             return  # a page may hold anything, even what looks like its end
-        self._end(exchange, self.backlog.arrival(exchange, stamp, now))
+        self._end(exchange, self.backlog.arrival(exchange, realtime_ns_of(stamp), now))
         self.backlog.add(exchange)
         self._release(connection, exchange, reply, now)
 

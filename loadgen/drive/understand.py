@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from loadgen.drive.clock import RealtimeOffset, realtime_ns_of
+from loadgen.drive.clock import RealtimeOffset
 from loadgen.drive.http import MalformedReply
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.reply import Reply
-from loadgen.drive.stamps import arrivals_of
+from loadgen.drive.stamps import MARK, arrivals_of, last_read_of, mark_of, pairs_of
 
 _SLICE = 128
 _SLICE_BYTES = 256 << 10
@@ -72,12 +72,12 @@ class Backlog:
         Where there is no time for that, so many wait already that it is read like a familiar one.
         """
         exchange.pieces.append(data)
-        exchange.stamps.append(stamp)
-        exchange.reads.append(read_at)
+        exchange.marks += mark_of(stamp, read_at)
         self.bytes += len(data)
         if not exchange.hot or len(exchange.pieces) >= MANY:
             self.add(exchange)
-            exchange.hot = exchange.hot or (len(exchange.pieces) > _FEW and _may_be_hot(exchange))
+            if len(exchange.pieces) > _FEW and _may_be_hot(exchange):
+                exchange.hot = exchange.room
 
     def slice(self) -> None:
         """Takes up to 128 pieces apart."""
@@ -85,14 +85,14 @@ class Backlog:
         while self._waiting and left > 0:
             exchange = self._waiting.popleft()
             exchange.queued = False
-            pieces, stamps, reads = exchange.pieces, exchange.stamps, exchange.reads
+            pieces, marks = exchange.pieces, exchange.marks
             if pieces and len(pieces) * len(pieces[0]) > _SLICE_BYTES:
                 left = min(left, max(_SLICE_BYTES // len(pieces[0]), 1))
-            exchange.pieces, exchange.stamps, exchange.reads = pieces[left:], stamps[left:], reads[left:]
+            exchange.pieces, exchange.marks = pieces[left:], marks[left * MARK :]
             if len(pieces) > left:
-                pieces, stamps, reads = pieces[:left], stamps[:left], reads[:left]
+                pieces, marks = pieces[:left], marks[: left * MARK]
             left -= len(pieces) + 1
-            self._understand(exchange, pieces, stamps, reads)
+            self._understand(exchange, pieces, marks)
             if exchange.pieces:
                 self.add(exchange)
             elif exchange.ended and not exchange.queued:
@@ -102,25 +102,23 @@ class Backlog:
         """Understands at once all that is left of an exchange that has ended; its turn in the queue is given up."""
         self._waiting.remove(exchange)
         exchange.queued = False
-        pieces, stamps, reads = exchange.pieces, exchange.stamps, exchange.reads
-        exchange.pieces, exchange.stamps, exchange.reads = [], [], []
-        self._understand(exchange, pieces, stamps, reads)
+        self._understand(exchange, *_taken_from(exchange))
         self.whole(exchange)
 
-    def arrivals(self, exchange: Exchange, stamps: list[bytes], reads: list[int]) -> list[int]:
+    def arrivals(self, exchange: Exchange, marks: bytearray) -> list[int]:
         """When pieces reached this host (monotonic ns): by the kernel's stamps, where those can be true."""
-        found = arrivals_of(stamps, reads, self.offset.ns, exchange.t_send)
+        found = arrivals_of(marks, self.offset.ns, exchange.t_send)
         if found is None:
-            return [self.arrival(exchange, *pair) for pair in zip(stamps, reads, strict=True)]
+            return [self.arrival(exchange, *pair) for pair in pairs_of(marks)]
         exchange.lag_ns = max(exchange.lag_ns, found[1])
         return found[0]
 
-    def arrival(self, exchange: Exchange, stamp: bytes, read_at: int) -> int:
-        """When a piece reached this host (monotonic ns): by the kernel's stamp, if there is one that can be true.
+    def arrival(self, exchange: Exchange, realtime: int, read_at: int) -> int:
+        """When a piece reached this host (monotonic ns): by the kernel's stamp (realtime ns, 0 without one), if it can
+        be true.
 
         A stamp from before the send or after the read comes from a clock that was set in between.
         """
-        realtime = realtime_ns_of(stamp)
         at = realtime - self.offset.ns
         if realtime and exchange.t_send <= at <= read_at:
             lag = read_at - at
@@ -132,30 +130,29 @@ class Backlog:
 
     def settled(self, exchange: Exchange) -> bool:
         """Understands at once what there is of an exchange; True if its reply is complete."""
-        pieces, stamps, reads = exchange.pieces, exchange.stamps, exchange.reads
-        exchange.pieces, exchange.stamps, exchange.reads = [], [], []
-        self._feed(exchange, pieces, stamps, reads)
+        self._feed(exchange, *_taken_from(exchange))
         return exchange.reply is not None and exchange.reply.complete and not exchange.ended
 
-    def _understand(self, exchange: Exchange, pieces: list[bytes], stamps: list[bytes], reads: list[int]) -> None:
+    def _understand(self, exchange: Exchange, pieces: list[bytes], marks: bytearray) -> None:
         """Takes pieces apart, and sees whether they were the last."""
-        at = self._feed(exchange, pieces, stamps, reads)
+        at = self._feed(exchange, pieces, marks)
         reply = exchange.reply
         if reply is None or exchange.pieces:
             return
-        exchange.hot = bool(reply.chunk_ns) and _may_be_hot(exchange)
+        exchange.hot = exchange.room if reply.chunk_ns and _may_be_hot(exchange) else 0
         if exchange.closed:
             self._try(exchange, reply, reply.end_of_input)
         elif reply.complete and not exchange.ended:
             self.over(exchange, at)
 
-    def _feed(self, exchange: Exchange, pieces: list[bytes], stamps: list[bytes], reads: list[int]) -> int:
+    def _feed(self, exchange: Exchange, pieces: list[bytes], marks: bytearray) -> int:
         """Takes pieces apart; when the last of them arrived."""
         self.bytes -= sum(map(len, pieces))
+        exchange.last_read = max(exchange.last_read, last_read_of(marks))
         reply, more = exchange.reply, not (exchange.ended or exchange.closed)
         if reply is None or (more and not pieces):
             return exchange.t_end
-        arrivals = self.arrivals(exchange, stamps, reads) if pieces else []
+        arrivals = self.arrivals(exchange, marks) if pieces else []
         self._try(exchange, reply, lambda: reply.feed_many(pieces, arrivals, more))
         return arrivals[-1] if arrivals else exchange.t_end
 
@@ -168,6 +165,13 @@ class Backlog:
         except MalformedReply as error:
             reply.malformed = True
             self.broken(exchange, str(error))
+
+
+def _taken_from(exchange: Exchange) -> tuple[list[bytes], bytearray]:
+    """The pieces of an exchange with their marks, which are no longer its own."""
+    taken = exchange.pieces, exchange.marks
+    exchange.pieces, exchange.marks = [], bytearray()
+    return taken
 
 
 def _may_be_hot(exchange: Exchange) -> bool:

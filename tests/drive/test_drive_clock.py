@@ -19,6 +19,7 @@ from loadgen.drive.clock import STEP_NS, RealtimeOffset, Timer, ask_for_stamps, 
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.poll import SlowPoll
 from loadgen.drive.schedule import Send
+from loadgen.drive.stamps import mark_of
 from loadgen.drive.understand import Backlog
 from loadgen.record import Prompt
 
@@ -101,7 +102,8 @@ def test_stamps_that_cannot_be_true_are_replaced_and_the_record_says_so(seconds:
     def arrivals(*at: int) -> tuple[list[int], bool, int]:
         exchange = Exchange(Send(0, 0, -1), Prompt(source="x", ask_tok=1), "measure")
         exchange.t_send = sent
-        found = backlog.arrivals(exchange, [stamped(moment, backlog) if moment else b"" for moment in at], reads)
+        stamps = [stamped(moment, backlog) if moment else b"" for moment in at]
+        found = backlog.arrivals(exchange, bytearray(b"".join(map(mark_of, stamps, reads))))
         return found, exchange.kernel, exchange.lag_ns
 
     good = [sent + 7_000, reads[1] - 1_000]

@@ -104,6 +104,9 @@ def test_what_is_no_descriptor_or_no_size_is_refused_in_c(form: str) -> None:
             fast.native.receive(*wrong)
     with pytest.raises(OSError, match="Bad file descriptor"):
         fast.native.receive(-1, 10)
+    for wrong in ((b"", 0, 0), (bytearray(15), 0, 0), (bytearray(16),), (None, 0, 0)):
+        with pytest.raises((ValueError, TypeError)):
+            fast.native.arrivals(*wrong)
     with pytest.raises((TypeError, IndexError)):
         fast.native.take([], b"3\r\nabc\r\n", b"a", b"c", {b"b": b"x"}, len)
 
