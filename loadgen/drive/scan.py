@@ -179,6 +179,8 @@ class Template:
         An event counts as one token where it has no ids; empty text without ids does not fit, since whether such an
         event carries a token is for the backend to say.
         """
+        if not payload.startswith(self.before):  # as it is at the end of every stream
+            return None
         cut = self._cut
         slots = [row[cut] for row in payload.split(b"\n")[self._rows]]
         if b"".join((self.before, self.separator.join(slots), self.after)) != payload:
