@@ -103,18 +103,20 @@ def _lines(figure: Figure, chart: Lines) -> None:
 
 def _series(axes: Axes, one: Series) -> None:
     colour, many = COLOURS[one.colour % len(COLOURS)], len(one.points) > _MANY
-    xs, ys = [point[0] for point in one.points], [point[1] for point in one.points]
+    xs, ys = [x for x, *_ in one.points], [math.nan if y is None else y for _, y, *_ in one.points]
     style: dict[str, Any] = {"color": colour, "label": _text(one.name), "linewidth": 1.6}
     style["linestyle"] = ("--" if one.dashed else "-") if one.joined else "none"
     if not many and not one.step and not one.bare and not (one.dashed and one.joined):
         style["marker"] = MARKERS[one.colour % len(MARKERS)]
+    elif one.lone:
+        style |= {"marker": "o", "markersize": 4, "markevery": list(one.lone)}
     axes.plot(xs, ys, drawstyle="steps-post" if one.step else "default", **style)
-    bars = [(x, y, low, high) for x, y, low, high, _ in one.points if low is not None and high is not None]
+    bars = [(x, y, low, high) for x, y, low, high, _ in one.known if low is not None and high is not None]
     if bars:
         reach = [[max(0.0, y - low) for _, y, low, _ in bars], [max(0.0, high - y) for _, y, _, high in bars]]
         at, middles = [x for x, *_ in bars], [y for _, y, *_ in bars]
         axes.errorbar(at, middles, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.3, capsize=4)
-    for x, y, _, _, label in one.points:
+    for x, y, _, _, label in one.known:
         if label:
             axes.annotate(_text(label), (x, y), xytext=(5, 5), textcoords="offset points", color=colour)
 

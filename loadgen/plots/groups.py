@@ -13,7 +13,7 @@ import msgspec
 from loadgen.assemble import ReportCell, RunReport, TargetCell, axis_of
 from loadgen.cells import value_of
 from loadgen.metrics import Measure
-from loadgen.plots.chart import Axis, Point, Series
+from loadgen.plots.chart import Axis, Point, Series, gap, line
 from loadgen.plots.choice import by_weight
 from loadgen.repeat import Result
 from loadgen.statistics import mean_interval
@@ -61,11 +61,20 @@ class Laid(msgspec.Struct, frozen=True):
             for place, group in enumerate(self.groups):
                 colour = number * len(self.groups) + place
                 own = [(cell, target) for cell in group.cells for target in cell.targets if target.target == name]
-                points = tuple(one for cell, target in own if (one := point(cell, target)) is not None)
                 words = ", ".join(filter(None, (name + ending, group.words)))
-                joined = self.axis is not None
-                found.append(Series(name=words, points=points, colour=colour, joined=joined, dashed=dashed))
-        return tuple(one for one in found if one.points)
+                points = _with_gaps([point(cell, target) for cell, target in own])
+                made = line(words, points, colour=colour, dashed=dashed)
+                alone = Series(name=words, points=made.known, colour=colour, dashed=dashed)
+                found.append(made if self.axis is not None else alone)
+        return tuple(one for one in found if one.known)
+
+
+def _with_gaps(points: Sequence[Point | None]) -> list[Point]:
+    """The points of a line, with a gap for every cell between them that has none."""
+    found: list[Point] = []
+    for one in points:
+        found += [one] if one is not None else [gap(found[-1][0])] if found else []
+    return found
 
 
 def laid(report: RunReport) -> Laid:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from loadgen.assemble import RunReport
 from loadgen.long.intervals import Interval
 from loadgen.long.over_time import OverTime
-from loadgen.plots.chart import Axis, Band, Lines, Panel, Point, Series, thinned
+from loadgen.plots.chart import Axis, Band, Lines, Panel, Point, Series, line, thinned
 from loadgen.plots.groups import laid
 
 MOST_CHARTS = 4
@@ -47,7 +47,7 @@ def chart(one: OverTime, colour: int = 0) -> Lines:
     panels = []
     for name, values in _PANELS:
         made = (_series(one, label, value, length, (colour, number)) for number, (label, value) in enumerate(values))
-        series = tuple(line for line in made if line.points)
+        series = tuple(each for each in made if each.known)
         if series and not (name == "failed" and not any(interval.failed for interval in one.intervals)):
             panels.append(Panel(y=Axis(name=name, zero=name in _FROM_ZERO), series=series, bands=bands))
     return Lines(
@@ -56,8 +56,8 @@ def chart(one: OverTime, colour: int = 0) -> Lines:
             f"Each step is an interval of {one.intervals[0].length_s:g} s; grey is what was measured. A level line is "
             "a server that does at the end what it did at the beginning; what the eye takes for a slope may be noise, "
             "which is why the drift test stands beside it; axes of speed and memory do not begin at zero. Requests "
-            "count where they ended, tokens where they arrived; over an interval that held too few requests for a "
-            "percentile the line of the one before goes on."
+            "count where they ended, tokens where they arrived. A line breaks over an interval of which nothing is "
+            "known: too few requests for a percentile, or a server that did not answer; what stands alone is a dot."
         ),
         x=Axis(name=f"{unit} from the start of the repeat", low=0.0),
         panels=tuple(panels),
@@ -68,14 +68,13 @@ def _series(one: OverTime, label: str, value: Value, length: float, look: tuple[
     """``look``: the number of the colour, and 1 for a line that is dashed to tell it from the first."""
     name = f"{one.target} {label}".strip()
     points = thinned(list(_points(one.intervals, value, length)))
-    return Series(name=name, points=points, colour=look[0], joined=True, step=True, dashed=look[1] > 0)
+    return line(name, points, step=True, colour=look[0], dashed=look[1] > 0)
 
 
 def _points(intervals: Sequence[Interval], value: Value, length: float) -> Iterable[Point]:
     for interval in intervals:
-        held = value(interval)
-        if held is not None and interval.length_s > intervals[0].length_s / 2:  # rates over a moment say nothing
-            yield interval.start_s / length, held, None, None, None
+        if interval.length_s > intervals[0].length_s / 2:  # rates over a moment say nothing
+            yield interval.start_s / length, value(interval), None, None, None
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from loadgen.arrays import NDArray, np
-from loadgen.plots.chart import MOST_POINTS, Axis, Band, Bars, Heat, Level, Lines, Panel, Phase, Point, Series
+from loadgen.plots.chart import (
+    MOST_POINTS,
+    Axis,
+    Band,
+    Bars,
+    Heat,
+    Level,
+    Lines,
+    Panel,
+    Phase,
+    Point,
+    Series,
+    apart,
+    line,
+)
 from loadgen.plots.groups import point_of
 from loadgen.plots.trace import GAP_EDGES_MS, Floats, Trace
 from loadgen.statistics import floor_of, nearest_rank, tally
@@ -25,6 +40,8 @@ _FINEST_S = 0.08
 _COLUMNS = 60
 _MOST_NINES = 5.0
 _GOLDEN = (5**0.5 - 1) / 2
+_SILENT = 3.5
+"""Times the usual wait between two looks at a server: where it did not answer for longer, nobody knows what it did."""
 
 Colours = Mapping[str, int]
 """By target: the number of its colour."""
@@ -188,8 +205,10 @@ def _in_steps(trace: Trace, values: Floats, width: float, colours: Colours) -> S
 def _said(trace: Trace, word: str, colours: Colours) -> Series:
     said = trace.server[word]
     every = max(1, math.ceil(len(said) / MOST_POINTS))
-    points = tuple((t, value, None, None, None) for t, value in said[::every])
-    return Series(name=trace.target, points=points, colour=colours.get(trace.target, 0), joined=True)
+    points: list[Point] = [(t, value, None, None, None) for t, value in said[::every]]
+    usual = sorted(after[0] - before[0] for before, after in pairwise(points))[(len(points) - 1) // 2 :][:1]
+    looks = apart(points, _SILENT * usual[0]) if usual else points
+    return line(trace.target, looks, colour=colours.get(trace.target, 0))
 
 
 def _in_flight(trace: Trace, width: float, length: int) -> Floats:

@@ -70,7 +70,7 @@ def _lean(value: Any) -> Any:
 
 def _of_lines(chart: Lines) -> Table:
     rows = [row for panel in chart.panels for one in panel.series for row in _points(chart, panel, one)]
-    longest = max((len(one.points) for panel in chart.panels for one in panel.series), default=0)
+    longest = max((len(one.known) for panel in chart.panels for one in panel.series), default=0)
     more = (
         f"At most {MOST_ROWS} points of a series, the lowest and highest of each stretch."
         if longest > MOST_ROWS
@@ -84,7 +84,7 @@ def _of_lines(chart: Lines) -> Table:
 
 
 def _points(chart: Lines, panel: Panel, one: Series) -> Iterator[list[str]]:
-    for x, y, low, high, label in thinned(one.points, MOST_ROWS):
+    for x, y, low, high, label in thinned(one.known, MOST_ROWS):
         interval = DASH if low is None or high is None else f"{number(low)} to {number(high)}"
         yield [one.name, place(chart.x, x), panel.name or panel.y.name, number(y), interval, label or DASH]
 

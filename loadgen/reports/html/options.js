@@ -1,6 +1,7 @@
 // Makes of a chart (that of loadgen/plots/chart.py, with an id) the option that Apache ECharts draws. Pure: no page, no
 // global but the one name that charts.js calls. A point is [x, y, low, high, label]: low and high are its error bar,
-// missing or null where it has none. Points are joined by straight lines or not at all. Texts come from outside: every
+// missing or null where it has none; a point without y is a gap, at which a line breaks. Points are joined by straight
+// lines or not at all. Texts come from outside: every
 // label goes through a function, and tooltips are drawn, so that no text is ever read as HTML or as a template.
 "use strict";
 const loadgenOption = (() => {
@@ -35,6 +36,19 @@ const loadgenOption = (() => {
       for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) ticks.push(Number(tick.toPrecision(6)));
     }
     return cut(low, high, ticks.filter((tick) => tick >= low && tick <= high));
+  };
+  // Panels over one linear axis end where the others do: left to itself each would end at its own values.
+  const sharedEnds = (chart, values) => {
+    if (chart.panels.length < 2 || (chart.x.scale ?? "linear") !== "linear") return {};
+    const marks = chart.panels.flatMap((panel) => [...(panel.bands ?? []).flatMap((one) => [one.low, one.high]), ...(panel.levels ?? []).map((one) => one.x)]);
+    const known = [...values, ...marks].filter((value) => typeof value === "number");
+    const low = chart.x.low ?? (chart.x.zero ? 0 : Math.min(...known));
+    const high = Math.max(...known);
+    const raw = (high - low) / 8;
+    if (!(raw > 0)) return {};
+    const step = [1, 2, 5, 10].map((digit) => digit * 10 ** Math.floor(Math.log10(raw))).find((one) => one >= raw);
+    const round = (value) => Number((value * step).toPrecision(10));
+    return { min: chart.x.low ?? round(Math.floor(low / step)), max: chart.x.high ?? round(Math.ceil(high / step)) };
   };
   const axis = (said, look, more) => ({
     type: logarithmic(said) ? "log" : said.scale === "names" ? "category" : "value",
@@ -108,6 +122,19 @@ const loadgenOption = (() => {
     data: (panel.bands ?? []).map((one) => [{ xAxis: one.low, name: one.name }, { xAxis: one.high }]),
   });
 
+  // What stands alone between gaps is marked even where the points of a line are not; what only draws a step up to a
+  // gap never is.
+  const drawnPoints = (series, many) => {
+    const lone = new Set(series.lone ?? []);
+    if (series.lone === undefined && !series.points.some((point) => point.length < 2)) return series.points;
+    const ends = (at) => series.step && series.points[at + 1]?.length < 2;
+    return series.points.map((point, at) => {
+      if (point.length < 2) return { value: [point[0], null] };
+      if (lone.has(at)) return { value: point, symbolSize: 6 };
+      return many || series.bare || ends(at) ? { value: point, symbol: "none" } : point;
+    });
+  };
+
   const drawnSeries = (series, place, look) => {
     const colour = look.colours[(series.colour ?? 0) % look.colours.length];
     const many = series.points.length > 60;
@@ -120,7 +147,7 @@ const loadgenOption = (() => {
       smooth: false,
       symbol: SYMBOLS[(series.colour ?? 0) % SYMBOLS.length],
       symbolSize: series.joined ? (many ? 2 : 8) : many ? 4 : 9,
-      showSymbol: !many && !series.bare,
+      showSymbol: (!many && !series.bare) || series.lone !== undefined,
       color: colour,
       itemStyle: { color: colour },
       lineStyle: { color: colour, width: 1.75, type: series.dashed ? "dashed" : "solid" },
@@ -128,10 +155,10 @@ const loadgenOption = (() => {
         show: series.points.some((point) => point[4]),
         position: "right",
         color: look.ink,
-        formatter: (one) => String(one.data[4] ?? ""),
+        formatter: (one) => String(one.value[4] ?? ""),
       },
       labelLayout: { hideOverlap: true },
-      data: series.points,
+      data: drawnPoints(series, many),
       encode: { x: 0, y: 1 },
     };
   };
@@ -158,7 +185,7 @@ const loadgenOption = (() => {
         count === 1 ? { left, right: 36, top, bottom: 48 } : { left, right: 36, top: first + place * share, height: share - 14 },
       ),
       xAxis: chart.panels.map((_, place) =>
-        cutAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
+        cutAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...sharedEnds(chart, places), ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
       ),
       yAxis: chart.panels.map((panel, place) =>
         cutAxis(panel.y, look, heights(panel), { gridIndex: place, nameGap: left - 16, splitNumber: count > 1 ? 2 : 5 }),
@@ -166,8 +193,8 @@ const loadgenOption = (() => {
       series,
       tooltip: tooltip(look, (one) => {
         const panel = chart.panels[one.seriesIndex === undefined ? 0 : series[one.seriesIndex].xAxisIndex];
-        const [x, y, low, high, label] = one.data;
-        const range = !hasBar(one.data) ? "" : ` [${number(low)}, ${number(high)}]`;
+        const [x, y, low, high, label] = one.value;
+        const range = !hasBar(one.value) ? "" : ` [${number(low)}, ${number(high)}]`;
         return `${one.seriesName}\n${chart.x.name}: ${word(chart.x, x)}\n${panel.y.name}: ${word(panel.y, y)}${range}${label ? `\n${label}` : ""}`;
       }),
     };
