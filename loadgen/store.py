@@ -78,7 +78,7 @@ class Run:
 
     def begun(self, cell: str) -> int:
         """The highest repeat of a cell that was begun, of any target; 0 if there is none."""
-        return max((Repeat(path).rep for path in (self.folder / "cells" / cell).glob("*/rep-*")), default=0)
+        return max((Repeat(path).rep for path in _numbered(self.folder / "cells" / cell, "*/rep-")), default=0)
 
     def measuring(self) -> Path | None:
         """The attempt that is being measured now; None where the run is over, or between two repeats.
@@ -107,8 +107,7 @@ class Run:
 
     def repeats(self) -> Iterator[Repeat]:
         """Every repeat that was begun."""
-        for path in sorted(self.folder.glob("cells/*/*/rep-*")):
-            yield Repeat(path)
+        return map(Repeat, sorted(_numbered(self.folder, "cells/*/*/rep-")))
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,11 +139,12 @@ class Repeat:
 
     def attempts(self) -> list[Path]:
         """The folders of the attempts, oldest first."""
-        return sorted(self.folder.glob("attempt-*"), key=number_of)
+        return sorted(_numbered(self.folder, "attempt-"), key=number_of)
 
     def whole(self) -> Path | None:
         """The attempt that counts: the newest that was finished and not set aside, None if there is none."""
-        return next((path for path in reversed(self.attempts()) if _counts(path)), None)
+        ended = [path for path in self.attempts() if (path / "summary.json").exists()]
+        return next((path for path in reversed(ended) if not (path / SET_ASIDE).exists()), None)
 
     def set_aside(self) -> list[SetAside]:
         """The attempts that were to be measured again, oldest first. Raises StoreError."""
@@ -166,8 +166,9 @@ def number_of(attempt: Path) -> int:
     return int(attempt.name.removeprefix("attempt-"))
 
 
-def _counts(attempt: Path) -> bool:
-    return (attempt / "summary.json").exists() and not (attempt / SET_ASIDE).exists()
+def _numbered(folder: Path, pattern: str) -> Iterator[Path]:
+    """What is named by this pattern and a number; a folder that somebody called otherwise is none of ours."""
+    return (path for path in folder.glob(f"{pattern}*") if path.name.removeprefix(Path(pattern).name).isdecimal())
 
 
 def requests_path(attempt: Path, worker: int) -> Path:
@@ -279,10 +280,8 @@ def read_json(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"{path} is no JSON object: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} is no JSON: {error}") from error
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -24,17 +24,21 @@ from loadgen.locks import held, machine_locks, name_lock
 from loadgen.nightly.past_runs import paces, unfinished
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.events import Night, Raised, Recovered, read_events
+from loadgen.nights.history import read_history
 from loadgen.nights.index import contents, look, reindex
 from loadgen.nights.night import NightReport, lines, remarks
 from loadgen.nights.verdicts import State
 from loadgen.plan import Plan, PlannedCell, Step
 from loadgen.progress import Progress
-from loadgen.scenario import Machine, load
+from loadgen.scenario import Machine, Scenario, load
 from loadgen.store import create_run, read_json, write_json
 
 HOOK = "nightly: {webhook_env: A_HOOK}\n"
 SPEED = "nightly: {webhook_env: A_HOOK, primary: [output_tok_s]}\n"
 """Times to the first token are those of this machine's moods as well."""
+
+
+ODD = b'{"run": 5, "status": [], "started": 7, "scenario": "x", "night": "y", "failures": 3, "pid": "z"}'
 
 
 @pytest.fixture(scope="module")
@@ -264,8 +268,64 @@ def test_a_night_of_another_scenario_or_of_yesterday_is_not_gone_on_with(place: 
     assert unfinished(place.store, same, (), "confirm") is None
     assert unfinished(place.store, same, (run.name,), "measure") is None
     assert unfinished(place.store, changed, (), "measure") is None
-    run.rename(run.with_name(f"20200101T000000Z{run.name[16:]}"))
+    write_json(run / "run.json", {**read_json(run / "run.json"), "started": "2020-01-01T00:00:00Z"})
     assert unfinished(place.store, same, (), "measure") is None
+
+
+def test_an_unfinished_night_is_found_whatever_folders_of_runs_are_called_by_now(place: Place, learned: Path) -> None:
+    shutil.copytree(learned, place.store)
+    scenario = load(place.scenario()).scenario
+    judged = [one.run for one in nights(place)]
+    newest = place.runs()[-1]
+    begun = shutil.copytree(newest, place.store / "runs" / "2020-01-01" / "20200101T000000Z-watched-abcdef")
+    written = {**read_json(begun / "run.json"), "run": begun.name}
+    for name, started in (("zz my best night", written["started"]), ("another", "not a time")):  # judged ones
+        copy = shutil.copytree(newest, newest.with_name(name))
+        write_json(copy / "run.json", {**read_json(copy / "run.json"), "started": started, "run": judged[0]})
+    later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
+    write_json(begun / "run.json", {**written, "started": later})
+    assert found_in(place, scenario, judged) == begun
+    renamed = begun.rename(begun.with_name("do not touch [1]"))
+    assert found_in(place, scenario, judged) == renamed
+    assert found_in(place, scenario, [*judged, begun.name]) is None  # its name may change, what was judged does not
+    for started in ("2038-01-01T00:00:00Z", "yesterday", None, 7):
+        write_json(renamed / "run.json", {**written, "started": started})
+        found_in(place, scenario, judged)
+    write_json(renamed / "run.json", {**written, "started": "2038-01-01T00:00:00Z"})
+    assert found_in(place, scenario, judged) is None  # the clock was wrong that night
+
+
+def found_in(place: Place, scenario: Scenario, judged: list[str]) -> Path | None:
+    found = unfinished(place.store, scenario, judged, "measure")
+    return found.folder if found else None
+
+
+def test_a_night_whose_folder_was_renamed_moved_or_copied_is_the_night_that_it_was(place: Place, learned: Path) -> None:
+    shutil.copytree(learned, place.store)
+    before = read_history(place.store)
+    oldest, *_, newest = place.runs()
+    shutil.copytree(newest, newest.with_name("a copy of it"))
+    moved = oldest.rename(newest.with_name("0 the first one"))
+    (place.store / "runs" / "2020-01-01").rename(place.store / "runs" / "older")
+    after = read_history(place.store)
+    assert [night.run for night in after.nights] == [night.run for night in before.nights]
+    assert after.entries == before.entries
+    assert len(next(iter(after.entries.values()))) == 10
+    assert after.kept() - before.kept() == {moved.name}
+    assert before.kept() - after.kept() == {oldest.name}
+
+
+@pytest.mark.parametrize("text", [b"", b"\0" * 400, b"null", b"[1]", b'{"scenario": {"name": "\xff"}}', ODD])
+def test_a_run_whose_run_json_is_damaged_costs_no_other_night_anything(
+    place: Place, learned: Path, text: bytes
+) -> None:
+    shutil.copytree(learned, place.store)
+    (place.runs()[-1] / "run.json").write_bytes(text)
+    shutil.copytree(place.runs()[0] / "cells", place.runs()[0] / "cells" / "odd" / "a" / "rep-old")
+    said = night(place, resume=True)
+    assert not said.went_on
+    assert speed(said) in (State.OK, State.IMPROVEMENT)
+    assert len(nights(place)) == 11
 
 
 def test_an_interrupted_night_says_nothing_of_any_series_and_is_no_night(place: Place) -> None:

@@ -246,7 +246,7 @@ def test_only_the_cells_that_are_asked_for_are_planned(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_what_telemetry_is_required_and_whether_it_is_here(tmp_path: Path) -> None:
-    two = TWO.replace("load: {", "load: {concurrency: 1, ")
+    two = TWO.replace("\nload: {", "\nload: {concurrency: 1, ")
     text = two.replace("b: {engine: hf,", "b: {engine: ollama,") + "telemetry: {require: [engine]}\n"
     done = loadgen(tmp_path, "plan", str(write_scenario(tmp_path, text)))
     assert done.code == 0, done.err

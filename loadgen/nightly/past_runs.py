@@ -24,20 +24,26 @@ NIGHT_S = 20 * 3600.0
 
 def unfinished(store: Path, scenario: Scenario, nights: Collection[str], part: str) -> Run | None:
     """The run of this very scenario's last night, if it was never judged (``nights`` are the runs that were) and began
-    not long ago."""
+    not long ago. It is known by its run.json, whatever its folder is called by now; one that began far ahead of the
+    clock, which was set since, is passed over."""
     public = msgspec.to_builtins(public_dict(scenario))
-    for run, described in _newest_first(store):
-        if time.time() - _created(run) > NIGHT_S:
-            break
-        words = described.get("scenario") or {}
-        if words.get("name") == scenario.name and _note(described).get("part") == part:
-            return run if run.id not in nights and words == public else None
-    return None
+    now = time.time()
+    found = [
+        (_seconds(described.get("started")), run, described)
+        for run, described in _runs(store)
+        if _mapping(described, "scenario").get("name") == scenario.name
+        and _mapping(described, "night").get("part") == part
+    ]
+    late = [one for one in found if abs(now - one[0]) <= NIGHT_S]
+    if not late:
+        return None
+    _, run, described = max(late, key=lambda one: (one[0], one[1].id == one[2].get("run")))  # a copy counts less
+    return run if described.get("run") not in nights and described["scenario"] == public else None
 
 
 def confirming(store: Path, night: str) -> Run | None:
     """The run that was begun to measure the candidates of a night again."""
-    return next((run for run, described in _newest_first(store) if _note(described).get("confirms") == night), None)
+    return next((run for run, described in _runs(store) if _mapping(described, "night").get("confirms") == night), None)
 
 
 def planned_cells(run: Run) -> list[str]:
@@ -77,8 +83,9 @@ def last_profile(store: Path, nights: Sequence[str]) -> str | None:
         return None
 
 
-def _newest_first(store: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
-    for path in sorted(store.glob("runs/*/*/run.json"), key=lambda path: path.parent.name, reverse=True):
+def _runs(store: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Every run of a store that can be read, with its run.json."""
+    for path in sorted(store.glob("runs/*/*/run.json")):
         run = Run(path.parent)
         try:
             yield run, run.read("run.json")
@@ -86,16 +93,9 @@ def _newest_first(store: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
             continue
 
 
-def _created(run: Run) -> float:
-    """Seconds since 1970 of the beginning of a run, which its id starts with; an imported one was measured before."""
-    try:
-        return float(calendar.timegm(time.strptime(run.id[:16], "%Y%m%dT%H%M%SZ")))
-    except ValueError:
-        return 0.0
-
-
-def _note(described: dict[str, Any]) -> dict[str, Any]:
-    return described.get("night") or {}
+def _mapping(described: dict[str, Any], word: str) -> dict[str, Any]:
+    found = described.get(word)
+    return found if isinstance(found, dict) else {}
 
 
 def _seconds(at: Any) -> float:

@@ -59,10 +59,11 @@ class History:
         return {key: past_of(self.entries[key], self.events) for key in keys}
 
     def kept(self) -> set[str]:
-        """The runs whose requests must not be deleted: of a baseline window, of a reference, and pinned ones. The runs
-        that confirmed a night go with it."""
+        """The runs whose requests must not be deleted, by their folders' names: of a baseline window, of a reference,
+        and pinned ones. The runs that confirmed a night go with it."""
         found = {run for entries in self.entries.values() for run in kept_runs(entries, self.events)}
-        return found | {run for night in self.nights if night.run in found for run in night.confirms}
+        found |= {run for night in self.nights if night.run in found for run in night.confirms}
+        return {self._folders.get(run, run).rpartition("/")[2] for run in found}
 
     def alternates(self, name: str, tonight: Sequence[Point]) -> bool:
         """True if an earlier night of a scenario's name measured tonight's series, and the last one others: two

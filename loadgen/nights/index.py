@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -146,17 +146,46 @@ def _migrate(index: sqlite3.Connection) -> None:
 
 def _bring_up_to_date(root: Path, index: sqlite3.Connection) -> None:
     _read_events(root, index)
-    known = dict(index.execute("SELECT run, stamp FROM runs"))
-    found = {path.parent.name: path for path in root.glob("runs/*/*/run.json")}
+    known = {run: (folder, stamp) for run, folder, stamp in index.execute("SELECT run, folder, stamp FROM runs")}
+    found = _found(root, {folder: (run, stamp) for run, (folder, stamp) in known.items()})
     for run in known.keys() - found.keys():
         _forget(index, run)
     nights = {run: number for number, run in index.execute("SELECT at, run FROM events WHERE run IS NOT NULL")}
     noted = {run for (run,) in index.execute("SELECT run FROM runs WHERE night IS NOT NULL")}
-    for run, path in sorted(found.items()):
-        stamp = path.stat().st_mtime_ns
-        if known.get(run) != stamp or (run in nights) != (run in noted):
+    for run, (path, stamp) in sorted(found.items()):
+        if known.get(run) != (_place(path), stamp) or (run in nights) != (run in noted):
             _forget(index, run)
-            _add(index, path, stamp, nights.get(run))
+            _add(index, run, (path, stamp), nights.get(run))
+
+
+def _found(root: Path, known: Mapping[str, tuple[str, int]]) -> dict[str, tuple[Path, int]]:
+    """Every run of the store by its id, with its run.json and when that was written. The id stands in run.json, so that
+    a folder which somebody renamed is the run that it was; of two that say the same, one is a copy. ``known`` are ids
+    and stamps by folder, of the last look."""
+    found: dict[str, tuple[Path, int]] = {}
+    for path in sorted(root.glob("runs/*/*/run.json")):
+        try:
+            stamp = path.stat().st_mtime_ns
+        except FileNotFoundError:  # taken away in the meantime
+            continue
+        run, seen = known.get(_place(path), ("", 0))
+        run = run if seen == stamp else _id_of(path)
+        if run not in found or path.parent.name == run:
+            found[run] = (path, stamp)
+    return found
+
+
+def _id_of(path: Path) -> str:
+    """The id of a run by its run.json; its folder's name where that cannot be read."""
+    try:
+        return str(read_json(path).get("run") or path.parent.name)
+    except StoreError:
+        return path.parent.name
+
+
+def _place(path: Path) -> str:
+    """The folder of a run.json, from the store on."""
+    return "/".join(path.parts[-4:-1])
 
 
 def _read_events(root: Path, index: sqlite3.Connection) -> None:
@@ -186,8 +215,10 @@ def _forget(index: sqlite3.Connection, run: str) -> None:
         index.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
 
 
-def _add(index: sqlite3.Connection, path: Path, stamp: int, night: int | None) -> None:
-    """A run's line, and its points if it is a night. One that cannot be read has a line that says so."""
+def _add(index: sqlite3.Connection, run: str, at: tuple[Path, int], night: int | None) -> None:
+    """A run's line, and its points if it is a night. One that cannot be read has a line that says so. ``at``: its
+    run.json, and when that was written."""
+    path, stamp = at
     words, points = ("", "unreadable", "", ""), list[Point]()
     try:
         described = read_json(path)
@@ -197,8 +228,7 @@ def _add(index: sqlite3.Connection, path: Path, stamp: int, night: int | None) -
         points = found
     except Exception:  # noqa: BLE001 - a run that is broken in whatever way must not cost the history of the others
         pass
-    folder = "/".join(path.parts[-4:-1])
-    index.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path.parent.name, folder, *words, stamp, night))
+    index.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (run, _place(path), *words, stamp, night))
     of_points = [_row(place, point) for place, point in enumerate(points)]
     index.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", of_points)
     facts = {(point.run, point.series.cell, point.series.target): point.facts for point in points}
