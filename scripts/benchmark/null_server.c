@@ -347,7 +347,8 @@ int main(int argc, char **argv) {
             if (ev[i].events & EPOLLOUT) {
                 int r = flush_out(c);
                 if (r < 0) { drop(c); continue; }
-                if (r > 0 && c->active && c->heap_at < 0 && c->sent < c->tokens && advance(c) < 0) { drop(c); continue; }
+                /* with its last token, too: the end of the stream is still to be sent */
+                if (r > 0 && c->active && c->heap_at < 0 && advance(c) < 0) { drop(c); continue; }
             }
             if (ev[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(c);
         }
