@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOOK_EVERY_S = 0.5
+SHARED = "/run/lock/loadgen"
+"""Where the locks of a machine lie for all of its users, once its administrator has made this folder (root's, 1777; see
+scripts/loadgen-locks.conf). Nobody has to name it, so that nobody can forget to."""
+
 PLACES = ("/run/lock", "/tmp")
-"""Where locks of GPUs lie: the first of these that can be written, whatever TMPDIR says."""
+"""Where this user's own locks of GPUs lie otherwise: the first that can be written, whatever TMPDIR says."""
 
 CORES = "cores"
 """What servers without GPUs must have alone."""
@@ -66,15 +70,13 @@ def name_lock(store: Path, name: str) -> Wanted:
 def machine_locks(names: Sequence[str]) -> list[Wanted]:
     """The locks of these GPUs, by UUID, or of the machine's `CORES`. Raises StoreError.
 
-    They are this user's; several users of a machine share them by ``$LOADGEN_LOCKS``, a folder that all can write.
+    All users of the machine share them by `SHARED` where that is there, or by ``$LOADGEN_LOCKS``, a folder that all of
+    them can write. Otherwise they are this user's.
     """
     if not names:
         return []
-    shared = os.environ.get("LOADGEN_LOCKS")
-    folder = Path(shared) if shared else _own_folder()
-    if shared and not folder.is_dir():
-        raise StoreError(f"LOADGEN_LOCKS: there is no folder {folder}; make it, for all who share the GPUs.")
-    mode = 0o666 if shared else 0o600
+    shared = _shared_folder()
+    folder, mode = (shared, 0o666) if shared is not None else (_own_folder(), 0o600)
     return [Wanted(folder / f"{name}.lock", _called(name), mode) for name in sorted(set(names))]
 
 
@@ -167,6 +169,32 @@ def _about(one: Wanted) -> Path:
 
 def _called(name: str) -> str:
     return "the lock of this machine's cores" if name == CORES else name
+
+
+def _shared_folder() -> Path | None:
+    """The folder of locks of all users; None where there is none. One that was named, or that is root's, and cannot be
+    used is an error: whoever took another would measure beside somebody."""
+    named = os.environ.get("LOADGEN_LOCKS")
+    folder = Path(named or SHARED)
+    if named and not folder.is_dir():
+        raise StoreError(f"LOADGEN_LOCKS: there is no folder {folder}; make it, for all who share the GPUs.")
+    if not named and not _roots(folder):
+        return None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"the locks of this machine lie in {folder}, which this user cannot write: have it made `chmod 1777`, or "
+            "name another folder, that of all who share the GPUs, by LOADGEN_LOCKS."
+        )
+    return folder
+
+
+def _roots(folder: Path) -> bool:
+    """True for a folder that only root can have made: where everybody can write, it could be somebody's trap."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0
 
 
 def _own_folder() -> Path:

@@ -230,7 +230,7 @@ def write_stream(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     """Writes what ``fill`` puts into a file, whole or not at all; on the disk when it returns. Raises StoreError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
             fill(file)
             file.flush()

@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from loadgen.errors import BusyError, StoreError
+from loadgen.errors import BusyError, LoadgenError, StoreError
 from loadgen.locks import Wanted, held, machine_locks, name_lock
 
 HOLD = """
@@ -136,6 +137,71 @@ def test_a_folder_of_locks_that_is_somebody_elses_is_not_used(tmp_path: Path, mo
     (one,) = machine_locks(["GPU-a"])
     assert one.path.parent.stat().st_mode & 0o777 == 0o700
     assert take([one]) == []
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that loadgen-locks.conf makes, where everybody can come to it: pytest's own are root's alone."""
+    monkeypatch.delenv("LOADGEN_LOCKS", raising=False)
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place, "loadgen")
+        folder.mkdir()
+        folder.chmod(0o1777)
+        monkeypatch.setattr("loadgen.locks.SHARED", str(folder))
+        monkeypatch.setattr("loadgen.locks.PLACES", (place,))
+        yield folder
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make that folder")
+def test_the_machines_folder_of_locks_is_used_where_root_made_it_and_no_other(shared: Path) -> None:
+    (one,) = machine_locks(["cores"])
+    assert (one.path.parent, one.mode) == (shared, 0o666)
+    os.chown(shared, 12345, 12345)  # whoever came first to a place that everybody can write
+    (one,) = machine_locks(["cores"])
+    assert (one.path.parent.name, one.mode) == ("loadgen-0", 0o600)
+    shared.rmdir()
+    shared.symlink_to(shared.parent)
+    (one,) = machine_locks(["cores"])
+    assert one.path.parent.name == "loadgen-0"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may be two users")
+def test_two_users_keep_each_other_out_and_whoever_comes_after_a_kill_gets_in(shared: Path) -> None:
+    assert tried_as(20001) == "has it"
+    with held(machine_locks(["cores"]), "a run of root", 0, print):
+        assert tried_as(20001).startswith("the lock of this machine's cores is held by a run of root (pid ")
+    assert tried_as(20001, then=lambda: os.kill(os.getpid(), signal.SIGKILL)) == ""
+    (left,) = shared.glob("cores.json")
+    assert left.stat().st_uid == 20001  # nobody but root may take it away
+    assert tried_as(20002) == "has it"
+    assert {path.stat().st_mode & 0o777 for path in shared.glob("*.lock")} == {0o666}
+    shared.chmod(0o755)
+    assert tried_as(20002).startswith(f"the locks of this machine lie in {shared}, which this user cannot write")
+
+
+def tried_as(uid: int, then: Callable[[], None] = lambda: None) -> str:
+    """What another user hears who wants the cores; '' if it is killed by ``then``, which it does when it has them."""
+    import filelock  # noqa: F401 - the libraries may lie where that user cannot read
+
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            with held(machine_locks(["cores"]), f"a run of {uid}", 0, print):
+                then()
+            os.write(write, b"has it")
+        except LoadgenError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as file:
+        return file.read()
 
 
 def test_what_may_not_be_cleared_away_costs_a_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

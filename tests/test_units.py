@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import configparser
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from loadgen.locks import SHARED
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CRON = SCRIPTS / "nightly.cron"
 SERVICE = SCRIPTS / "loadgen-nightly.service"
 TIMER = SCRIPTS / "loadgen-nightly.timer"
+LOCKS = SCRIPTS / "loadgen-locks.conf"
 
 
 def unit(path: Path) -> configparser.ConfigParser:
@@ -114,3 +119,21 @@ def test_systemd_would_complain_of_a_unit_that_is_wrong(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", str(tmp_path / SERVICE.name)], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
+
+
+def test_the_folder_of_locks_that_all_users_share_is_the_one_that_is_looked_for() -> None:
+    (line,) = [line for line in LOCKS.read_text().splitlines() if line and not line.startswith("#")]
+    assert line == f"d {SHARED} 1777 root root -"
+    assert f"#LOADGEN_LOCKS={SHARED}" in CRON.read_text().splitlines()
+    assert f"#Environment=LOADGEN_LOCKS={SHARED}" in SERVICE.read_text().splitlines()
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-tmpfiles") is None or os.getuid() != 0, reason="there is no systemd-tmpfiles here, or no root"
+)
+def test_systemd_makes_the_folder_of_locks_for_everybody(tmp_path: Path) -> None:
+    shutil.copy(LOCKS, tmp_path / "loadgen.conf")
+    words = ["systemd-tmpfiles", "--create", f"--root={tmp_path}", str(tmp_path / "loadgen.conf")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stat.S_IMODE((tmp_path / SHARED.lstrip("/")).stat().st_mode) == 0o1777
