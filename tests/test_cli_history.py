@@ -173,6 +173,16 @@ def test_history_exits_with_5_when_the_last_good_night_is_too_old_or_there_is_no
     assert loadgen(store[0], "history", "--stale", "soon").code == 2
 
 
+def test_a_night_that_was_measured_years_ahead_of_the_clock_does_not_keep_its_series_from_being_stale(
+    store: tuple[Path, Scenario],
+) -> None:
+    history = read_history(store[0])
+    keys = history.live()
+    said = history.stale(0.0, 1e12, keys)
+    assert said
+    assert all("h from now (2026" in line and "the clock was wrong then, or is now" in line for line in said)
+
+
 def test_a_series_that_never_had_a_good_night_is_stale_from_the_first(tmp_path: Path) -> None:
     root = tmp_path / "store"
     run = made_run(root, made_scenario(tmp_path), {"a": [100]}, state="invalid")

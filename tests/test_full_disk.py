@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import msgspec
 import pytest
 from cli_runner import Done, command, environment, loadgen, write_scenario
 from fakes import FakeServer
+from made_nights import VECTOR, made_scenario, nights
 
 from loadgen.launch import leftovers
+from loadgen.nights.index import NAME
 from loadgen.record import read_records
 from loadgen.repeat import Result
 from loadgen.store import request_files
@@ -107,3 +110,27 @@ def test_request_lines_that_cannot_be_written_end_the_run_with_a_sentence(tmp_pa
         assert len(done.records(attempt)) > 100
         text = text.replace("repeats: 12", "repeats: 1")
         assert loadgen(tmp_path, "run", str(write_scenario(tmp_path, text)), "--quiet").code in (0, 5)
+
+
+FULL_STORE = """
+mount -t tmpfs -o size=4m small store || exit 99
+cp -a nights/. store/
+cat /dev/zero > store/fill 2> nowhere
+"$@" history
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no program unshare")
+def test_a_store_on_a_full_disk_still_tells_of_its_nights(tmp_path: Path) -> None:
+    nights(tmp_path / "nights", made_scenario(tmp_path), VECTOR)
+    (tmp_path / "nights" / NAME).unlink(missing_ok=True)
+    (tmp_path / "store").mkdir()
+    argv = ["unshare", "-Urm", "bash", "-c", FULL_STORE, "bash", *command()]
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=environment(tmp_path / "store"), capture_output=True, text=True, timeout=100
+    )
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "it is made in memory, this once." in done.stderr
+    assert "output_tok_s" in done.stdout

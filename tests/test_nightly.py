@@ -21,6 +21,7 @@ from nights_made import NORMAL, SCENARIO, SLOW, Hook, Place, listening
 from loadgen.errors import BusyError, PreflightError, StoreError
 from loadgen.launch import leftovers
 from loadgen.locks import held, machine_locks, name_lock
+from loadgen.nightly.afterwards import clean
 from loadgen.nightly.past_runs import paces, unfinished
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.events import Night, Raised, Recovered, read_events
@@ -30,6 +31,7 @@ from loadgen.nights.night import NightReport, lines, remarks
 from loadgen.nights.verdicts import State
 from loadgen.plan import Plan, PlannedCell, Step
 from loadgen.progress import Progress
+from loadgen.retention import KEEP_S
 from loadgen.scenario import Machine, Scenario, load
 from loadgen.store import create_run, read_json, write_json
 
@@ -450,6 +452,8 @@ def test_a_night_that_its_budget_cut_teaches_the_next_ones_how_long_it_takes(tmp
     described = {"status": "degraded", "out_of_time": True, "failures": [], "started": began, "ended": ended}
     run.write("run.json", described)
     assert paces(tmp_path, [run.id]) == [(80.0, 40.0)]
+    run.write("run.json", {**run.read("run.json"), "started": "1999-01-01T00:00:00Z"})  # a clock that was set meanwhile
+    assert paces(tmp_path, [run.id]) == []
     run.write("run.json", {**described, "failures": ["a died"]})
     assert paces(tmp_path, [run.id]) == []
 
@@ -469,3 +473,24 @@ def test_ci_gets_a_summary_and_the_night_as_json(place: Place, monkeypatch: pyte
     assert text.startswith("## Nightly watched: 2 primary series: ")
     assert "| a | all | output\\_tok\\_s |" in text
     assert "## watched" in text or "# watched" in text  # the run's own report follows
+
+
+def test_a_night_whose_clock_is_years_ahead_deletes_no_request_lines(
+    place: Place, learned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(learned, place.store)
+    *_, other, last = place.runs()
+    lines = [path for run in place.runs() for path in run.rglob("requests-*")]
+    (place.store / "events.jsonl").unlink()  # no baseline stands on any
+    now = time.time()
+    monkeypatch.setattr("loadgen.nightly.afterwards.time.time", lambda: now + 20 * 365 * 86400)
+    clean(place.store, KEEP_S, print)
+    assert len(lines) == len([path for run in place.runs() for path in run.rglob("requests-*")]) == 10
+    monkeypatch.setattr("loadgen.nightly.afterwards.time.time", lambda: now)
+    for run in place.runs():
+        if run not in (other, last):
+            described = read_json(run / "run.json")
+            old = {"started": "2020-01-01T00:00:00Z", "ended": "2020-01-01T00:01:00Z"}
+            write_json(run / "run.json", {**described, **old})
+    clean(place.store, KEEP_S, print)
+    assert {path.parents[5] for path in place.store.rglob("requests-*")} == {other, last}

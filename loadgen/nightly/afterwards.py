@@ -6,12 +6,14 @@ them costs that step and no other, and becomes a note.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from loadgen.errors import LoadgenError
+from loadgen.nightly.past_runs import before_last
 from loadgen.nightly.site import write_site
 from loadgen.nightly.telling import digest_due, tell
 from loadgen.nights.history import read_history
@@ -20,6 +22,9 @@ from loadgen.nights.verdicts import Drift, drift
 from loadgen.retention import collect
 
 Say = Callable[[str], None]
+
+BETWEEN_S = 7 * 86400.0
+"""Nights lie no further apart, as far as retention goes; where they do, request lines are kept longer by as much."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -56,8 +61,11 @@ def attempted(what: str, step: Callable[[], object]) -> list[str]:
 
 
 def clean(store: Path, keep_s: float, say: Say) -> None:
-    """Retention: request lines are compressed, old ones deleted, but for those of baselines."""
-    for one in collect(store, read_history(store, say).kept(), keep_s):
+    """Retention: request lines are compressed, old ones deleted, but for those of baselines. They are as old as the run
+    before the last one says, which began a while ago: in a night whose clock is years ahead nothing would be left."""
+    earlier = before_last(store)
+    now = time.time() if earlier is None else min(time.time(), earlier + BETWEEN_S)
+    for one in collect(store, read_history(store, say).kept(), keep_s, now):
         if one.failed:
             say(f"{one.run}: {one.failed}")
 

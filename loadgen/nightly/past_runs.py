@@ -22,6 +22,10 @@ NIGHT_S = 20 * 3600.0
 """A night that began longer ago is not gone on with: the next one is due."""
 
 
+LONGEST_S = 86400.0
+"""No night takes longer: the next one is due."""
+
+
 def unfinished(store: Path, scenario: Scenario, nights: Collection[str], part: str) -> Run | None:
     """The run of this very scenario's last night, if it was never judged (``nights`` are the runs that were) and began
     not long ago. It is known by its run.json, whatever its folder is called by now; one that began far ahead of the
@@ -46,6 +50,12 @@ def confirming(store: Path, night: str) -> Run | None:
     return next((run for run, described in _runs(store) if _mapping(described, "night").get("confirms") == night), None)
 
 
+def before_last(store: Path) -> float | None:
+    """When the last run but one of a store began (seconds since 1970), None where there are not two."""
+    began = sorted(_seconds(described.get("started")) for _, described in _runs(store))
+    return began[-2] if len(began) > 1 else None
+
+
 def planned_cells(run: Run) -> list[str]:
     """The cells that a run was planned for, by id. Raises StoreError."""
     return [str(cell["id"]) for cell in run.read("plan.json")["cells"]]
@@ -54,7 +64,7 @@ def planned_cells(run: Run) -> list[str]:
 def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
     """Of nights: the seconds that they took, and those that their plans said; of one that its budget cut, for the part
     that it came to, so that the next one plans for what there is time for. One that was gone on with says nothing: it
-    may have stood still for hours."""
+    may have stood still for hours; nor does one that took longer than a day by a clock that was set meanwhile."""
     found = []
     for night in nights:
         for path in store.glob(f"runs/*/{night}"):
@@ -63,9 +73,9 @@ def paces(store: Path, nights: Sequence[str]) -> list[tuple[float, float]]:
                 described, plan = run.read("run.json"), msgspec.convert(run.read("plan.json"), Plan)
             except (StoreError, msgspec.ValidationError):
                 continue
-            if described.get("resumed"):
-                continue
             took = _seconds(described.get("ended")) - _seconds(described.get("started"))
+            if described.get("resumed") or took > LONGEST_S:
+                continue
             if described.get("status") == "complete":
                 found.append((took, plan.estimate_s))
             elif described.get("out_of_time") and not described.get("failures"):

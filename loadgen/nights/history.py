@@ -27,6 +27,9 @@ from loadgen.noise import noise_of, remembered
 from loadgen.plan import Plan
 from loadgen.store import Run
 
+AHEAD_S = 3600.0
+"""A night that began so long from now was measured under another clock."""
+
 
 class History:
     """The nights of a store as they are known at one moment: by key, every series and its nights in order; and all that
@@ -129,6 +132,9 @@ class History:
                 found.append(f"{name}: it never had a good night.")
             elif (age := now - _seconds(good.point.at)) > limit_s:
                 found.append(f"{name}: its last good night was {age / 3600:.0f} h ago ({good.point.run}).")
+            elif age < -AHEAD_S:
+                ahead = f"its last good night began {-age / 3600:.0f} h from now ({good.point.run})"
+                found.append(f"{name}: {ahead}: the clock was wrong then, or is now, and nobody knows how old it is.")
         return found
 
     def night_of(self, key: str, words: str | None) -> str:

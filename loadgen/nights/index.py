@@ -54,13 +54,16 @@ class _Unusable(Exception):
 
 def look(root: Path, read: Callable[[sqlite3.Connection], T], say: Callable[[str], None]) -> T:
     """What ``read`` makes of the index of a store, which is brought up to date first. One that is corrupt, or of a
-    later loadgen, is made anew, and ``say`` is told, as it is of runs whose process is gone. Raises StoreError, and
-    BusyError if another process holds it."""
+    later loadgen, is made anew, and ``say`` is told, as it is of runs whose process is gone; where the disk is full, it
+    is made in memory. Raises StoreError, and BusyError if another process holds it."""
     close_abandoned(root, say)
     with _held(root):
         try:
             return _looked(root, read)
         except (_Unusable, sqlite3.DatabaseError) as error:
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+                say(f"The index {root / NAME} cannot be written ({error}); it is made in memory, this once.")
+                return _looked(root, read, in_memory=True)  # retention, which makes room, asks it what must be kept
             if isinstance(error, sqlite3.DatabaseError) and not _broken(error):
                 raise
             say(f"The index {root / NAME} cannot be used ({error}); it is made anew from the runs.")
@@ -115,10 +118,11 @@ def _remove(root: Path) -> None:
         (root / f"{NAME}{end}").unlink(missing_ok=True)
 
 
-def _looked(root: Path, read: Callable[[sqlite3.Connection], T]) -> T:
+def _looked(root: Path, read: Callable[[sqlite3.Connection], T], in_memory: bool = False) -> T:
     path = root / NAME
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what SQLite adds beside it gets the same mode
-    with closing(sqlite3.connect(path, isolation_level=None)) as index:
+    if not in_memory:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what SQLite adds beside it gets the same mode
+    with closing(sqlite3.connect(":memory:" if in_memory else path, isolation_level=None)) as index:
         index.execute("PRAGMA locking_mode = EXCLUSIVE")  # ours alone by the lock; so it needs no shared memory (NFS)
         index.execute("PRAGMA journal_mode = WAL")
         index.execute("PRAGMA synchronous = NORMAL")
