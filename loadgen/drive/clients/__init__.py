@@ -2,7 +2,10 @@
 
 ``driver: openai`` sends the same requests on the same schedule and writes the same records as our own driver, but a
 library's client moves the bytes and hands over events when its event loop gets round to it. So arrivals are stamped
-in user space (``clock: user``), and what the client adds is in the numbers: that is the point.
+in user space (``clock: user``), and what the client adds is in the numbers: that is the point. How a reply ended is not
+left to it: the bytes are held against the limits of our own driver (``load.max_event_bytes``, the growth of gzip), and
+what is wrong with them has the same status and the same words. Connections do not expire while they are idle: httpcore
+1.0 may close one that a request has just been given, and the server would be blamed for it.
 
 A client is a module with ``open_client(job) -> Client``. To add one, add a file.
 """
@@ -11,19 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from loadgen.drive.balance import make_balance
 from loadgen.drive.clock import now_ns
-from loadgen.drive.http import Head, MalformedReply
+from loadgen.drive.http import Head
 from loadgen.drive.job import Job
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.prepare import Prepared
 from loadgen.drive.reply import Reply
-from loadgen.drive.said import NOT_MEANT
 from loadgen.drive.understand import Backlog
 
 
@@ -44,17 +46,43 @@ class Broken(Exception):
         self.status = status
 
 
+Piece = Head | bytes | dict[str, Any]
+"""What a client hands over of a reply: its head, bytes of its body, or an event that it has decoded already. Without a
+head it is 200; one that is not streamed and is decoded already is one event."""
+Heard = Callable[[int], None]
+"""To be called with the time (ns) when bytes came that may be no event yet: the reply has not stalled."""
+
+
 class Client(Protocol):
-    """What a client module opens. ``path`` and ``fields`` are the backend's; events come as JSON objects."""
+    """What a client module opens. ``path`` and ``fields`` are the backend's."""
 
-    def stream(self, path: str, fields: dict[str, Any], request_id: str) -> AsyncIterator[tuple[int, dict[str, Any]]]:
-        """(arrival in ns, event) until the reply ends; one event for a reply that is not streamed.
-
-        Raises Refused or Broken.
-        """
+    def stream(
+        self, path: str, fields: dict[str, Any], request_id: str, heard: Heard
+    ) -> AsyncGenerator[tuple[int, Piece]]:
+        """(arrival in ns, piece) until the reply ends. Raises Refused, Broken or MalformedReply."""
 
     async def close(self) -> None:
         """Gives connections back."""
+
+
+def head_of(status: int, fields: Mapping[str, str]) -> Head:
+    """The head of a reply whose framing a client has taken off, but not its coding."""
+    kept = {name: fields.get(name, "") for name in ("content-encoding", "content-type", "retry-after")}
+    return Head(status, 0, {name.encode(): value.encode("latin-1", "replace") for name, value in kept.items()}, False)
+
+
+def broken(http: Any, error: BaseException | None) -> Broken:
+    """What an error of ``httpx`` or ``httpx2``, whichever ``http`` is, is called in a record."""
+    why = str(error) or type(error).__name__
+    if isinstance(error, (http.ConnectError, http.ConnectTimeout, http.ProxyError)):
+        return Broken("connect_error", why)
+    if isinstance(error, http.RemoteProtocolError) and "peer closed connection" in why:
+        return Broken("truncated", "the connection was closed before the reply was complete")
+    if isinstance(error, http.RemoteProtocolError) and "disconnected without" in why:
+        return Broken("reset", "the server closed the connection without a reply")
+    if isinstance(error, (http.NetworkError, http.TimeoutException)):
+        return Broken("reset", f"the connection was cut: {why}")
+    return Broken("malformed", why)
 
 
 class _NoPools:
@@ -161,28 +189,46 @@ class ClientTraffic:
                 await client.close()
 
     async def _carry(self, exchange: Exchange, fields: dict[str, Any]) -> None:
-        job = self.prepared.job
         request_id = self.prepared.request_id(exchange.send.session, exchange.send.turn)
         exchange.kernel = False
         async with self._throttle if self._throttle is not None else contextlib.nullcontext():
             exchange.t_send = exchange.last_read = now_ns()
-        reply = exchange.reply = Reply(Head(200, 0, {}, False), self.prepared.backend, job.options.stream, 1 << 62)
+        stream = self._clients[exchange.place].stream(
+            self.prepared.backend.PATH, fields, request_id, lambda at: self._heard(exchange, at)
+        )
         try:
-            stream = self._clients[exchange.place].stream(self.prepared.backend.PATH, fields, request_id)
-            async for at, event in stream:
-                self._events += 1
-                exchange.last_read = at
-                reply.take_event(event, at)
-            reply.complete = True
+            await self._take(exchange, stream)
         except Refused as refused:
-            exchange.reply = Reply(Head(refused.status, 0, {}, False), self.prepared.backend, False, 1 << 62)
+            exchange.reply = self._reply(Head(refused.status, 0, {}, False))
             exchange.reply.body += refused.body.encode()
-        except Broken as broken:
-            exchange.failed, exchange.why = broken.status, str(broken)
-        except (MalformedReply, *NOT_MEANT) as error:
-            exchange.failed, exchange.why = "malformed", str(error)
+        except Broken as error:
+            exchange.failed, exchange.why = error.status, str(error)
+        except Exception as error:  # noqa: BLE001  whatever a library raises: the request is over, and must not hang
+            exchange.failed, exchange.why = "malformed", str(error) or type(error).__name__
         if not exchange.ended:
             self._end(exchange, exchange.last_read)
+
+    async def _take(self, exchange: Exchange, stream: AsyncGenerator[tuple[int, Piece]]) -> None:
+        """Takes a reply to its end. Raises what the client raises, and MalformedReply."""
+        reply = exchange.reply = self._reply(Head(200, 0, {}, False))
+        async with contextlib.aclosing(stream):
+            async for at, piece in stream:
+                self._events += 1
+                exchange.last_read = at
+                if isinstance(piece, Head):
+                    reply = exchange.reply = self._reply(piece)
+                elif isinstance(piece, bytes):
+                    reply.feed(piece, at)
+                else:
+                    reply.take_event(piece, at)
+        reply.end_of_input()
+
+    def _reply(self, head: Head) -> Reply:
+        job = self.prepared.job
+        return Reply(head, self.prepared.backend, job.options.stream, job.shape.max_event_bytes)
+
+    def _heard(self, exchange: Exchange, at: int) -> None:
+        exchange.last_read = at
 
     def _end(self, exchange: Exchange, at: int) -> None:
         exchange.t_end = at
