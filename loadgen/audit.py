@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from loadgen.shown import brief
 from loadgen.statistics import Sample, nearest_rank, rank
 from loadgen.summary import Context, Doubt, Summary
 
@@ -131,7 +132,7 @@ def _invalid(summary: Summary) -> Iterator[Doubt]:
     if offered and achieved is not None and achieved < SENT_LIMIT * offered:
         yield Doubt(
             "sends",
-            f"Only {achieved:.4g} of {offered:.4g} scheduled requests a second were sent inside the window "
+            f"Only {brief(achieved)} of {brief(offered)} scheduled requests a second were sent inside the window "
             f"({_percent(achieved / offered)}, the limit is {_percent(SENT_LIMIT)}). {_why_unsent(summary)}",
         )
 
@@ -144,8 +145,8 @@ def _beyond(summary: Summary, limit: tuple[float, float]) -> bool:
 def _in_step(summary: Summary) -> str:
     arrived, ended = summary.output_tok_s or 0.0, summary.audit.ended_tok_s or 0.0
     return (
-        f"Requests ran in step: {arrived:.4g} output tok/s arrived in the window, the replies that ended in it make "
-        f"{ended:.4g}."
+        f"Requests ran in step: {brief(arrived)} output tok/s arrived in the window, the replies that ended in it make "
+        f"{brief(ended)}."
     )
 
 
@@ -170,15 +171,15 @@ def _why_unsent(summary: Summary) -> str:
 def _failures(summary: Summary) -> Iterator[Doubt]:
     if summary.failed:
         kinds = sorted((kind for kind in summary.status.items() if kind[0] != "ok"), key=lambda kind: -kind[1])
-        listed = ", ".join(f"{count} {status}" for status, count in kinds)
+        listed = ", ".join(f"{count:,} {status}" for status, count in kinds)
         rest = f"latencies come from the {summary.ok} others" if summary.ok else "there is nothing to measure"
-        counted = f"{summary.failed} of {summary.requests} requests failed ({listed}): {rest}."
+        counted = f"{summary.failed:,} of {summary.requests:,} requests failed ({listed}): {rest}."
         yield Doubt("errors", f"{counted}{_one_of(kinds, summary)}")
     cancelled = summary.status.get("cancelled", 0)
     if cancelled and summary.ok:
         yield Doubt(
             "cut_off",
-            f"{cancelled} requests had not ended when the drain did: the longest replies are missing from the "
+            f"{cancelled:,} requests had not ended when the drain did: the longest replies are missing from the "
             "latencies. A longer load.drain_s would hold them.",
         )
 
@@ -270,7 +271,7 @@ def _client(summary: Summary, context: Context) -> Iterator[Doubt]:
 
 
 def _prompts(summary: Summary, context: Context) -> Iterator[Doubt]:
-    asked = f"{summary.requests} requests asked {summary.prompts} different prompts"
+    asked = f"{summary.requests:,} requests asked {summary.prompts or 0:,} different prompts"
     repeated = summary.prompts is not None and summary.prompts < summary.requests
     if summary.cached_share:
         yield Doubt(

@@ -125,9 +125,9 @@ class Progress:
         if self._live or result is None:
             return
         one = result.summary
-        speed = "" if one.output_tok_s is None else f", {one.output_tok_s:.1f} output tok/s"
+        speed = "" if one.output_tok_s is None else f", {one.output_tok_s:,.1f} output tok/s"
         self._line(
-            f"{self._where()}: {one.ok} ok, {one.failed} failed{speed} ({one.state})", at_once=self._quiet_long()
+            f"{self._where()}: {one.ok:,} ok, {one.failed:,} failed{speed} ({one.state})", at_once=self._quiet_long()
         )
 
     def lines(self, width: int) -> list[str]:
@@ -177,22 +177,22 @@ class Progress:
             load = self._load.get(self._step.cell, {})
             yield f"{duration(one.at)} of about {duration(self._seconds.get(self._step.cell, 0.0))}"
         held = load.get("concurrency") or load.get("max_in_flight")
-        yield f"in flight {sum(one.in_flight.values())}" + (f" of {held}" if held else "")
+        yield f"in flight {sum(one.in_flight.values()):,}" + (f" of {held}" if held else "")
         if load.get("rate_rps"):
-            yield f"sent {one.speeds()[0]:.1f} of {load['rate_rps']:g} req/s"
-        yield f"done {one.ended['ok']}"
+            yield f"sent {one.speeds()[0]:,.1f} of {load['rate_rps']:g} req/s"
+        yield f"done {one.ended['ok']:,}"
         errors = {status: count for status, count in one.ended.items() if status != "ok"}
-        yield ", ".join(f"{count} {status}" for status, count in errors.items()) or "0 failed"
+        yield ", ".join(f"{count:,} {status}" for status, count in errors.items()) or "0 failed"
 
     def _numbers(self) -> Iterator[str]:
         one = self._repeat
         if not one.recent:
             return
-        yield f"output {one.speeds()[1]:.0f} tok/s"
+        yield f"output {one.speeds()[1]:,.0f} tok/s"
         if one.ttft_ms:
             ordered = sorted(one.ttft_ms)
             p50, p95 = ordered[len(ordered) // 2], ordered[min(int(len(ordered) * 0.95), len(ordered) - 1)]
-            yield f"TTFT p50 {p50:.1f} ms p95 {p95:.1f} ms"
+            yield f"TTFT p50 {p50:,.1f} ms p95 {p95:,.1f} ms"
         yield f"latest send {one.late_us / 1e3:.2f} ms late"
         yield f"client CPU {sum(one.cpu.values()) * 100:.0f} %"
 

@@ -23,6 +23,7 @@ from itertools import combinations
 import msgspec
 
 from loadgen.metrics import Measure
+from loadgen.shown import brief
 from loadgen.statistics import Ratio, holm, ratio_paired
 from loadgen.summary import Summary
 
@@ -215,7 +216,7 @@ def _tokens(mean: float | None) -> str:
 
 
 def _number(value: float, what: Measure) -> str:
-    return f"{value * 1e3:.4g} ms" if what.metric.endswith("_s") and what.statistic else f"{value:.4g}"
+    return f"{brief(value * 1e3)} ms" if what.metric.endswith("_s") and what.statistic else brief(value)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

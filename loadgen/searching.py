@@ -14,6 +14,7 @@ from loadgen.scenario.model import Load
 from loadgen.scenario.search_rules import probe_cell
 from loadgen.search.path import Stop
 from loadgen.searched import Probe, Searched, next_probe, searched
+from loadgen.shown import brief
 from loadgen.store import Run
 
 _TRIES = 2
@@ -65,4 +66,4 @@ def _came_to(found: Searched) -> str:
     load = f"{last.load:g} {'requests/s' if last.word == 'rate_rps' else 'in flight'}"
     if last.trial is not None:
         return f"{load} {last.trial.verdict} ({last.trial.why})"
-    return f"{load}, {last.request_rps or 0:.3g} answered a second" + ("" if last.answers else " (INVALID)")
+    return f"{load}, {brief(last.request_rps or 0.0, 3)} answered a second" + ("" if last.answers else " (INVALID)")

@@ -38,7 +38,7 @@ def test_two_models_get_a_table_the_crossings_and_a_plot(tmp_path: Path) -> None
     assert done.code == 0, done.err
     assert done.err == ""
     text = said(done.out)
-    assert "On 1 × H200 SXM (4.8 TB/s each): 1000 tokens in, 100 out" in text
+    assert "On 1 × H200 SXM (4.8 TB/s each): 1,000 tokens in, 100 out" in text
     assert "57.409 B parameters, 14.249 B active (13.705 B without the input embedding), 8 of 64 experts" in text
     assert (
         "decode step: qwen2-57b-a14b is 2.32 times as fast as qwen1.5-32b at batch size 1, 1.04 times at 256: "
@@ -123,7 +123,7 @@ def test_names_give_way_to_roles_on_a_narrow_screen() -> None:
 def test_a_model_that_does_not_fit_is_marked_and_said() -> None:
     text = render(rooflines(gpu="h100")[1:], [1, 256], 160)
     assert "114.9*" in text
-    assert "moe: does not fit on 1 × H100 SXM: a request of 1100 tokens takes 114.9 of 80 GB" in text
+    assert "moe: does not fit on 1 × H100 SXM: a request of 1,100 tokens takes 114.9 of 80 GB" in text
 
 
 def test_where_nothing_crosses_it_says_so() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "loadgen"
 
 LEVELS = (
-    ("errors", "arrays", "nvml"),
+    ("errors", "arrays", "nvml", "shown"),
     ("record", "redact", "columns", "correlation"),
     ("arrival", "lengths", "metrics", "shapes", "statistics", "traces"),
     ("summary",),

@@ -220,7 +220,7 @@ def test_random_weights_and_repeats_on_several_hosts_are_doubts(rendered: Path) 
 
 def test_the_published_figures_stand_beside_ours(rendered: Path) -> None:
     text = section(rendered, "The published figures")
-    assert "| 1000 | dense | 7.99 | 8.02 [8.00, 8.04] | 8791 | 8818 [8796, 8839] |" in text
+    assert "| 1000 | dense | 7.99 | 8.02 [8.00, 8.04] | 8,791 | 8,818 [8,796, 8,839] |" in text
     assert "| 1000 | MoE / dense |  |  | 0.648 | 0.650 |" in text
     assert "two A100 80 GB" in text
 

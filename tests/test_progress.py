@@ -124,7 +124,7 @@ def test_the_block_may_be_asked_for_while_workers_tick(tmp_path: Path) -> None:
     over.set()
     looking.join()
     assert set(found) <= {2, 4, 5, 6}
-    assert "done 40000" in shown.block[1]
+    assert "done 40,000" in shown.block[1]
 
 
 def test_what_a_server_does_not_say_is_not_shown(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from loadgen.reports import markdown, objectives, rows, text, yardsticks
 from loadgen.scenario import expand, public_dict
 from loadgen.scenario import load as load_scenario
 from loadgen.scenario.loading import from_public
+from loadgen.shown import number
 from loadgen.store import Run, append_line, create_run, write_json
 from loadgen.summarise import summarise
 from loadgen.summary import Context, Doubt, Window
@@ -204,11 +205,11 @@ def test_json_is_versioned_and_reads_back(report: RunReport) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(None, "-"), (0.0, "0.000"), (0.00012, "0.0001"), (0.5, "0.500"), (12.345, "12.35"), (123.45, "123.5"),
-     (1234.5, "1234"), (123456.7, "123 457"), (-3.0, "-3.000"), (9.9999, "10.00"), (99.996, "100.0"), (999.97, "1000"),
-     (9999.6, "10 000"), (0.00001, "0.00001")],
+     (1234.5, "1,234"), (123456.7, "123,457"), (-3.0, "-3.000"), (9.9999, "10.00"), (99.996, "100.0"),
+     (999.97, "1,000"), (9999.6, "10,000"), (0.00001, "0.00001")],
 )  # fmt: skip
 def test_numbers_have_four_digits_or_so(value: float | None, shown: str) -> None:
-    assert rows.number(value) == shown
+    assert number(value) == shown
 
 
 def test_a_run_without_repeats_has_a_report_that_says_skipped(tmp_path: Path) -> None:

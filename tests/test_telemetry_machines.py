@@ -237,7 +237,7 @@ def test_what_an_engine_set_aside_is_told_in_bytes_and_tokens(run: Run) -> None:
     found = shown(assemble(run))
     assert found["Memory, energy, cores: weights GB"] == "15.30"
     assert found["Memory, energy, cores: KV GB"] == "107.4"
-    assert found["Memory, energy, cores: KV tok"] == "1 747 552"
+    assert found["Memory, energy, cores: KV tok"] == "1,747,552"
 
 
 def test_what_each_rank_says_of_its_gpu_is_told_of_all_of_them(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_what_each_rank_says_of_its_gpu_is_told_of_all_of_them(tmp_path: Path) -
     write_json(run.folder / "plan.json", {**plan, "steps": [{**step, "server": "a-1"} for step in plan["steps"]]})
     found = shown(assemble(run))
     assert found["Memory, energy, cores: weights GB"] == "30.60"
-    assert found["Memory, energy, cores: KV tok"] == "1 747 552"
+    assert found["Memory, energy, cores: KV tok"] == "1,747,552"
 
 
 def test_a_side_that_was_slowed_down_forbids_a_verdict(run: Run) -> None:

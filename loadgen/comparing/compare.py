@@ -18,6 +18,7 @@ from loadgen.comparing.equal import equal_crossings
 from loadgen.comparing.phase import phase_doubt
 from loadgen.comparing.sentence import cell_name, sentence
 from loadgen.metrics import METRICS, Measure, find, margin, measure
+from loadgen.shown import brief
 from loadgen.statistics import MIN_REPEATS, Ratio, Verdict, holm, ratio_paired, ratio_welch, repeats_needed, verdict
 from loadgen.summary import Doubt, Summary
 
@@ -141,7 +142,7 @@ def _unfair(cell: CellPairs, what: Measure) -> Iterator[str]:
         if a and b and abs(b / a - 1) > MAX_LENGTH_DIFFERENCE:
             yield (
                 f"{what.label} depends on the length of {'prompts' if tokens == 'in_tok' else 'replies'}, and they had "
-                f"{a:.4g} tokens with {names[0]} and {b:.4g} with {names[1]}"
+                f"{brief(a)} tokens with {names[0]} and {brief(b)} with {names[1]}"
             )
     yield from _unequally_warm(cell, what)
 

@@ -23,6 +23,7 @@ from loadgen.limits.served import Serving
 from loadgen.metrics import Measure
 from loadgen.repeat import Result
 from loadgen.shapes.roofline import Floor, Roofline
+from loadgen.shown import brief
 from loadgen.summary import Doubt
 
 VERSION = 1
@@ -201,7 +202,7 @@ def _doubts(found: AgainstFloor, smallest_s: float) -> Iterator[Doubt]:
     if found.prefill is not None and found.prefill.measured_s < found.prefill.floor_s:
         said.append(f"TTFT {found.prefill.measured_s * 1e3:.3g} ms, floor {found.prefill.floor_s * 1e3:.3g} ms")
     if found.limit_share is not None and found.limit_share > 1:
-        said.append(f"{found.output_tok_s:.4g} output tok/s, limit {found.limit_tok_s:.4g}")
+        said.append(f"{brief(found.output_tok_s or 0.0)} output tok/s, limit {brief(found.limit_tok_s or 0.0)}")
     if said:
         text = (
             f"{found.target} is faster than its floor on {found.gpus or 1} x {found.gpu}: {'; '.join(said)}. Wrong "

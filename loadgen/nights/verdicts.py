@@ -263,7 +263,7 @@ def line(verdict: SeriesVerdict, changed: Sequence[str] = ()) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits, and no powers of ten where a person would write none."""
+    """Four digits, and no powers of ten where a person would write none; plain, since programs read the line."""
     return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 

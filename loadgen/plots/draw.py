@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadgen.errors import UsageError
 from loadgen.plots.chart import Axis, Bars, Chart, Heat, Lines, Panel, Series
+from loadgen.shown import brief
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -236,7 +237,7 @@ def _text(text: str, longest: int = _LONGEST) -> str:
 
 
 def _number(value: float, _: Any = None) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+    return brief(value) if abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _nines(value: float, _: Any = None) -> str:

@@ -21,6 +21,7 @@ from loadgen.search.path import Goal
 from loadgen.search.sweep import Course
 from loadgen.search.verdict import OF_ALL, Held, Verdict
 from loadgen.searched import Looked, Searched
+from loadgen.shown import brief
 
 MOST_CHARTS = 6
 """Searches of a run that are drawn."""
@@ -196,7 +197,7 @@ def _swept(one: Searched, course: Course) -> Lines | None:
         return None
     knee = one.swept.knee if one.swept is not None else None
     maximum = one.swept.maximum if one.swept is not None else None
-    bands = () if knee is None else (Band(name=f"knee {knee.rate:.3g}", low=knee.low, high=knee.high),)
+    bands = () if knee is None else (Band(name=f"knee {brief(knee.rate, 3)}", low=knee.low, high=knee.high),)
     levels = () if maximum is None else (Level(name="measured maximum", x=maximum),)
     return Lines(
         title=title_of(one),

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from loadgen.assemble import ReportCell, RunReport
 from loadgen.reports import about, markdown, objectives, rows, search, text
 from loadgen.scenario.label import value_text
+from loadgen.shown import DASH
 
 Section = tuple[str, list[str]]
 
@@ -73,7 +74,7 @@ def _axes(reports: Sequence[RunReport]) -> list[str]:
 
 
 def _labels(cell: ReportCell, axes: Sequence[str]) -> list[str]:
-    return [value_text(cell.axes[axis]) if axis in cell.axes else rows.DASH for axis in axes] or [cell.id]
+    return [value_text(cell.axes[axis]) if axis in cell.axes else DASH for axis in axes] or [cell.id]
 
 
 def _titles(reports: Sequence[RunReport], names: Sequence[str]) -> list[str]:

@@ -12,9 +12,10 @@ from loadgen.nights.events import Accepted, Pinned
 from loadgen.nights.history import History
 from loadgen.nights.regression import LEAST, RECENT
 from loadgen.nights.series import EPOCH, Series
-from loadgen.nights.verdicts import SeriesVerdict, State, drift, judge, line, number, percent, small
+from loadgen.nights.verdicts import SeriesVerdict, State, drift, judge, line, percent, small
 from loadgen.reports.rows import plain
 from loadgen.reports.text import aligned, wrapped
+from loadgen.shown import brief
 
 CSV = (
     "time", "run", "scenario", "target", "cell", "measure", "series", "state", "value", "normal", "expected_low",
@@ -82,7 +83,7 @@ def baseline(history: History, key: str, width: int) -> str:
     for one in drift({key: series}, {key: past}):
         change = percent(one.recent / one.reference - 1)
         lines.append(
-            f"the last {RECENT}: {number(one.recent)} against {number(one.reference)} ({change}), p={small(one.p)}"
+            f"the last {RECENT}: {brief(one.recent)} against {brief(one.reference)} ({change}), p={small(one.p)}"
         )
     if past.alert is not None:
         lines.append(f"alert open since {past.alert}: failing for {_counted(failing(entries), 'night')}")
@@ -133,13 +134,13 @@ def _said(entry: Entry) -> dict[str, str]:
     return {
         "state": entry.state.value.upper() if loud else entry.state.value,
         "value": _value(entry),
-        "expected": f"{number(band[0])}..{number(band[1])}" if band is not None else "",
+        "expected": f"{brief(band[0])}..{brief(band[1])}" if band is not None else "",
         "change": percent(value / normal - 1) if value is not None and normal is not None else "",
     }
 
 
 def _value(entry: Entry) -> str:
-    return "none" if entry.point.value is None else number(entry.point.value)
+    return "none" if entry.point.value is None else brief(entry.point.value)
 
 
 def _night(entry: Entry) -> list[str]:
@@ -179,8 +180,8 @@ def _band(history: History, key: str) -> SeriesVerdict:
 
 
 def _around(band: SeriesVerdict) -> str:
-    text = number(band.normal or 0.0)
-    return text + (f", expected {number(band.expected[0])}..{number(band.expected[1])}" if band.expected else "")
+    text = brief(band.normal or 0.0)
+    return text + (f", expected {brief(band.expected[0])}..{brief(band.expected[1])}" if band.expected else "")
 
 
 def _csv_row(entry: Entry) -> Iterator[object]:

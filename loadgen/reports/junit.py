@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.comparing.comparison import ComparedCell
-from loadgen.reports.rows import failure_lines, number, plain, warning_lines
+from loadgen.reports.rows import failure_lines, plain, warning_lines
 from loadgen.search.path import Goal
 from loadgen.searched import Searched
+from loadgen.shown import number
 from loadgen.statistics import Verdict
 
 Outcome = Literal["passed", "failure", "error", "skipped"]

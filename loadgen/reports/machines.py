@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.fair.facts import starts_of
 from loadgen.repeat import Result
-from loadgen.reports.rows import DASH, axis_names, labels, number
+from loadgen.reports.rows import axis_names, labels
 from loadgen.reports.yardsticks import Column
+from loadgen.shown import DASH, number
 from loadgen.telemetry.measured import GpuUse, Telemetry
 
 MEMORY = "Memory, energy, cores"

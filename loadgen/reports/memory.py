@@ -72,7 +72,7 @@ def fewest(plan: MemoryPlan, memory_bytes: float) -> int | None:
 def _title(plan: MemoryPlan) -> str:
     requests = "one request" if plan.batch == 1 else f"{plan.batch} requests at once"
     return (
-        f"{plan.shape.name} in {plan.shape.stored.name}, {requests} of {plan.input_tokens} tokens in and "
+        f"{plan.shape.name} in {plan.shape.stored.name}, {requests} of {plan.input_tokens:,} tokens in and "
         f"{plan.output_tokens} out:"
     )
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadgen.nights.night import NightReport, head, lines, remarks
-from loadgen.nights.verdicts import SeriesVerdict, State, line, number, percent
+from loadgen.nights.verdicts import SeriesVerdict, State, line, percent
 from loadgen.reports.rows import plain
 from loadgen.reports.text import aligned, section, wrapped
+from loadgen.shown import brief
 
 if TYPE_CHECKING:
     from loadgen.reports.junit import Case, Outcome
@@ -95,10 +96,10 @@ def _words(one: SeriesVerdict) -> dict[str, str]:
         "target": one.series.target,
         "cell": one.series.cell,
         "measure": one.series.measure,
-        "tonight": "none" if one.value is None else number(one.value),
-        "normal": "" if one.normal is None else number(one.normal),
+        "tonight": "none" if one.value is None else brief(one.value),
+        "normal": "" if one.normal is None else brief(one.normal),
         "change": percent((one.value or 0) / (one.normal or 1) - 1) if apart else "",
-        "expected": "" if one.expected is None else f"{number(one.expected[0])}..{number(one.expected[1])}",
+        "expected": "" if one.expected is None else f"{brief(one.expected[0])}..{brief(one.expected[1])}",
         "state": one.state.value.upper() if one.state is State.REGRESSION else one.state.value,
     }
 

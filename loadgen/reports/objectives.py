@@ -11,8 +11,8 @@ from typing import NamedTuple
 from loadgen.assemble import RunReport
 from loadgen.judge import Judgement
 from loadgen.metrics import METRICS
-from loadgen.reports.rows import number
 from loadgen.scenario import parse_objective
+from loadgen.shown import number
 
 
 class Marks(NamedTuple):

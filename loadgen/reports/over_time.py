@@ -14,8 +14,8 @@ from loadgen.long.over_time import OverTime
 from loadgen.long.trend import found_drifting, sentence
 from loadgen.progress import counted, duration
 from loadgen.reports.machines import Table
-from loadgen.reports.rows import DASH, number
 from loadgen.reports.yardsticks import Column
+from loadgen.shown import DASH, number
 
 MOST_ROWS, MORE_ROWS = 12, 60
 """Intervals of a table on a terminal, and elsewhere."""
@@ -30,7 +30,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Interval], str], int], ...] = (
     ("p99", lambda one: number(one.ttft_p99_s, 1e3), 0),
     ("TPOT p50 ms", lambda one: number(one.tpot_p50_s, 1e3), 1),
     ("in flight", lambda one: number(one.in_flight), 5),
-    ("failed", lambda one: str(one.failed), 0),
+    ("failed", lambda one: f"{one.failed:,}", 0),
     ("server MB", lambda one: number(one.server.get("server_bytes"), 1e-6), 2),
     ("GPU GB", lambda one: number(one.server.get("gpu_bytes"), 1e-9), 3),
     ("client cores", lambda one: number(one.client_cores), 6),

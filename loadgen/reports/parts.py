@@ -14,8 +14,9 @@ from loadgen.metrics import Measure
 from loadgen.parts import Part
 from loadgen.repeat import Result
 from loadgen.reports.machines import Table
-from loadgen.reports.rows import DASH, axis_names, labels, number
+from loadgen.reports.rows import axis_names, labels
 from loadgen.reports.yardsticks import Column
+from loadgen.shown import DASH, number
 
 HEADINGS = {
     "turn": "By turn of the conversations",
@@ -47,7 +48,7 @@ def _mean(metric: str, statistic: str | None = None, scale: float = 1.0) -> Call
 
 
 def _failed(held: Held) -> str:
-    return f"{sum(part.failed for part in held.every)}/{sum(part.requests for part in held.every)}"
+    return f"{sum(part.failed for part in held.every):,}/{sum(part.requests for part in held.every):,}"
 
 
 COLUMNS = (

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from loadgen.shown import brief
+
 HEIGHT = 12
 MOST = 76
 """Columns of the widest plot: wider shows nothing more."""
@@ -63,7 +65,7 @@ def _at(line: Line, x: float) -> float:
 
 
 def _label(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return brief(value, 3)
 
 
 def _ticks(xs: Sequence[float], columns: int) -> str:

@@ -11,8 +11,9 @@ from itertools import pairwise
 
 from loadgen.preview import BINS, Preview, Shared, Spread
 from loadgen.progress import counted, duration
-from loadgen.reports.rows import number, plain
+from loadgen.reports.rows import plain
 from loadgen.reports.text import wrapped
+from loadgen.shown import number
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#%"
@@ -64,7 +65,7 @@ def _requests(one: Preview) -> str:
     if one.rates_rps is None and one.length_s is None:
         many = "as many as the server answers" if one.requests is None else counted(one.requests, "request")
         return f"{many}; {one.seen} were looked at"
-    what = f"more than {one.seen}" if one.requests is None else str(one.requests)
+    what = f"more than {one.seen:,}" if one.requests is None else f"{one.requests:,}"
     if not one.length_s:
         return f"{what}, all at once"
     said = f"{what} in {duration(one.length_s)}, {number(one.seen / one.length_s)}/s on average"

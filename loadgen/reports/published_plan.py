@@ -16,12 +16,12 @@ from loadgen.published.join import ONLY, Found, Laid, Line, lay
 from loadgen.published.tables import Column as Described
 from loadgen.published.tables import Table, table
 from loadgen.reports import memory, text
-from loadgen.reports.rows import DASH
 from loadgen.reports.table_cells import GIB, keys_of
 from loadgen.reports.table_columns import Column, Drawn, places
 from loadgen.reports.table_text import in_window
 from loadgen.scenario import Cell, Loaded, public_dict
 from loadgen.shapes.memory_plan import CARDS, MemoryPlan, gpu_bytes
+from loadgen.shown import DASH
 
 _NOTE = (
     "planned: GiB at the peak, from sizes alone, without CUDA's own 0.5 GB a GPU, which torch does not count either; "

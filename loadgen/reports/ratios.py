@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from loadgen.comparing.comparison import Compared, ComparedCell, Comparison
 from loadgen.comparing.sentence import INTERACTIVITY
 from loadgen.metrics import METRICS, measure
-from loadgen.reports.rows import DASH, number
+from loadgen.shown import DASH, number
 from loadgen.statistics import Ratio
 
 EVERY = "every measure"

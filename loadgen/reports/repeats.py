@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from loadgen.assemble import RunReport, TargetCell
 from loadgen.repeat import Result
-from loadgen.reports.rows import number
+from loadgen.shown import number
 from loadgen.summary import Summary
 
 _HEAD = (
@@ -28,8 +28,8 @@ def _row(result: Result, target: TargetCell) -> list[str]:
     return [
         f"{result.rep}" + (f" (attempt {result.attempt})" if result.attempt > 1 else ""),
         f"{one.window.w0:.1f} to {one.window.w1:.1f}",
-        str(one.ok),
-        str(one.failed),
+        f"{one.ok:,}",
+        f"{one.failed:,}",
         number(one.in_tok.mean),
         number(one.out_tok.mean),
         number(one.output_tok_s),

@@ -117,7 +117,7 @@ def _model_values(one: Roofline, batches: Sequence[int]) -> dict[str, Any]:
 
 def _title(one: Roofline) -> str:
     return (
-        f"On {_place(one)} ({one.gpu.bandwidth_b_s / 1e12:.3g} TB/s each): {one.input_tokens} tokens in, "
+        f"On {_place(one)} ({one.gpu.bandwidth_b_s / 1e12:.3g} TB/s each): {one.input_tokens:,} tokens in, "
         f"{one.output_tokens} out"
     )
 
@@ -187,7 +187,7 @@ def _ratio(baseline: Roofline, candidate: Roofline, measure: str, batch: int) ->
 
 def _number(value: float) -> str:
     """Four significant digits, without an exponent."""
-    return f"{value:.0f}" if value >= 1000 else f"{value:#.4g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.4g}"
 
 
 def _memory(one: Roofline, batch: int) -> str:
@@ -221,9 +221,11 @@ def _bound(one: Roofline) -> str:
 def _room(one: Roofline) -> str:
     total = one.input_tokens + one.output_tokens
     if one.capacity():
-        return f"{one.shape.name}: the KV cache of {one.capacity()} requests of {total} tokens fits beside the weights"
+        return (
+            f"{one.shape.name}: the KV cache of {one.capacity():,} requests of {total:,} tokens fits beside the weights"
+        )
     return (
-        f"{one.shape.name}: does not fit on {_place(one)}: a request of {total} tokens takes "
+        f"{one.shape.name}: does not fit on {_place(one)}: a request of {total:,} tokens takes "
         f"{one.memory_bytes(1) / 1e9:.1f} of {one.gpus * one.gpu.memory_bytes / 1e9:.0f} GB"
     )
 

@@ -8,7 +8,6 @@ repeat has (too few samples) is a dash.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
@@ -20,6 +19,7 @@ from loadgen.published.presets import preset_of
 from loadgen.reports import about
 from loadgen.scenario.label import value_text
 from loadgen.search.verdict import Trial, Verdict
+from loadgen.shown import DASH, number
 
 
 class Column(NamedTuple):
@@ -32,26 +32,11 @@ class Column(NamedTuple):
     measure: str = ""
 
 
-DASH = "-"
-
-
 def mean(target: TargetCell, metric: str, statistic: str | None = None) -> float | None:
     """Mean over the valid repeats of a measure; None if no repeat has it."""
     values = [value_of(summary, Measure(metric, statistic)) for summary in target.valid]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def number(value: float | None, scale: float = 1.0) -> str:
-    """Four significant digits at most, no exponent; a dash for None."""
-    if value is None:
-        return DASH
-    value *= scale
-    if value != 0 and abs(value) < 0.001:
-        return f"{Decimal(f'{value:.1g}'):f}"
-    size = abs(float(f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"))  # as it is shown: 9.9999 is 10.00
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
-    return f"{value:,.{digits}f}".replace(",", " ") if size >= 10000 else f"{value:.{digits}f}"
 
 
 def _ms(metric: str, statistic: str) -> Callable[[TargetCell], str]:
@@ -71,7 +56,7 @@ def _batch(target: TargetCell) -> str:
 def _failed(target: TargetCell) -> str:
     failed = sum(summary.failed for summary in target.summaries)
     total = sum(summary.requests for summary in target.summaries)
-    return f"{failed}/{total}"
+    return f"{failed:,}/{total:,}"
 
 
 def _repeats(target: TargetCell) -> str:

@@ -12,12 +12,13 @@ from loadgen.assemble import RunReport
 from loadgen.metrics import METRICS, measure
 from loadgen.plots.search import title_of
 from loadgen.reports.machines import Table
-from loadgen.reports.rows import DASH, number, verdict
+from loadgen.reports.rows import verdict
 from loadgen.reports.yardsticks import Column
 from loadgen.search.path import Goal
 from loadgen.search.sweep import Course
 from loadgen.search.verdict import OF_ALL, Held, Trial
 from loadgen.searched import Looked, Searched
+from loadgen.shown import DASH, number
 
 _HEADS = {"max_rate": "offered req/s", "max_concurrency": "in flight"}
 
@@ -59,7 +60,7 @@ def _load(one: Searched, probe: Looked) -> str:
 
 def _of_search(one: Searched, more: bool) -> Iterator[Column]:
     found = next((probe.trial.objectives for probe in one.probes if probe.trial and probe.trial.objectives), ())
-    yield Column("requests", lambda probe: str(probe.requests), len(found) + 1)
+    yield Column("requests", lambda probe: f"{probe.requests:,}", len(found) + 1)
     yield Column("answered req/s", lambda probe: number(probe.request_rps), len(found) + 2)
     for i, held in enumerate(found, 1):
         yield Column(held.text, _held(held.text, _value), i)
@@ -70,7 +71,7 @@ def _of_search(one: Searched, more: bool) -> Iterator[Column]:
 
 
 def _of_sweep(course: Course) -> Iterator[Column]:
-    yield Column("requests", lambda probe: str(probe.requests), 2)
+    yield Column("requests", lambda probe: f"{probe.requests:,}", 2)
     yield Column("answered req/s", lambda probe: number(probe.request_rps))
     yield Column(f"{measure(course.latency).label} ms", lambda probe: number(probe.latency, 1e3))
     yield Column("goodput %", lambda probe: number(probe.goodput, 100), 1)
@@ -92,7 +93,7 @@ def _value(held: Held) -> str:
         good = held.metric == "goodput"
         return _percent(1 - held.share, (1 - high, 1 - low)) if good else _percent(held.share, (low, high))
     if held.value is None:
-        return f"{held.missed} of {held.n} missed" if held.n else DASH
+        return f"{held.missed:,} of {held.n:,} missed" if held.n else DASH
     unit, scale = METRICS[held.metric].read_in
     ends = [number(end, scale) for end in held.interval or ()]
     return f"{number(held.value, scale)} {unit}" + (f" [{', '.join(ends)}]" if ends else "")

@@ -18,8 +18,8 @@ def render(ceiling: Ceiling) -> str:
     else:
         off = max(trial.error_ms[1] for trial in (streams, rate) if trial.error_ms is not None)
         lines.append(
-            f"Trusted here: {streams.load} streams ({streams.tokens_per_s:.0f} tokens/s) in a closed loop, "
-            f"{rate.load} requests/s in an open one, with first-token times right to {off:.2f} ms (p99)."
+            f"Trusted here: {streams.load:,} streams ({streams.tokens_per_s:,.0f} tokens/s) in a closed loop, "
+            f"{rate.load:,} requests/s in an open one, with first-token times right to {off:.2f} ms (p99)."
         )
         lines.append("The null server ran on this machine, too: against a server elsewhere the client has more of it.")
     return "\n".join(lines) + "\n"
@@ -29,8 +29,8 @@ def _row(trial: Trial) -> list[str]:
     off, late = trial.error_ms or (float("nan"),) * 2, trial.late_ms or (float("nan"),) * 2
     return [
         f"{trial.load} {trial.what}",
-        f"{trial.tokens_per_s:.0f}",
-        f"{trial.requests_per_s:.0f}",
+        f"{trial.tokens_per_s:,.0f}",
+        f"{trial.requests_per_s:,.0f}",
         *(f"{value:.3f}" for value in (*off, *late)),
         f"{trial.cpu * 100:.0f} %",
         "trusted" if trial.why is None else f"NOT: {trial.why}",

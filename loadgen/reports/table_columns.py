@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from loadgen.published.join import ONLY, Found, Laid, Line, number
 from loadgen.published.tables import Measured
-from loadgen.reports.rows import DASH, how_often
+from loadgen.reports.rows import how_often
+from loadgen.shown import DASH
 
 NOT_MEASURED = "not measured"
 NO_RATIO: tuple[Measured, ...] = ("gpus", "in_tok", "out_tok")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from loadgen.published.join import Found, Laid, Line
 from loadgen.published.tables import Column as Described
 from loadgen.published.tables import Measured
-from loadgen.reports.rows import DASH
 from loadgen.reports.table_columns import NO_RATIO, Column, Drawn, figure, shown
+from loadgen.shown import DASH
 
 
 def repeats(laid: Laid) -> Drawn | None:

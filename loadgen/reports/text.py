@@ -17,6 +17,7 @@ from loadgen.assemble import RunReport
 from loadgen.progress import flowed
 from loadgen.reports import about, machines, objectives, over_time, rows, search, yardsticks
 from loadgen.reports import parts as parts_of
+from loadgen.shown import DASH
 
 
 class Yielding(Protocol):
@@ -156,7 +157,7 @@ def as_table(
     """The same, None where the columns that never give way do not fit. One in which nothing stands goes first."""
     kept, dropped = list(columns), list[C]()
     body = build(columns)[1:]
-    empty = {id(one) for i, one in enumerate(columns, left) if all(row[i] == rows.DASH for row in body)}
+    empty = {id(one) for i, one in enumerate(columns, left) if all(row[i] == DASH for row in body)}
     while True:
         rows_of = build(kept)
         for lines in (aligned(rows_of, left), aligned(_stacked(rows_of, left), left)):
@@ -194,7 +195,7 @@ def _paragraphs(table: list[list[str]], left: int, width: int) -> list[str]:
     for row in body:
         words = [rows.plain(f"{name} {value}") for name, value in zip(names, row, strict=True)]
         lines += flowed(words[:left], width)
-        known = [word for word, value in zip(words, row, strict=True) if value != rows.DASH]
+        known = [word for word, value in zip(words, row, strict=True) if value != DASH]
         lines += flowed([word for word in words[left:] if word in known], width, "  ")
     return lines
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from loadgen.assemble import ReportCell, RunReport
 from loadgen.limits.floor import AgainstFloor
 from loadgen.limits.normalise import Normalised
-from loadgen.reports.rows import DASH, axis_names, labels, number
+from loadgen.reports.rows import axis_names, labels
+from loadgen.shown import DASH, number
 
 UNIFORM = (
     "Floors take the experts of a mixture as chosen uniformly and independently; docs/roofline.md says what follows."

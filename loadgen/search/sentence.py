@@ -11,6 +11,7 @@ from loadgen.metrics import measure
 from loadgen.search.path import CLIENT_WINDOWS, Bracket, Goal, Stop, bracket
 from loadgen.search.sweep import Course, Swept
 from loadgen.search.verdict import Trial, Verdict
+from loadgen.shown import brief
 from loadgen.summary import Doubt
 
 _BLIND = {
@@ -77,12 +78,13 @@ def swept_sentence(course: Course, found: Swept, unit: str = "requests/s") -> st
     """``p50 TTFT begins to rise at 9.5 requests/s [9.1, 10], 95 % of the maximum; the measured maximum is 10``."""
     if found.maximum is None:
         return "no closed loop was answered, or none can be trusted: there is no maximum to step up to"
-    most = f"the measured maximum is {found.maximum:.3g} {unit}"
+    most = f"the measured maximum is {brief(found.maximum, 3)} {unit}"
     if found.knee is None:
         return f"{most}; no knee: {found.why}"
     knee, share = found.knee, found.knee.rate / found.maximum
+    at, low, high = (brief(rate, 3) for rate in (knee.rate, knee.low, knee.high))
     return (
-        f"{measure(course.latency).label} begins to rise at {knee.rate:.3g} {unit} [{knee.low:.3g}, {knee.high:.3g}], "
+        f"{measure(course.latency).label} begins to rise at {at} {unit} [{low}, {high}], "
         f"{share * 100:.0f} % of the maximum; {most}"
     )
 

@@ -176,7 +176,7 @@ def _said(held: Held) -> str:
         return f"{held.text}: no request has a value"
     least = needed(held.allowed)
     few = f", {least} are needed at least" if least is not None and held.n < least and not held.missed else ""
-    return f"{held.text}: {held.missed} of {held.n} missed it, {held.allowed * 100:.3g} % may{few}"
+    return f"{held.text}: {held.missed:,} of {held.n:,} missed it, {held.allowed * 100:.3g} % may{few}"
 
 
 def _nothing(window: Summary) -> str:

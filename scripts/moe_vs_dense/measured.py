@@ -28,7 +28,7 @@ class Mean:
 def number(value: float, digits: int = 4) -> str:
     """So many significant digits, no exponent."""
     places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:.{places}f}"
+    return f"{value:,.{places}f}"
 
 
 def mean_of(target: TargetCell, what: Measure) -> Mean | None:

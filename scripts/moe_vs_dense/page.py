@@ -20,6 +20,7 @@ from loadgen.comparing.comparison import ComparedCell
 from loadgen.metrics import Measure
 from loadgen.reports import about, rows
 from loadgen.reports.markdown import bullets, safe, tabled
+from loadgen.shown import DASH
 
 HEAD = """\
 # Dense against MoE
@@ -155,10 +156,10 @@ def _table(report: RunReport) -> Iterator[list[str]]:
                 _text(mean_of(target, Measure("request_rps")), 3),
                 _text(mean_of(target, Measure("ttft_s", "p50")), 4, 1e3),
                 _text(mean_of(target, Measure("tpot_s", "p50")), 4, 1e3),
-                rows.DASH if (seen := batch_seen(target)) is None else number(seen.value, 3),
-                rows.DASH if floor is None else number(floor),
-                rows.DASH if floor is None or found is None else f"{found.value / floor * 100:.0f} %",
-                rows.DASH if against.decode is None else f"{against.decode.bandwidth_share * 100:.0f} %",
+                DASH if (seen := batch_seen(target)) is None else number(seen.value, 3),
+                DASH if floor is None else number(floor),
+                DASH if floor is None or found is None else f"{found.value / floor * 100:.0f} %",
+                DASH if against.decode is None else f"{against.decode.bandwidth_share * 100:.0f} %",
                 target.state if target.state == "ok" else target.state.upper(),
             ]
 
@@ -171,7 +172,7 @@ def _batch(cell: ReportCell, target: TargetCell) -> float | None:
 
 def _text(mean: Mean | None, digits: int = 4, scale: float = 1.0) -> str:
     if mean is None:
-        return rows.DASH
+        return DASH
     low_high = None if mean.interval is None else (mean.interval[0] * scale, mean.interval[1] * scale)
     return Mean(mean.value * scale, low_high).text(digits)
 
@@ -192,9 +193,9 @@ def _ratios(report: RunReport) -> list[str]:
                 [
                     str(cell.axes.get(table[0][0], cell.cell)),
                     _ratio(cell.primary.ratio),
-                    rows.DASH if (told := _ratio_predicted(report, cell)) is None else f"{told:.2f}",
+                    DASH if (told := _ratio_predicted(report, cell)) is None else f"{told:.2f}",
                     _ratio(tpot.ratio if tpot else None),
-                    str(cell.primary.verdict.value) if cell.primary.verdict else rows.DASH,
+                    str(cell.primary.verdict.value) if cell.primary.verdict else DASH,
                 ]
             )
     return tabled(table)
@@ -202,7 +203,7 @@ def _ratios(report: RunReport) -> list[str]:
 
 def _ratio(ratio: Any) -> str:
     if ratio is None:
-        return rows.DASH
+        return DASH
     return f"{ratio.value:.3f}" + ("" if ratio.low is None else f" [{ratio.low:.3f}, {ratio.high:.3f}]")
 
 

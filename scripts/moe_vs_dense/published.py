@@ -50,7 +50,7 @@ def _table(cells: dict[object, ReportCell]) -> Iterator[list[str]]:
     for (name, prompts), (rps, tok_s) in PUBLISHED.items():
         target = _target(cells.get(prompts), name)
         ours = [_text(target, Measure("request_rps"), 3), _text(target, Measure("total_tok_s"), 4)]
-        yield [str(prompts), name, f"{rps}", ours[0], f"{tok_s:.0f}", ours[1]]
+        yield [str(prompts), name, f"{rps}", ours[0], f"{tok_s:,.0f}", ours[1]]
     for prompts in (100, 1000):
         (_, dense), (_, moe) = PUBLISHED["dense", prompts], PUBLISHED["moe", prompts]
         sides = [mean_of(found, Measure("total_tok_s")) if found else None for found in _sides(cells.get(prompts))]

@@ -13,7 +13,7 @@ import msgspec
 
 from loadgen.plots.chart import Axis, Bars, Chart, Heat, Lines, Panel, Series, thinned
 from loadgen.reports.html.tables import Table
-from loadgen.reports.rows import DASH, number
+from loadgen.shown import DASH, number
 
 MOST_ROWS = 24
 """Rows of a series, a heat map or a gantt in a table behind a chart."""
@@ -106,7 +106,7 @@ def _of_heat(chart: Heat) -> Table:
     rows = []
     for row in sorted(by_row):
         found, (most, column) = sum(count for count, _ in by_row[row]), max(by_row[row])
-        rows.append([names[row], str(found), f"{100 * found / total:.2g} %", f"{most} at {columns[column]}"])
+        rows.append([names[row], f"{found:,}", f"{100 * found / total:.2g} %", f"{most:,} at {columns[column]}"])
     return Table(chart.title, [chart.y.name, chart.count, "share", f"most at ({chart.x.name})"], rows)
 
 

@@ -9,7 +9,7 @@ const loadgenOption = (() => {
 
   const number = (value) => {
     if (value === null || value === undefined || Number.isNaN(value)) return "-";
-    return Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4)));
+    return Math.abs(value) >= 1000 ? value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",") : String(Number(value.toPrecision(4)));
   };
   const hasBar = (point) => typeof point[2] === "number" && typeof point[3] === "number";
   const nines = (value) => `${number(100 * (1 - 10 ** -value))} %`;

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from loadgen.nights.baseline import Entry
-from loadgen.nights.verdicts import number
+from loadgen.shown import brief
 
 WIDTH, HEIGHT = 720.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 12.0, 14.0, 26.0
@@ -64,7 +64,7 @@ def drawn(entries: Sequence[Entry]) -> Plot | None:
         bands=[_outline(entries, part, x, y) for part in _parts(entries)],
         normals=[_middle(entries, part, x, y) for part in _parts(entries)],
         epochs=[x(i) for i in range(1, len(entries)) if entries[i].epoch != entries[i - 1].epoch],
-        ticks=[(y(value), number(value)) for value in _ticks(low, high)],
+        ticks=[(y(value), brief(value)) for value in _ticks(low, high)],
         dates=list(_dates(entries, x)),
     )
 
@@ -86,7 +86,7 @@ def _span(heights: Sequence[float]) -> tuple[float, float]:
 def _mark(entry: Entry, x: float, y: Callable[[float], float]) -> Mark:
     """A night without a value stands at the foot."""
     value = entry.point.value
-    said = "no good repeat" if value is None else number(value)
+    said = "no good repeat" if value is None else brief(value)
     text = f"{entry.point.at[:16].replace('T', ' ')}: {said}, {entry.state.value}"
     return Mark(x, HEIGHT - BOTTOM - 6 if value is None else y(value), entry.state.value, entry.point.run, text)
 

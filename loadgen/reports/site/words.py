@@ -15,9 +15,10 @@ from loadgen.nights.baseline import SOUND, Entry, failing, last_good
 from loadgen.nights.blame import changes
 from loadgen.nights.events import Accepted, Night, Pinned
 from loadgen.nights.history import History
-from loadgen.nights.verdicts import SeriesVerdict, State, line, number, percent, small
+from loadgen.nights.verdicts import SeriesVerdict, State, line, percent, small
 from loadgen.reports.history import epoch_reason
 from loadgen.reports.site.drawing import Plot, drawn
+from loadgen.shown import brief
 
 NIGHTS = 60
 """The last nights of a series that its page shows."""
@@ -231,10 +232,10 @@ def _figures(value: float | None, verdict: SeriesVerdict | None) -> dict[str, st
     normal = verdict.normal if verdict is not None else None
     band = verdict.expected if verdict is not None else None
     return {
-        "value": "none" if value is None else number(value),
-        "normal": "" if normal is None else number(normal),
+        "value": "none" if value is None else brief(value),
+        "normal": "" if normal is None else brief(normal),
         "change": "" if value is None or normal is None else percent(value / normal - 1),
-        "expected": "" if band is None else f"{number(band[0])}..{number(band[1])}",
+        "expected": "" if band is None else f"{brief(band[0])}..{brief(band[1])}",
     }
 
 
