@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import zlib
@@ -177,3 +178,20 @@ def test_whole_replies_are_judged_by_their_bytes(driver: str) -> None:
         assert record.status == status, record.err
         (record,) = ask_by(driver, once(reply[:-1], then="close"), options=options)
         assert record.status == "truncated", record.err
+
+
+@pytest.mark.parametrize("driver", CLIENTS)
+def test_a_request_leaves_nothing_behind_that_only_the_collector_finds(driver: str) -> None:
+    """A worker does not collect while it measures."""
+    left = []
+    script = answering(TWO + FINISH + DONE + END)
+    ask_by(driver, script)
+    gc.collect()
+    gc.disable()
+    try:
+        for requests in (5, 55):
+            ask_by(driver, script, {"requests": requests})
+            left.append(gc.collect())
+    finally:
+        gc.enable()
+    assert left[1] - left[0] < 50  # less than an object a request

@@ -14,7 +14,7 @@ from loadgen.drive.job import Job
 
 
 class HttpxClient:
-    """Streams by ``client.stream`` and ``aiter_raw``, with a pool as large as the load.
+    """Streams by ``client.send`` and ``aiter_raw``, with a pool as large as the load.
 
     Not by ``aiter_lines``: it keeps a line of any length, and ends one at each of U+2028, U+0085 and their like, which
     JSON may hold as they are.
@@ -41,11 +41,16 @@ class HttpxClient:
         """(arrival, piece) of a reply: its head, then the bytes of its body."""
         del heard  # all that comes is handed over
         headers = {"x-request-id": request_id}
+        request = self._client.build_request("POST", self._root + path, json=fields, headers=headers)
         try:
-            async with self._client.stream("POST", self._root + path, json=fields, headers=headers) as reply:
+            reply = await self._client.send(request, stream=True)
+            try:
                 yield now_ns(), head_of(reply.status_code, reply.headers)
                 async for data in reply.aiter_raw():
                     yield now_ns(), data
+            finally:
+                await reply.aclose()
+                del reply.stream  # it knows its response: a cycle, and nothing collects those while a worker measures
         except httpx.TransportError as error:
             raise broken(httpx, error) from error
 
