@@ -200,6 +200,15 @@ def test_a_preflight_that_fails_begins_no_run_and_is_told_once(place: Place, hoo
     assert "• RUNS AGAIN" in hook.texts()[1]
 
 
+def test_a_night_whose_store_cannot_be_used_is_told(place: Place, hook: Hook) -> None:
+    """A disk that is away at half past three is not seen by anybody until the morning."""
+    place.store.write_text("no folder")
+    with pytest.raises(StoreError, match="cannot make the folder"):
+        nightly(Asked(load(place.scenario(HOOK)), place.store), Progress(lambda _: None, live=True))
+    (text,) = hook.texts()
+    assert "nothing was measured*\n• NOT RUN: cannot make the folder " in text
+
+
 def test_a_webhook_that_fails_fails_no_night(place: Place, hook: Hook) -> None:
     hook.status = 404
     report = night(place, place.scenario(HOOK))

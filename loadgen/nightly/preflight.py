@@ -49,6 +49,16 @@ def leftovers(store: Path) -> list[Finding]:
     return [*stop([one for one in left if not one.kept]), *(still_up(one) for one in left if one.kept)]
 
 
+def other_profile(loaded: Loaded, before: str | None) -> Iterator[Finding]:
+    """A problem if this machine has another profile than in the last night (``before``): a GPU that fell off the bus
+    must not make a good night of another kind, whose series nobody watches."""
+    now = loaded.profile
+    if None not in (now, before) and now != before:
+        text = f"the last night ran {before!r}, and now {loaded.profile_reason}"
+        advice = f"see what became of the machine (`loadgen doctor`), or say which is meant: --profile {now}."
+        yield Finding(name="profile", state="problem", text=text, advice=advice)
+
+
 def gpu_findings(gpus: Sequence[Gpu]) -> Iterator[Finding]:
     """A problem for each GPU that somebody else uses."""
     for gpu in gpus:

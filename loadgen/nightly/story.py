@@ -21,12 +21,20 @@ from loadgen.alone import gpus_here, places_of
 from loadgen.assemble import RunReport
 from loadgen.cells import too_late
 from loadgen.doctor.finding import Finding
-from loadgen.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, LoadgenError, PreflightError, UsageError
+from loadgen.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_REGRESSION,
+    BusyError,
+    LoadgenError,
+    PreflightError,
+    UsageError,
+)
 from loadgen.locks import held, machine_locks, name_lock
 from loadgen.nightly import afterwards
 from loadgen.nightly.budget import NIGHTS, in_time, pace, within
 from loadgen.nightly.past_runs import confirming, last_profile, paces, planned_cells, unfinished
-from loadgen.nightly.preflight import examine
+from loadgen.nightly.preflight import examine, other_profile
 from loadgen.nightly.telling import tell_not_run, wrongs
 from loadgen.nights.baseline import news
 from loadgen.nights.events import Night, append
@@ -103,10 +111,12 @@ def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
     cells = expand(asked.loaded.scenario)
     if any(cell.scenario.search is not None for cell in cells):
         raise UsageError(f"{asked.name} is a search, whose loads are others every night: give a nightly a fixed load.")
-    make_folder(asked.store)
     purpose, until = f"nightly {asked.name}", time.monotonic() + asked.wait_s
-    with held([name_lock(asked.store, asked.name)], purpose, asked.wait_s, watcher.say), ExitStack() as stack:
-        state = _State(asked, watcher, until)
+    state = _State(asked, watcher, until)
+    with ExitStack() as stack:
+        with _told_of_failure(state, but=BusyError):  # that night tells of itself
+            make_folder(asked.store)
+            stack.enter_context(held([name_lock(asked.store, asked.name)], purpose, asked.wait_s, watcher.say))
         with _told_of_failure(state):
             places = machine_locks(places_of(cells, gpus_here()))
             stack.enter_context(held(places, purpose, max(until - time.monotonic(), 0.0), watcher.say))
@@ -116,13 +126,16 @@ def nightly(asked: Asked, watcher: Watcher) -> tuple[NightReport, RunReport]:
 
 
 @contextmanager
-def _told_of_failure(state: _State) -> Iterator[None]:
+def _told_of_failure(state: _State, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """People are told why a night did not come to its verdict."""
     asked = state.asked
     try:
         yield
+    except but:
+        raise
     except Exception as error:
-        why = str(error) if isinstance(error, LoadgenError) else f"a bug, {type(error).__name__}: {error}"
+        ours = isinstance(error, LoadgenError | OSError)
+        why = str(error) if ours else f"a bug, {type(error).__name__}: {error}"
         problems = tell_not_run(asked.store, asked.name, asked.webhook, why, state.measured)
         if problems and isinstance(error, LoadgenError):
             error.args = (" ".join([why, *problems]),)
@@ -198,22 +211,14 @@ def _chosen(state: _State, cells: Sequence[Cell], resumed: Run | None, past: His
 
 def _preflight(state: _State, cells: Sequence[Cell]) -> None:
     """Raises PreflightError with every problem, unless the night is to go on anyway."""
-    state.findings = (*_profile(state), *examine(state.asked.loaded, cells, state.asked.store))
+    asked = state.asked
+    other = () if asked.named else other_profile(asked.loaded, state.profile_before)
+    state.findings = (*other, *examine(asked.loaded, cells, asked.store))
     for one in state.findings:
         state.watcher.say(f"{one.state}: {sentence(one)}")
     wrong = [sentence(one) for one in state.findings if one.state == "problem"]
-    if wrong and not state.asked.anyway:
+    if wrong and not asked.anyway:
         raise PreflightError(f"the night was not begun. {' '.join(wrong)} (--anyway measures in spite of it.)")
-
-
-def _profile(state: _State) -> Iterator[Finding]:
-    """A problem if this machine has another profile than in the last night: a GPU that fell off the bus must not make
-    a good night of another kind, whose series nobody watches."""
-    now, before = state.asked.loaded.profile, state.profile_before
-    if None not in (now, before) and now != before and not state.asked.named:
-        text = f"the last night ran {before!r}, and now {state.asked.loaded.profile_reason}"
-        advice = f"see what became of the machine (`loadgen doctor`), or say which is meant: --profile {now}."
-        yield Finding(name="profile", state="problem", text=text, advice=advice)
 
 
 # Verdict --------------------------------------------------------------------------------------------------------------
