@@ -179,8 +179,8 @@ def _failures(summary: Summary) -> Iterator[Doubt]:
     if cancelled and summary.ok:
         yield Doubt(
             "cut_off",
-            f"{cancelled:,} requests had not ended when the drain did: the longest replies are missing from the "
-            "latencies. A longer load.drain_s would hold them.",
+            f"{cancelled:,} request{'' if cancelled == 1 else 's'} had not ended when the drain did: the longest "
+            "replies are missing from the latencies. A longer load.drain_s would hold them.",
         )
 
 

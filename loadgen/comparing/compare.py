@@ -210,7 +210,12 @@ def _doubts(cell: CellPairs, primary: Compared) -> Iterator[Doubt]:
     repeats = (*cell.baseline_repeats, *cell.candidate_repeats)
     missing = sum(repeat is None for repeat in repeats)
     if missing:
-        yield Doubt("missing", f"{missing} repeats{where} are missing; their pairs are left out.")
+        yield Doubt(
+            "missing",
+            f"{missing} repeats{where} are missing; their pairs are left out."
+            if missing > 1
+            else f"1 repeat{where} is missing; its pair is left out.",
+        )
     values = (*primary.baseline_values, *primary.candidate_values)
     blank = sum(repeat is not None and not value for repeat, value in zip(repeats, values, strict=True))
     if blank and primary.ratio is not None:
