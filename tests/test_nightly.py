@@ -23,6 +23,7 @@ from loadgen.launch import leftovers
 from loadgen.locks import held, machine_locks, name_lock
 from loadgen.nightly.afterwards import clean
 from loadgen.nightly.past_runs import paces, unfinished
+from loadgen.nightly.site import write_site
 from loadgen.nightly.story import Asked, nightly
 from loadgen.nights.events import Night, Raised, Recovered, read_events
 from loadgen.nights.history import read_history
@@ -324,6 +325,12 @@ def test_a_night_whose_folder_was_renamed_moved_or_copied_is_the_night_that_it_w
     assert len(next(iter(after.entries.values()))) == 10
     assert after.kept() - before.kept() == {moved.name}
     assert before.kept() - after.kept() == {oldest.name}
+    assert after.folders()[oldest.name] == place.store / "runs" / moved.relative_to(place.store / "runs")
+    write_site(place.store)
+    pages = {path.stem for path in (place.store / "site" / "runs").glob("*.html")}
+    assert pages >= {night.run for night in after.nights}
+    write_json(moved / "run.json", {**read_json(moved / "run.json"), "run": "../../outside"})
+    assert moved.name in read_history(place.store).folders()
 
 
 @pytest.mark.parametrize("text", [b"", b"\0" * 400, b"null", b"[1]", b'{"scenario": {"name": "\xff"}}', ODD])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +68,24 @@ def write_site(root: Path, out: Path | None = None, say: Callable[[str], None] =
     history = read_history(root, say)
     place = _Place(out or root / NAME, served=out is not None)
     _, series_folder, runs_folder = place.make(), place.make("series"), place.make("runs")
-    stored = {path.parent.name: path.parent for path in root.glob("runs/*/*/run.json")}
+    stored = history.folders()
     latest = sorted(stored, reverse=True)[:LATEST]
     wanted = [run for run in dict.fromkeys((*shown_runs(history), *latest)) if run in stored]
-    written = {run for run in wanted if _report(place, runs_folder, stored[run], say)}
+    written = {run for run in wanted if _report(place, runs_folder / f"{run}.html", stored[run], say)}
     _forget(runs_folder, written)
     links = {run: f"runs/{run}.html" if run in written else "" for run in (*wanted, *shown_runs(history))}
     for key in history.entries:
         page = sheet(history, key, {run: link and f"../{link}" for run, link in links.items()})
         place.write(series_folder / f"{key}.html", pages.render_series(page).encode())
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    first = index(history, list(_ran(history, (stored[run] for run in latest))), links, now)
+    first = index(history, list(_ran(history, {run: stored[run] for run in latest})), links, now)
     place.write(place.folder / "index.html", pages.render_index(first).encode())
     return place.folder / "index.html"
 
 
-def _report(place: _Place, folder: Path, source: Path, say: Callable[[str], None]) -> bool:
+def _report(place: _Place, out: Path, source: Path, say: Callable[[str], None]) -> bool:
     """Puts the report of a run into the site, unless it is there; False if there is none and none can be made."""
-    made, out = source / "report.html", folder / f"{source.name}.html"
+    made = source / "report.html"
     try:
         newest = max(path.stat().st_mtime for path in (made, source / "run.json") if path.exists())
         if not out.exists() or out.stat().st_mtime < newest:
@@ -106,15 +106,15 @@ def _forget(folder: Path, kept: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _ran(history: History, folders: Iterable[Path]) -> Iterable[Ran]:
+def _ran(history: History, folders: Mapping[str, Path]) -> Iterable[Ran]:
     nights = {night.run: night for night in history.nights}
     again = {run: night.run for night in history.nights for run in night.confirms}
-    for folder in folders:
+    for run, folder in folders.items():
         try:
             described = read_json(folder / "run.json")
         except LoadgenError:
             described = {"status": "unreadable"}
-        night, run = nights.get(folder.name), folder.name
+        night = nights.get(run)
         what = f"night, exit code {night.exit_code}" if night is not None else ""
         yield Ran(
             id=run,

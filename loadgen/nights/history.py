@@ -48,6 +48,10 @@ class History:
         self.series = {key: own[-1].series for key, own in points.items()}
         self.entries = {key: entries_of(own, said.get(key, {}), events) for key, own in points.items()}
 
+    def folders(self) -> dict[str, Path]:
+        """The folder of every run of the store, by its id; they may have other names by now."""
+        return {run: self.root / folder for run, folder in self._folders.items()}
+
     # -- what a night needs ---------------------------------------------------------------------------------------
 
     def pasts(self, tonight: Sequence[Point], floors: Mapping[str, float]) -> dict[str, Past]:

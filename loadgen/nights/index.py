@@ -180,11 +180,12 @@ def _found(root: Path, known: Mapping[str, tuple[str, int]]) -> dict[str, tuple[
 
 
 def _id_of(path: Path) -> str:
-    """The id of a run by its run.json; its folder's name where that cannot be read."""
+    """The id of a run by its run.json; its folder's name where that cannot be read, or says what is no name."""
     try:
-        return str(read_json(path).get("run") or path.parent.name)
+        run = read_json(path).get("run")
     except StoreError:
         return path.parent.name
+    return run if isinstance(run, str) and run and Path(run).name == run else path.parent.name
 
 
 def _place(path: Path) -> str:
