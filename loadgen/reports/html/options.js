@@ -113,7 +113,11 @@ const loadgenOption = (() => {
     symbol: "none",
     lineStyle: { color: look.bad, type: "dashed" },
     label: { color: look.bad, position: "insideStartTop", formatter: (one) => (named || one.data.yAxis !== undefined ? one.name : "") },
-    data: (panel.levels ?? []).map((one) => (one.x === undefined ? { yAxis: one.y, name: one.name } : { xAxis: one.x, name: one.name })),
+    data: (panel.levels ?? []).map((one) => {
+      if (one.x === undefined) return { yAxis: one.y, name: one.name };
+      // Inside a panel with a band the name of a line down would be written over by the band's: it stands above.
+      return { xAxis: one.x, name: one.name, ...(panel.bands?.length ? { label: { position: "end", distance: 2 } } : {}) };
+    }),
   });
   const bands = (panel, look, named) => ({
     silent: true,
