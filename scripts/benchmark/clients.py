@@ -3,11 +3,9 @@
 usage: clients.py CLIENT PORT STREAMS REQUESTS TOKENS STAMPS     CLIENT is aiohttp, httpx or openai
 
 Each is used as its own documentation shows for streaming. TTFT is taken as careful users of these clients take it: at
-the first event whose text is not empty. Idle connections do not expire: where one turn of the event loop lasts for
-seconds, httpcore 1.0 closes such a connection though a request has it already, and that request ends with a ReadError
-that no server caused. Prints {"cpu_s", "wall_s", "tokens"}: CPU of this process from the first request to the last
-reply, imports and connection set-up left out. STAMPS: id, scheduled (the send), send, first token (CLOCK_MONOTONIC,
-ns).
+the first event whose text is not empty. Prints {"cpu_s", "wall_s", "tokens"}: CPU of this process from the first
+request to the last reply, imports and connection set-up left out. STAMPS: id, scheduled (the send),
+send, first token (CLOCK_MONOTONIC, ns).
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ async def with_aiohttp(url: str, streams: int, tokens: int) -> tuple[Stream, Any
 async def with_httpx(url: str, streams: int, tokens: int) -> tuple[Stream, Any]:
     import httpx
 
-    limits = httpx.Limits(max_connections=streams, max_keepalive_connections=streams, keepalive_expiry=None)
+    limits = httpx.Limits(max_connections=streams, max_keepalive_connections=streams)
     client = httpx.AsyncClient(limits=limits, timeout=600)
 
     async def stream(number: int) -> AsyncIterator[str]:
@@ -79,8 +77,11 @@ async def with_httpx(url: str, streams: int, tokens: int) -> tuple[Stream, Any]:
 async def with_openai(url: str, streams: int, tokens: int) -> tuple[Stream, Any]:
     from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI, DefaultAsyncHttpxClient
 
-    own = type(DEFAULT_CONNECTION_LIMITS)  # httpx's or httpx2's, by the package's version
-    limits = own(max_connections=streams, max_keepalive_connections=streams, keepalive_expiry=None)
+    # The package's own kind of client, httpx's or httpx2's by its version. Newer ones take a client of httpx, too, but
+    # httpcore 1.0 below it closes idle connections that have expired though a request has just been given one: where a
+    # turn of the event loop lasts for seconds, such requests ended with a ReadError that no server caused.
+    own = type(DEFAULT_CONNECTION_LIMITS)
+    limits = own(max_connections=streams, max_keepalive_connections=streams)
     http = DefaultAsyncHttpxClient(limits=limits, timeout=600)
     client = AsyncOpenAI(base_url=url, api_key="none", http_client=http)
 

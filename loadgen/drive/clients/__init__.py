@@ -4,8 +4,9 @@
 library's client moves the bytes and hands over events when its event loop gets round to it. So arrivals are stamped
 in user space (``clock: user``), and what the client adds is in the numbers: that is the point. How a reply ended is not
 left to it: the bytes are held against the limits of our own driver (``load.max_event_bytes``, the growth of gzip), and
-what is wrong with them has the same status and the same words. Connections do not expire while they are idle: httpcore
-1.0 may close one that a request has just been given, and the server would be blamed for it.
+what is wrong with them has the same status and the same words. One thing of theirs looks like the server's: httpcore
+1.0, below httpx, may close an idle connection for its age (5 s) though a request has just been given it, where a turn
+of its event loop takes seconds. That is a ``reset`` in a run that is INVALID, since its client was late.
 
 A client is a module with ``open_client(job) -> Client``. To add one, add a file.
 """

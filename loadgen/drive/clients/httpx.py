@@ -22,7 +22,7 @@ class HttpxClient:
 
     def __init__(self, job: Job) -> None:
         endpoint = parse_endpoint(job.endpoint)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         transport = httpx.AsyncHTTPTransport(uds=endpoint.unix, limits=limits) if endpoint.unix else None
         scheme = "https" if endpoint.tls else "http"
         self._root = f"{scheme}://{endpoint.authority}{endpoint.prefix}"

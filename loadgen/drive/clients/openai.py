@@ -129,7 +129,7 @@ class OpenAIClient:
                 timeout=None,
                 trust_env=False,
                 proxy=job.proxy,
-                limits=limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None),
+                limits=limits(max_connections=None, max_keepalive_connections=None),
                 event_hooks={"response": [self._put_wire]},
             ),
         )
