@@ -28,7 +28,7 @@ def render(ceiling: Ceiling) -> str:
 def _row(trial: Trial) -> list[str]:
     off, late = trial.error_ms or (float("nan"),) * 2, trial.late_ms or (float("nan"),) * 2
     return [
-        f"{trial.load} {trial.what}",
+        f"{trial.load:,} {trial.what}",
         f"{trial.tokens_per_s:,.0f}",
         f"{trial.requests_per_s:,.0f}",
         *(f"{value:.3f}" for value in (*off, *late)),

@@ -179,14 +179,14 @@ const loadgenOption = (() => {
         if (one.points.some(hasBar)) series.push(errorBars(one, drawn.color, place, series.length, lowest(panel)));
       });
     });
-    const left = width < 480 ? 58 : 72;
+    const left = width < 480 ? 66 : 72; // room for 12,345 and a name; the same in all panels, so that they lie in line
     const places = chart.panels.flatMap((panel) => panel.series.flatMap((one) => one.points.map((point) => point[0])));
     const first = chart.legend ? 36 : 12; // px; what is left above the x axis is shared by the panels
     const share = (height - first - 52) / count;
     return {
       legend: { show: chart.legend, type: "scroll", top: 0, textStyle: { color: look.ink }, inactiveColor: look.soft, formatter: (name) => name },
       grid: chart.panels.map((_, place) =>
-        count === 1 ? { left, right: 36, top, bottom: 48 } : { left, right: 36, top: first + place * share, height: share - 14 },
+        count === 1 ? { left, right: 36, top, bottom: 48 } : { left, right: 36, top: first + place * share, height: share - 14, outerBoundsMode: "none" },
       ),
       xAxis: chart.panels.map((_, place) =>
         cutAxis(chart.x, look, places, { gridIndex: place, nameGap: 28, ...sharedEnds(chart, places), ...(place < count - 1 ? { name: "", axisLabel: { show: false } } : {}) }),
