@@ -45,15 +45,13 @@ def description(run: Run, loaded: Loaded, cells: Mapping[str, Cell], shard: Any)
     }
 
 
-def going_on(run: Run) -> dict[str, Any]:
-    """The whole of it, for a run that goes on now. Each machine that is another one, in words, than where it began is
-    added to ``elsewhere``: pairs are whole on one machine, averages are not."""
-    began = run.read("run.json")
-    here, places = host.fingerprint(), list(began.get("elsewhere", ()))
-    if host.machine_words(here) != host.machine_words(began["machine"]):
-        places.append({"since": utc(), "machine": here})
-    owned = {**this_owner(), "status": "running", "resumed": utc(), "ended": None, "failures": []}
-    return {**began, **owned, **({"elsewhere": places} if places else {})}
+def placed(run: Run) -> dict[str, Any]:
+    """What a run that goes on measuring now has to say of where. Each machine that is another one, in words, than where
+    it began is added to ``elsewhere``: pairs are whole on one machine, averages are not."""
+    began, here = run.read("run.json"), host.fingerprint()
+    if host.machine_words(here) == host.machine_words(began["machine"]):
+        return began
+    return {**began, "elsewhere": [*began.get("elsewhere", ()), {"since": utc(), "machine": here}]}
 
 
 def served(loaded: Loaded, cells: Mapping[str, Cell]) -> Serving:

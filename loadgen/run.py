@@ -21,7 +21,7 @@ from loadgen import launch
 from loadgen.alone import alone
 from loadgen.assemble import RunReport, assemble
 from loadgen.cells import place_of
-from loadgen.described import description, going_on, served, utc
+from loadgen.described import description, placed, served, utc
 from loadgen.drive.tally import Tick
 from loadgen.ended import status_of
 from loadgen.errors import LaunchError, LoadgenError, TargetError, UsageError
@@ -29,7 +29,7 @@ from loadgen.fair.fingerprint import Prober
 from loadgen.fleet import Elsewhere, Fleet, Stop, open_fleet
 from loadgen.interrupt import Interrupt, counted_by
 from loadgen.needless import Left, same_plan, set_aside, spared, what_is_left
-from loadgen.ownership import held, tidy
+from loadgen.ownership import held, this_owner, tidy
 from loadgen.plan import Plan, PlannedCell, Step, make_plan, workers_of
 from loadgen.repeat import Result, fail, run_repeat
 from loadgen.reports.left import lines as left_lines
@@ -154,7 +154,8 @@ def _begin(request: Request, run: Run, cells: list[Cell], plan: Plan, watcher: W
         run.write("run.json", {**description(run, loaded, state.cells, shard), "night": request.night})
     else:
         state.cells |= cells_of(read_probes(run), plan, state.cells)
-        run.write("run.json", going_on(run))
+        again = {**this_owner(), "status": "running", "resumed": utc(), "ended": None, "failures": []}
+        run.write("run.json", {**run.read("run.json"), **again})
     return state
 
 
@@ -168,6 +169,8 @@ def _measure(state: _State, request: Request) -> None:
     steps = [(number, step) for number, step in enumerate(state.plan.steps) if number not in idle]
     if not steps and not state.plan.searches:
         return
+    if request.resume is not None:
+        state.run.write("run.json", placed(state.run))
     loads = [state.cells[step.cell].scenario.load for _, step in steps] or widest_loads(state.cells.values())
     folder = state.loaded.path.parent.absolute()  # servers and makers of models run in folders of their own
     with (
