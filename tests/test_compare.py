@@ -13,7 +13,7 @@ from loadgen.comparing.compare import compare
 from loadgen.comparing.comparison import CellPairs, ComparedCell, Comparison, Settings, Sides
 from loadgen.comparing.crossing import Point, find
 from loadgen.errors import UsageError
-from loadgen.statistics import Verdict
+from loadgen.statistics import Verdict, mean_interval
 from loadgen.summarise import summarise
 from loadgen.summary import Distribution, Summary, Window
 
@@ -292,6 +292,21 @@ def test_the_crossing_is_covered_by_its_interval_about_as_often_as_it_says():
         truth = 8 * 4 ** (0.05 / 0.13)
         hits += one.interval[0] <= truth <= one.interval[1]
     assert 0.9 <= hits / 300 <= 0.99
+
+
+def test_the_interval_of_a_certain_crossing_ends_where_the_cells_say_otherwise():
+    """Three pairs, one of which crosses far from the others: t(2) reaches past cells whose sides are known."""
+    d = {4.0: (-0.6, -0.5, -0.4), 16.0: (0.3, -0.3, -0.35), 64.0: (0.30, 0.34, 0.36)}
+    signs = {4.0: -1, 16.0: 0, 64.0: 1}
+    line = [Point(x, sum(row) / 3, signs[x], dict(enumerate(row))) for x, row in d.items()]
+    (one,) = find(line)
+    places = [
+        math.log(4) + math.log(4) * 2 / 3,
+        *(math.log(16) + math.log(4) * b / (b + c) for b, c in ((0.3, 0.34), (0.35, 0.36))),
+    ]
+    assert one.at == pytest.approx(math.exp(sum(places) / 3))
+    assert mean_interval(places)[1] > math.log(64)
+    assert one.interval == (pytest.approx(math.exp(mean_interval(places)[0])), 64.0)
 
 
 def test_every_crossing_is_reported_with_its_direction():

@@ -125,7 +125,8 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
 
     ``direction`` is what the candidate does as the axis grows. ``decided`` is False where an interval beside the place
     still includes equality. ``at`` is interpolated linearly in the logarithm of the axis over the ``pairs`` that cross
-    (over the means where none does), ``interval`` its 95 % t interval, None where fewer than three pairs cross.
+    (over the means where none does), ``interval`` its 95 % t interval (within ``low`` and ``high`` if it is decided),
+    None where fewer than three pairs cross.
     """
 
     low: float

@@ -6,7 +6,8 @@ compute; so there may be several crossings, and each is reported.
 A cell is *decided* if its interval excludes equality. A crossing is decided if it lies between two decided cells of
 opposite sign with no decided cell between them: then the bracket is certain (95 % each) though its middle may not be.
 Where only the estimates change sign, the place is reported as undecided. Within a bracket each pair of repeats has its
-own crossing, interpolated linearly in the logarithm of the axis; those of the pairs give a t interval.
+own crossing, interpolated linearly in the logarithm of the axis; those of the pairs give a t interval. With few pairs
+that may reach past a certain bracket, where the cells themselves say otherwise; it ends there.
 """
 
 from __future__ import annotations
@@ -118,6 +119,10 @@ def _crossing(bracket: Sequence[Point], *, decided: bool) -> Crossing:
     places = [_place([(point.x, point.pairs[i]) for point in bracket], rising) for i in sorted(common)]
     crossed = [place for place in places if place is not None]
     interval = mean_interval(crossed)
+    if interval is not None:
+        interval = math.exp(interval[0]), math.exp(interval[1])
+        if decided:
+            interval = max(interval[0], bracket[0].x), min(interval[1], bracket[-1].x)
     middle = _place([(point.x, point.d) for point in bracket], rising)
     assert middle is not None  # the ends of a bracket have opposite signs
     at = math.fsum(crossed) / len(crossed) if crossed else middle  # unpaired sides cross in their means alone
@@ -129,7 +134,7 @@ def _crossing(bracket: Sequence[Point], *, decided: bool) -> Crossing:
         decided=decided,
         pairs=sum(place is not None for place in places),
         at=math.exp(at),
-        interval=None if interval is None else (math.exp(interval[0]), math.exp(interval[1])),
+        interval=interval,
     )
 
 
