@@ -113,6 +113,13 @@ def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
         except OSError as error:
             raise TargetError(f"{' and '.join(job.urls)} cannot be reached: {error.strerror or error}") from error
         mine = digest(job.shape, job.seed, job.worker, job.workers)
+        stack.callback(_thaw)
+        # A collection in the middle would stop the loop for milliseconds; the loop makes no cycles. One between "start"
+        # and the start would make the first sends late: to free what the repeat before left (its tokenizer, mostly)
+        # takes longer than that lead.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
         tell("ready", {"digest": mine})
         message = control.next()
         while message is not None and "start" not in message:
@@ -122,10 +129,6 @@ def _run(job: Job, control: Control, tell: Callable[[str, Any], None]) -> None:
             message = control.next()
         if message is None:
             return
-        stack.callback(_thaw)
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # a collection in the middle would stop the loop for milliseconds; the loop makes no cycles
         loop.watch(control.fd, lambda: _obey(loop, control))
         loop.run(message["start"])
         tell("done", _audit(loop, job, mine, used_before))

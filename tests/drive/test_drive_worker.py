@@ -27,8 +27,8 @@ ENDLESS = {"ttft_ms": 20, "gap_ms": 20, "tokens": 4000, "log_body": False}
 class Worker:
     """One worker process and its lines, without the fleet."""
 
-    def __init__(self) -> None:
-        argv = [sys.executable, "-m", "loadgen.drive.worker"]
+    def __init__(self, code: str | None = None) -> None:
+        argv = [sys.executable, *(["-m", "loadgen.drive.worker"] if code is None else ["-c", code])]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def say(self, **message: Any) -> None:
@@ -45,14 +45,10 @@ class Worker:
         raise AssertionError(f"the worker ended without {kind}")
 
     def end(self) -> int:
-        """Closes its input; its exit code."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        code = self.process.wait(60)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
-        return code
+        """Closes its input; its exit code. ``said`` is then what stood on its standard error."""
+        _, said = self.process.communicate(timeout=60)
+        self.said = said.decode()
+        return self.process.returncode
 
 
 def test_a_worker_speaks_its_protocol(tmp_path: Path) -> None:
@@ -72,6 +68,33 @@ def test_a_worker_speaks_its_protocol(tmp_path: Path) -> None:
         assert worker.end() == 0
     assert len(list(read_records([Path(job.out)]))) == 2
     assert Path(job.out).stat().st_mode & 0o777 == 0o600
+
+
+TOLD_OF_COLLECTIONS = """
+import gc, sys, time
+from loadgen.drive.worker import main
+gc.callbacks.append(lambda phase, info: print(time.monotonic_ns(), file=sys.stderr))
+main()
+"""
+
+
+def test_a_worker_that_is_ready_starts_at_once(tmp_path: Path) -> None:
+    """What it frees of the repeat before takes longer than the time between being told of the start and the start."""
+    worker = Worker(TOLD_OF_COLLECTIONS)
+    with FakeServer(**FAST) as server:
+        job = make_job(server.url, Shape(concurrency=1, requests=2), out=str(tmp_path / "requests.jsonl"))
+        idle = []
+        for _ in range(2):
+            worker.say(job=job)
+            worker.hears("ready")
+            ready, start = time.monotonic_ns(), time.monotonic_ns() + 50_000_000
+            worker.say(start=start)
+            assert worker.hears("done")["sent"] == 2
+            idle.append((ready, start))
+        assert worker.end() == 0
+    collected = [int(line) for line in worker.said.splitlines()]
+    assert len(collected) >= 4  # begin and end of each
+    assert not [at for at in collected for ready, start in idle if ready <= at <= start]
 
 
 @pytest.mark.parametrize(("shape", "whole"), [({"requests": 1}, True), ({"window_s": 0.2}, False)])
