@@ -143,6 +143,7 @@ class Loop:
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
         self.not_before = self.next_check = self.bad_in_a_row = 0
         self.nap = Nap()
+        self.calm = True
         self.drain_until = NEVER
         self.ahead = max(8, min(part_of(self.shape.concurrency, self.job) or 64, 256))
 
@@ -154,6 +155,10 @@ class Loop:
             now = now_ns()
             due = self._due(now)
             sends -= 1
+        if self.backlog:  # what the last look brought; a slot that it set free has sent by now
+            self._understand()
+            now = now_ns()
+            due = self._due(now)
         wait = self._wait(now, due)
         if self.backlog or (wait > 0 and self._look_ahead(now)):
             ready = self.traffic.step(0.0)
@@ -161,14 +166,16 @@ class Loop:
             if self.nap.s and wait > self.nap.s:
                 time.sleep(self.nap.s)
             ready = self.traffic.step(wait)
+        self.calm = ready < _CALM
         self.nap.reads += ready
         if now >= self.next_check:  # after the look at the sockets: where we were late, what has come counts
             self._check(now)
-        if self.backlog:
-            if ready < _CALM:
-                self.backlog.slice()
-            while self.backlog.full and self.backlog:
-                self.backlog.slice()
+
+    def _understand(self) -> None:
+        if self.calm:
+            self.backlog.slice()
+        while self.backlog.full and self.backlog:
+            self.backlog.slice()
 
     def _due(self, now: int) -> int | None:
         """When something is to be sent next (or sending to be stopped); None when that depends on a reply."""

@@ -18,6 +18,7 @@ from loadgen.drive.loop import Loop
 from loadgen.drive.outcome import Exchange
 from loadgen.drive.poll import SlowPoll
 from loadgen.drive.sockets import Connection
+from loadgen.drive.traffic import Traffic
 
 
 def test_a_page_that_holds_what_looks_like_its_end_is_read_to_its_end() -> None:
@@ -268,6 +269,26 @@ def test_a_client_that_is_behind_its_schedule_goes_on_reading(monkeypatch: pytes
     driven = ask(answering(reply(1)), shape=shape, connections=4)
     assert len(driven.records) == 500
     assert max(between) <= 64
+
+
+def test_a_free_slot_sends_before_the_reply_that_freed_it_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To take a reply apart and to write its record takes half a millisecond, by which the next send would be late."""
+    order: list[str] = []
+    dispatch, record = Traffic.dispatch, Loop._record
+
+    def sends(traffic: Traffic, exchange: Exchange, data: bytes, now: int) -> None:
+        order.append(f"send {exchange.send.session}")
+        dispatch(traffic, exchange, data, now)
+
+    def records(loop: Loop, exchange: Exchange) -> None:
+        order.append(f"record {exchange.send.session}")
+        record(loop, exchange)
+
+    monkeypatch.setattr(Traffic, "dispatch", sends)
+    monkeypatch.setattr(Loop, "_record", records)
+    driven = ask(answering(reply(2)), shape={"requests": 3})
+    assert driven.statuses == {"ok": 3}
+    assert all(order.index(f"send {n + 1}") < order.index(f"record {n}") for n in range(2)), order
 
 
 def test_a_flood_from_one_server_does_not_keep_the_clock_from_ending_it() -> None:
