@@ -34,7 +34,8 @@ def test_the_ceiling_is_the_last_load_before_the_first_that_was_not_good() -> No
     assert best.load == 16
     text = render(ceiling)
     assert "Trusted here: 16 streams (800 tokens/s)" in text
-    assert "NOT: late" in text
+    assert "NOT trusted\n" in text
+    assert "\n64 streams: late\n" in text
 
 
 def test_a_machine_that_cannot_be_trusted_is_told_so() -> None:

@@ -13,8 +13,9 @@ def render(ceiling: Ceiling) -> str:
     lines = aligned([HEAD, *(_row(trial) for trial in ceiling.trials)], left=1)
     streams, rate = ceiling.best("streams"), ceiling.best("requests/s")
     lines.append("")
+    lines += [f"{_load(trial)}: {trial.why}" for trial in ceiling.trials if trial.why is not None]
     if streams is None or rate is None:
-        lines.append("This machine, as busy as it is now, cannot be trusted with any load; see the verdicts above.")
+        lines.append("This machine, as busy as it is now, cannot be trusted with any load; see above.")
     else:
         off = max(trial.error_ms[1] for trial in (streams, rate) if trial.error_ms is not None)
         lines.append(
@@ -28,10 +29,14 @@ def render(ceiling: Ceiling) -> str:
 def _row(trial: Trial) -> list[str]:
     off, late = trial.error_ms or (float("nan"),) * 2, trial.late_ms or (float("nan"),) * 2
     return [
-        f"{trial.load:,} {trial.what}",
+        _load(trial),
         f"{trial.tokens_per_s:,.0f}",
         f"{trial.requests_per_s:,.0f}",
         *(f"{value:.3f}" for value in (*off, *late)),
         f"{trial.cpu * 100:.0f} %",
-        "trusted" if trial.why is None else f"NOT: {trial.why}",
+        "trusted" if trial.why is None else "NOT trusted",
     ]
+
+
+def _load(trial: Trial) -> str:
+    return f"{trial.load:,} {trial.what}"
