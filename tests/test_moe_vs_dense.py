@@ -220,9 +220,32 @@ def test_random_weights_and_repeats_on_several_hosts_are_doubts(rendered: Path) 
 
 def test_the_published_figures_stand_beside_ours(rendered: Path) -> None:
     text = section(rendered, "The published figures")
-    assert "| 1000 | dense | 7.99 | 8.02 [8.00, 8.04] | 8,791 | 8,818 [8,796, 8,839] |" in text
-    assert "| 1000 | MoE / dense |  |  | 0.648 | 0.650 |" in text
+    assert "| 1000 | dense | 7.99 | 8,791 | 8.02 [8.00, 8.04] | 8,818 [8,796, 8,839] |" in text
+    assert "| 1000 | MoE / dense |  | 0.648 |  | 0.650 [0.650, 0.650] |" in text
     assert "two A100 80 GB" in text
+    assert "has not been measured" not in text
+
+
+def test_without_a_burst_of_our_own_the_published_figures_stand_beside_what_is_nearest(
+    models: Path, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "store", models, "eager", RATES)  # type: ignore[arg-type]
+    assert program("--out", tmp_path / "page.md", run.folder) == (0, "")
+    text = (tmp_path / "page.md").read_text().split("## The published figures")[1]
+    assert "| 1000 | dense | 7.99 | 8,791 |\n" in text
+    assert "A burst of prompts has not been measured here" in text
+    assert "whose concurrency is held: MoE / dense 1.316 [1.316, 1.316] at 64; 1.818 [1.818, 1.818] at 256." in text
+    assert "a new request for each that ends" in text
+
+
+def test_an_invalid_burst_has_no_ratio(models: Path, tmp_path: Path) -> None:
+    burst = {"dense": {100: 700.0, 1000: 800.0}, "moe": {100: 480.0, 1000: 520.0}}
+    run = write_run(tmp_path / "store", models, "published", burst)
+    path = run.folder / "cells" / "concurrency=100" / "moe" / "rep-002" / "attempt-1" / "summary.json"
+    result = msgspec.json.decode(path.read_bytes(), type=Result)
+    write_json(path, msgspec.structs.replace(result, summary=msgspec.structs.replace(result.summary, state="invalid")))
+    assert program("--out", tmp_path / "page.md", run.folder) == (0, "")
+    assert "| 100 | MoE / dense |  | 0.721 |  | - |" in (tmp_path / "page.md").read_text()
 
 
 def test_plots_are_small_and_well_formed_and_hold_every_point(rendered: Path) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from loadgen.assemble import ReportCell, RunReport, TargetCell
 from loadgen.limits.floor import AgainstFloor
 from loadgen.metrics import Measure, measure
-from loadgen.statistics import mean_interval
+from loadgen.shown import DASH
+from loadgen.statistics import Ratio, mean_interval
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:,.{places}f}"
 
 
+def ratio_text(ratio: Ratio | None) -> str:
+    """``0.972 [0.960, 0.984]``."""
+    if ratio is None:
+        return DASH
+    return f"{ratio.value:.3f}" + ("" if ratio.low is None else f" [{ratio.low:.3f}, {ratio.high:.3f}]")
+
+
 def mean_of(target: TargetCell, what: Measure) -> Mean | None:
     """Over the valid repeats; None where none has a value above zero."""
     values = [value for summary in target.valid if (value := summary.get(what))]
@@ -39,8 +47,13 @@ def mean_of(target: TargetCell, what: Measure) -> Mean | None:
 
 def batch_seen(target: TargetCell) -> Mean | None:
     """The mean size of the batches that the server says it ran."""
-    results = [result for result in target.results if result is not None and result.summary.state == "ok"]
-    return _mean([result.seen.batch_seen for result in results if result.seen.batch_seen])
+    return _mean([result.seen.batch_seen for result in target.good if result.seen.batch_seen])
+
+
+def gpu_busy(target: TargetCell) -> Mean | None:
+    """The share of the window (0 to 1) in which the server's GPUs ran a kernel at all, as NVML counts it."""
+    gpus = [gpu for result in target.good for gpu in result.telemetry.gpus if gpu.ours]
+    return _mean([gpu.utilisation for gpu in gpus if gpu.utilisation])
 
 
 def _mean(values: list[float]) -> Mean | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chart import Chart, Point, Series, svg
 from kept import Kept
-from measured import Mean, at, axis_of, batch_seen, floor_of, mean_of, number, predicted, primary
+from measured import Mean, at, axis_of, batch_seen, floor_of, gpu_busy, mean_of, number, predicted, primary, ratio_text
 from published import published
 
 from loadgen.assemble import ReportCell, RunReport, TargetCell
@@ -35,8 +35,12 @@ the published figures and the prose. A value is the geometric mean over the repe
 brackets. A ratio is MoE / dense over pairs of repeats. *Batch* is what the server says it ran. *Roofline* is what the
 sizes of the model and the GPU allow at that batch, prefill and decoding one after the other; an engine that mixes the
 two may pass it ([roofline.md](roofline.md)). *Bandwidth* is the share of the memory's bandwidth that decoding reached
-by its mean TPOT. A *predicted* ratio is that of both rooflines.
+by its mean TPOT, *GPU busy* the share of the window in which the GPU ran a kernel at all: without CUDA graphs (eager) a
+small batch waits for the host to start its kernels, the many small ones of a mixture above all, and hosts differ. A
+*predicted* ratio is that of both rooflines.
 """
+
+COLUMNS = ("requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", "roofline", "of it", "bandwidth", "GPU busy", "state")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,15 @@ class Page:
 def render(runs: Sequence[Kept]) -> Page:
     """The whole page."""
     plots: dict[str, str] = {}
-    parts = [HEAD, *bullets(list(_answers(runs)), "## In short")]
+    parts = [
+        HEAD,
+        "## In short",
+        "",
+        "MoE / dense:",
+        "",
+        *tabled(_answers(runs)),
+        *bullets(list(_short_crossings(runs))),
+    ]
     for run in runs:
         drawn = [(f"moe-vs-dense-{run.name}-{kind}.svg", chart) for kind, chart in _charts(run)]
         plots |= {name: plot for name, chart in drawn if (plot := svg(chart))}
@@ -59,17 +71,27 @@ def render(runs: Sequence[Kept]) -> Page:
     return Page("\n".join(parts).rstrip() + "\n", plots)
 
 
-def _answers(runs: Sequence[Kept]) -> Iterator[str]:
-    """Of each run the ratios along its axis in a line, and the crossings by that axis."""
+def _answers(runs: Sequence[Kept]) -> list[list[str]]:
+    """The ratio and the verdict of every cell of every run: a column a run, a row a place on its axis."""
+    found = {
+        (place, number): f"{ratio_text(cell.primary.ratio)} {cell.primary.verdict}"
+        for number, run in enumerate(runs)
+        for comparison in run.report.comparisons
+        for cell in comparison.cells
+        if isinstance(place := cell.axes.get(axis_of(run.report)), int | float)
+    }
+    axes = " or ".join(dict.fromkeys(axis_of(run.report) for run in runs))
+    head = [axes, *(f"{run.name}: {_load(run.report)}, {primary(run.report).label}" for run in runs)]
+    places = sorted({place for place, _ in found})
+    return [head, *([str(place), *(found.get((place, n), DASH) for n in range(len(runs)))] for place in places)]
+
+
+def _short_crossings(runs: Sequence[Kept]) -> Iterator[str]:
+    """Of each run where along its axis the better side changes, by its primary measure."""
     for run in runs:
-        axis = axis_of(run.report)
         for comparison in run.report.comparisons:
-            told = [
-                f"{cell.axes.get(axis, cell.cell)}: {_ratio(cell.primary.ratio)} {cell.primary.verdict}"
-                for cell in comparison.cells
-            ]
-            yield f"**{run.name}**, {primary(run.report).label}, MoE / dense by {axis}: {'; '.join(told)}"
-            yield from [one.sentence for one in comparison.crossings if one.measure == comparison.primary][:1]
+            for one in [one for one in comparison.crossings if one.measure == comparison.primary][:1]:
+                yield f"**{run.name}**: {one.sentence}"
 
 
 def _section(run: Kept, plots: Sequence[tuple[str, str]]) -> list[str]:
@@ -142,8 +164,7 @@ def _command(report: RunReport) -> list[str]:
 
 def _table(report: RunReport) -> Iterator[list[str]]:
     what, axis = primary(report), axis_of(report)
-    head = [what.label, "requests/s", "TTFT p50 ms", "TPOT p50 ms", "batch", "roofline", "of it", "bandwidth", "state"]
-    yield [axis, "target", *head]
+    yield [axis, "target", what.label, *COLUMNS]
     for cell in report.cells:
         for target in cell.targets:
             found = mean_of(target, what)
@@ -160,6 +181,7 @@ def _table(report: RunReport) -> Iterator[list[str]]:
                 DASH if floor is None else number(floor),
                 DASH if floor is None or found is None else f"{found.value / floor * 100:.0f} %",
                 DASH if against.decode is None else f"{against.decode.bandwidth_share * 100:.0f} %",
+                DASH if (busy := gpu_busy(target)) is None else f"{busy.value * 100:.0f} %",
                 target.state if target.state == "ok" else target.state.upper(),
             ]
 
@@ -192,19 +214,13 @@ def _ratios(report: RunReport) -> list[str]:
             table.append(
                 [
                     str(cell.axes.get(table[0][0], cell.cell)),
-                    _ratio(cell.primary.ratio),
+                    ratio_text(cell.primary.ratio),
                     DASH if (told := _ratio_predicted(report, cell)) is None else f"{told:.2f}",
-                    _ratio(tpot.ratio if tpot else None),
+                    ratio_text(tpot.ratio if tpot else None),
                     str(cell.primary.verdict.value) if cell.primary.verdict else DASH,
                 ]
             )
     return tabled(table)
-
-
-def _ratio(ratio: Any) -> str:
-    if ratio is None:
-        return DASH
-    return f"{ratio.value:.3f}" + ("" if ratio.low is None else f" [{ratio.low:.3f}, {ratio.high:.3f}]")
 
 
 def _ratio_predicted(report: RunReport, compared: ComparedCell) -> float | None:
