@@ -276,7 +276,7 @@ def test_a_report_elsewhere_has_the_floors_of_the_run(tmp_path: Path) -> None:
             tmp_path,
             f"targets: {{a: {{endpoint: '{server.url}', model: m, config: moe.json, gpu: h200}}}}\n"
             "workload: {prompts: natural, output: {exact: 12}}\n"
-            "load: {concurrency: 1, warmup_s: 0.1, window_s: 0.6}\nrepeats: 1\n",
+            "load: {concurrency: 1, warmup_s: 0, requests: 1}\nrepeats: 1\n",
         )
         done = loadgen(tmp_path, "run", str(path))
     assert done.good, done.err
