@@ -98,7 +98,7 @@ class Loop:
         """Runs the schedule from ``start`` (monotonic ns) until everything has ended and is written."""
         self._begin(start)
         try:
-            while not (self.stopping and not self.traffic.active and not self.backlog):
+            while not self._over:
                 self._step()
             if self.quota is not None:
                 self._mark_cpu(now_ns())  # a window of so many requests lasts until their last reply
@@ -147,6 +147,10 @@ class Loop:
         self.drain_until = NEVER
         self.ahead = max(8, min(part_of(self.shape.concurrency, self.job) or 64, 256))
 
+    @property
+    def _over(self) -> bool:
+        return self.stopping and not self.traffic.active and not self.backlog
+
     def _step(self) -> None:
         now = now_ns()
         due, sends = self._due(now), _SENDS
@@ -159,6 +163,8 @@ class Loop:
             self._understand()
             now = now_ns()
             due = self._due(now)
+            if self._over:
+                return
         wait = self._wait(now, due)
         if self.backlog or (wait > 0 and self._look_ahead(now)):
             ready = self.traffic.step(0.0)

@@ -291,6 +291,26 @@ def test_a_free_slot_sends_before_the_reply_that_freed_it_is_understood(monkeypa
     assert all(order.index(f"send {n + 1}") < order.index(f"record {n}") for n in range(2)), order
 
 
+def test_a_repeat_is_over_when_its_last_record_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more look at the sockets, where nothing can come any more, would last a tenth of a second."""
+    order: list[str] = []
+    step, record = Traffic.step, Loop._record
+
+    def looks(traffic: Traffic, wait: float) -> int:
+        order.append("look")
+        return step(traffic, wait)
+
+    def records(loop: Loop, exchange: Exchange) -> None:
+        order.append("record")
+        record(loop, exchange)
+
+    monkeypatch.setattr(Traffic, "step", looks)
+    monkeypatch.setattr(Loop, "_record", records)
+    ask(answering(reply(2)), shape={"requests": 3})
+    assert order.count("record") == 3
+    assert order[-1] == "record"
+
+
 def test_a_flood_from_one_server_does_not_keep_the_clock_from_ending_it() -> None:
     def flood(peer: Peer) -> None:
         peer.request()
