@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,19 @@ class Browser:
         """The URLs that were asked for since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+    def named(self, *roles: str, until: Mapping[str, int], within_s: float = 30.0) -> dict[str, list[str]]:
+        """The names of what has these roles, as a screen reader is told them. Chromium makes that tree while the page
+        is there already, so it is asked again ``until`` it has so many of a role, or the time is up."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found: dict[str, list[str]] = {role: [] for role in roles}
+            for node in self.command("Accessibility.getFullAXTree")["nodes"]:
+                if (role := node.get("role", {}).get("value")) in found:
+                    found[role].append(node["name"]["value"].strip())
+            if all(len(found[role]) == n for role, n in until.items()) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
 
     def choose(self, cell: str) -> None:
         """Chooses a cell in the list of those whose inside can be seen."""
