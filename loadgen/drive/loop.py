@@ -98,8 +98,14 @@ class Loop:
         """Runs the schedule from ``start`` (monotonic ns) until everything has ended and is written."""
         self._begin(start)
         try:
-            while not self._over:
-                self._step()
+            now, due = self._send_due()
+            while not (self.stopping and not self.traffic.active and not self.backlog):
+                ready = self._look(now, due)
+                now, due = self._send_due()  # a slot that this look set free sends before its reply is taken apart
+                if self.backlog:
+                    self._understand(ready)
+                    now = now_ns()
+                    due = self._due(now)
             if self.quota is not None:
                 self._mark_cpu(now_ns())  # a window of so many requests lasts until their last reply
             self._flush()
@@ -143,15 +149,11 @@ class Loop:
         self.pace_ns = int(1e9 * self.job.workers / self.shape.max_rps) if self.shape.max_rps else 0
         self.not_before = self.next_check = self.bad_in_a_row = 0
         self.nap = Nap()
-        self.calm = True
         self.drain_until = NEVER
         self.ahead = max(8, min(part_of(self.shape.concurrency, self.job) or 64, 256))
 
-    @property
-    def _over(self) -> bool:
-        return self.stopping and not self.traffic.active and not self.backlog
-
-    def _step(self) -> None:
+    def _send_due(self) -> tuple[int, int | None]:
+        """Sends what is due, up to `_SENDS`; the time then, and when the next one is due (see `_due`)."""
         now = now_ns()
         due, sends = self._due(now), _SENDS
         while due is not None and due <= now and sends:
@@ -159,26 +161,24 @@ class Loop:
             now = now_ns()
             due = self._due(now)
             sends -= 1
-        if self.backlog:  # what the last look brought; a slot that it set free has sent by now
-            self._understand()
-            now = now_ns()
-            due = self._due(now)
-            if self._over:
-                return
+        return now, due
+
+    def _look(self, now: int, due: int | None) -> int:
+        """Reads what has come, and waits for it until something is due; how many sockets were ready."""
         wait = self._wait(now, due)
         if self.backlog or (wait > 0 and self._look_ahead(now)):
-            ready = self.traffic.step(0.0)
+            ready: int = self.traffic.step(0.0)
         else:
             if self.nap.s and wait > self.nap.s:
                 time.sleep(self.nap.s)
             ready = self.traffic.step(wait)
-        self.calm = ready < _CALM
         self.nap.reads += ready
         if now >= self.next_check:  # after the look at the sockets: where we were late, what has come counts
             self._check(now)
+        return ready
 
-    def _understand(self) -> None:
-        if self.calm:
+    def _understand(self, ready: int) -> None:
+        if ready < _CALM:
             self.backlog.slice()
         while self.backlog.full and self.backlog:
             self.backlog.slice()

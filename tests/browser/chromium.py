@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,9 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, path: Path, width: int = 1280, scheme: str = "light") -> None:
-        """Opens a file with the network cut off. What was logged before is forgotten."""
+    def open(self, path: Path, width: int = 1280, scheme: str = "light", scripts: bool = True) -> None:
+        """Opens a file with the network cut off, and returns when its charts are drawn, which is a frame after it is
+        loaded. ``scripts`` is False where they cannot run. What was logged before is forgotten."""
         self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.command("Network.enable")
@@ -25,6 +24,10 @@ class Browser:
         )
         self.messages(), self.requests()
         self.driver.get(path.as_uri())
+        if scripts:
+            self.driver.execute_async_script(
+                "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+            )
 
     def command(self, name: str, **words: Any) -> Any:
         """A command of the DevTools protocol."""
@@ -42,19 +45,6 @@ class Browser:
         """The URLs that were asked for since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-
-    def named(self, *roles: str, until: Mapping[str, int], within_s: float = 30.0) -> dict[str, list[str]]:
-        """The names of what has these roles, as a screen reader is told them. Chromium makes that tree while the page
-        is there already, so it is asked again ``until`` it has so many of a role, or the time is up."""
-        deadline = time.monotonic() + within_s
-        while True:
-            found: dict[str, list[str]] = {role: [] for role in roles}
-            for node in self.command("Accessibility.getFullAXTree")["nodes"]:
-                if (role := node.get("role", {}).get("value")) in found:
-                    found[role].append(node["name"]["value"].strip())
-            if all(len(found[role]) == n for role, n in until.items()) or time.monotonic() > deadline:
-                return found
-            time.sleep(0.05)
 
     def choose(self, cell: str) -> None:
         """Chooses a cell in the list of those whose inside can be seen."""
